@@ -1,0 +1,613 @@
+//! Names and keys: who is who, in newtypes, each checked once where it enters.
+//!
+//! A person's id never travels far inside Kith. At the edge it is put in [normal form](Keyer::user_key) and
+//! hashed under the deployment's [`SecretKey`] into a 128-bit [`UserKey`]; everything behind the edge
+//! (lookups, overlay, caps) speaks of that key only, and it has no readable `Debug`.
+//!
+//! Cost: one SipHash-2-4-128 of `source ++ 0xff ++ id`, about 40 ns for a UUID, no allocation.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+
+/// Longest id in bytes, after trimming. Real ids are 16 to 100 bytes; a longer one is junk or an attack.
+pub const ID_BYTES_MAX: usize = 256;
+/// Longest source in bytes: a DNS name is at most 253.
+pub const SOURCE_BYTES_MAX: usize = 253;
+/// Longest dataset or segment name in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Between source and id in the hashed text. Not a byte of UTF-8, so no pair can imitate another.
+const SOURCE_END: u8 = 0xff;
+const KEY_TEXT_MAX: usize = SOURCE_BYTES_MAX + 1 + ID_BYTES_MAX;
+
+/// The deployment's secret: 32 random bytes that key every hash of an id. Never printed, never in a version file.
+#[derive(Clone)]
+pub struct SecretKey([u8; 32]);
+
+impl SecretKey {
+    /// A key made of the given bytes, for tests and fixtures.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the key file, or makes it (mode 600) when it is not there.
+    ///
+    /// The file holds 64 hex digits and a newline. A new one is written beside, synced and linked into place, so
+    /// that of two processes starting at once one makes the key and both read it.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
+        match Self::load(path) {
+            Err(KeyFileError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let io = |source| KeyFileError::Io {
+            path: path.display().to_string(),
+            source,
+        };
+        let mut bytes = [0u8; 32];
+        getrandom::fill(&mut bytes).map_err(|e| io(std::io::Error::other(e)))?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let beside = path.with_extension(format!("new-{}", std::process::id()));
+        let written = (|| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&beside)?;
+            writeln!(file, "{}", Hex(&bytes))?;
+            file.sync_all()?;
+            match std::fs::hard_link(&beside, path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                other => other,
+            }
+        })();
+        let _ = std::fs::remove_file(&beside);
+        written.map_err(io)?;
+        std::fs::File::open(folder)
+            .and_then(|d| d.sync_all())
+            .map_err(io)?;
+        Self::load(path)
+    }
+
+    /// Reads an existing key file.
+    pub fn load(path: &Path) -> Result<Self, KeyFileError> {
+        let shown = || path.display().to_string();
+        let io = |source| KeyFileError::Io {
+            path: shown(),
+            source,
+        };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(KeyFileError::Readable {
+                path: shown(),
+                mode: mode & 0o777,
+            });
+        }
+        let mut text = String::new();
+        file.by_ref()
+            .take(4096)
+            .read_to_string(&mut text)
+            .map_err(io)?;
+        parse_hex::<32>(text.trim())
+            .map(Self)
+            .ok_or_else(|| KeyFileError::Malformed { path: shown() })
+    }
+
+    /// A sub-key for one purpose, so that no two uses share key material. `label` must be unique to the use.
+    fn derive(&self, label: &str) -> [u8; 32] {
+        // A fixed-length secret first: no length extension can turn one label's digest into another's.
+        Sha256::new()
+            .chain_update(self.0)
+            .chain_update(label.as_bytes())
+            .finalize()
+            .into()
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
+/// Why the key file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It could not be read or made.
+    #[error("key file {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not 64 hex digits.
+    #[error(
+        "key file {path} is not 64 hex digits; restore it from a backup: versions made under it cannot be read with another"
+    )]
+    Malformed {
+        /// The file.
+        path: String,
+    },
+    /// Others than its owner may read it.
+    #[error("key file {path} has mode {mode:o}; others may read it: chmod 600 {path}")]
+    Readable {
+        /// The file.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// The public name of a [`SecretKey`]: 8 bytes derived from it, written into every version file made under it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyId(pub [u8; 8]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// 128-bit keyed hash of (source, id in normal form). Equal keys mean the same id of the same source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserKey(pub u128);
+
+impl fmt::Debug for UserKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserKey(..)")
+    }
+}
+
+/// Turns (source, id) into [`UserKey`]s. Cheap to clone; one a thread.
+#[derive(Clone)]
+pub struct Keyer {
+    sip: SipHasher24,
+    label: SipHasher24,
+    id: KeyId,
+}
+
+impl fmt::Debug for Keyer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyer({})", self.id)
+    }
+}
+
+impl Keyer {
+    /// A keyer under the deployment's key.
+    pub fn new(key: &SecretKey) -> Self {
+        let sip = |label| {
+            let mut half = [0u8; 16];
+            half.copy_from_slice(&key.derive(label)[..16]);
+            SipHasher24::new_with_key(&half)
+        };
+        let mut id = [0u8; 8];
+        id.copy_from_slice(&key.derive("kith key id")[..8]);
+        Self {
+            sip: sip("kith user key"),
+            label: sip("kith short hash"),
+            id: KeyId(id),
+        }
+    }
+
+    /// The public name of the key in use.
+    pub fn key_id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The user key of an id, which is put in normal form here and nowhere else.
+    ///
+    /// Normal form: source and id trimmed; source in ASCII lower case; id in lower case where the source is `ifa`,
+    /// and where it is `email` or `phone` and the id is a hex SHA-256.
+    pub fn user_key(&self, source: &str, id: &str) -> Result<UserKey, IdRefused> {
+        let source = source.trim();
+        let id = id.trim();
+        check_source(source)?;
+        check_id(id)?;
+        let mut text = [0u8; KEY_TEXT_MAX];
+        let length = source.len() + 1 + id.len();
+        let (source_part, rest) = text.split_at_mut(source.len());
+        source_part.copy_from_slice(source.as_bytes());
+        source_part.make_ascii_lowercase();
+        rest[0] = SOURCE_END;
+        let id_part = &mut rest[1..=id.len()];
+        id_part.copy_from_slice(id.as_bytes());
+        if folds_case(source_part, id) {
+            id_part.make_ascii_lowercase();
+        }
+        let hash = self.sip.hash(&text[..length]);
+        Ok(UserKey(hash.as_u128()))
+    }
+
+    /// A short keyed hash by which a person can tell two ids apart in an explanation without seeing either:
+    /// 8 hex digits, not a user key and not a part of one.
+    pub fn short_hash(&self, key: UserKey) -> String {
+        let hash = self.label.hash(&key.0.to_le_bytes());
+        Hex(&hash.h1.to_be_bytes()[..4]).to_string()
+    }
+}
+
+fn folds_case(source: &[u8], id: &str) -> bool {
+    match source {
+        b"ifa" => true,
+        b"email" | b"phone" => id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()),
+        _ => false,
+    }
+}
+
+fn check_source(source: &str) -> Result<(), IdRefused> {
+    if source.is_empty() {
+        return Err(IdRefused::NoSource);
+    }
+    if source.len() > SOURCE_BYTES_MAX {
+        return Err(IdRefused::SourceTooLong);
+    }
+    if source.bytes().any(|b| b.is_ascii_control() || b == b' ') {
+        return Err(IdRefused::SourceMalformed);
+    }
+    Ok(())
+}
+
+fn check_id(id: &str) -> Result<(), IdRefused> {
+    if id.is_empty() {
+        return Err(IdRefused::Empty);
+    }
+    if id.len() > ID_BYTES_MAX {
+        return Err(IdRefused::TooLong);
+    }
+    if id.bytes().all(|b| b == b'0' || b == b'-') {
+        return Err(IdRefused::AllZero);
+    }
+    if ["null", "unknown", "optout"]
+        .iter()
+        .any(|p| id.eq_ignore_ascii_case(p))
+    {
+        return Err(IdRefused::Placeholder);
+    }
+    if id.bytes().any(|b| b.is_ascii_control()) {
+        return Err(IdRefused::ControlCharacter);
+    }
+    Ok(())
+}
+
+/// Why an id is refused: looked up, it would merge thousands of people or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdRefused {
+    /// Nothing is left after trimming.
+    #[error("the id is empty")]
+    Empty,
+    /// Over [`ID_BYTES_MAX`] bytes.
+    #[error("the id is longer than 256 bytes")]
+    TooLong,
+    /// Only zeros and dashes, as devices send that withhold their id.
+    #[error("the id is all zeros")]
+    AllZero,
+    /// `null`, `unknown` or `optout`.
+    #[error("the id is a placeholder, not an id")]
+    Placeholder,
+    /// A control character inside.
+    #[error("the id holds a control character")]
+    ControlCharacter,
+    /// No source.
+    #[error("the source is empty")]
+    NoSource,
+    /// Over [`SOURCE_BYTES_MAX`] bytes.
+    #[error("the source is longer than 253 bytes")]
+    SourceTooLong,
+    /// A space or control character in the source.
+    #[error("the source holds a space or a control character")]
+    SourceMalformed,
+}
+
+/// A dataset's, exchange's or segment's own name: 1 to 64 of `a-z A-Z 0-9 . _ -`, and not `.` or `..`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameRefused;
+
+    fn from_str(text: &str) -> Result<Self, NameRefused> {
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
+        let plain = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if fits && plain && text != "." && text != ".." {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameRefused)
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse()
+            .map_err(|e| serde::de::Error::custom(format!("`{text}`: {e}")))
+    }
+}
+
+impl serde::Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+/// The text is not a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name is 1 to 64 of a-z A-Z 0-9 . _ - (and not . or ..)")]
+pub struct NameRefused;
+
+/// A segment outside its dataset: `dataset/segment`, as in `crm/vip`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentRef {
+    /// The dataset it belongs to.
+    pub dataset: Name,
+    /// Its name there.
+    pub segment: Name,
+}
+
+impl FromStr for SegmentRef {
+    type Err = SegmentRefused;
+
+    fn from_str(text: &str) -> Result<Self, SegmentRefused> {
+        let (dataset, segment) = text.split_once('/').ok_or(SegmentRefused)?;
+        let name = |part: &str| part.parse().map_err(|_| SegmentRefused);
+        Ok(Self {
+            dataset: name(dataset)?,
+            segment: name(segment)?,
+        })
+    }
+}
+
+impl fmt::Display for SegmentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.dataset, self.segment)
+    }
+}
+
+/// The text does not name a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a segment is written dataset/segment, each 1 to 64 of a-z A-Z 0-9 . _ -")]
+pub struct SegmentRefused;
+
+/// What a dataset holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Segments of ids, exact.
+    Audience,
+    /// One approximate set of ids.
+    Filter,
+    /// Which ids are one person.
+    Identity,
+    /// The campaigns document.
+    Campaigns,
+}
+
+impl Kind {
+    /// The kind's word in files, queries and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audience => "audience",
+            Self::Filter => "filter",
+            Self::Identity => "identity",
+            Self::Campaigns => "campaigns",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = KindUnknown;
+
+    fn from_str(text: &str) -> Result<Self, KindUnknown> {
+        [
+            Self::Audience,
+            Self::Filter,
+            Self::Identity,
+            Self::Campaigns,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or(KindUnknown)
+    }
+}
+
+/// The text is not a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a kind is audience, filter, identity or campaigns")]
+pub struct KindUnknown;
+
+/// Bytes shown as lower-case hex.
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Exactly `N` bytes of hex, or nothing.
+pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0u8; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |b: u8| char::from(b).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyer() -> Keyer {
+        Keyer::new(&SecretKey::from_bytes([7; 32]))
+    }
+
+    fn same(a: (&str, &str), b: (&str, &str)) -> bool {
+        let key = |(source, id): (&str, &str)| keyer().user_key(source, id).expect("a good id");
+        key(a) == key(b)
+    }
+
+    #[test]
+    fn normal_form_is_decided_here() {
+        assert!(same(("ifa", "AB-1"), ("ifa", " ab-1\t")));
+        assert!(same(("UidApi.com", "x"), ("uidapi.com", "x")));
+        assert!(!same(("uidapi.com", "X"), ("uidapi.com", "x")));
+        let hash = "A".repeat(64);
+        assert!(same(("email", &hash), ("email", &hash.to_lowercase())));
+        assert!(
+            !same(("email", "QUJD"), ("email", "qujd")),
+            "base64 keeps its case"
+        );
+    }
+
+    #[test]
+    fn no_source_reaches_into_another() {
+        assert!(!same(("buyeruid", "u1"), ("exchange:demo", "u1")));
+        assert!(!same(("a", "bc"), ("ab", "c")));
+        assert!(!same(("a", "\u{ff}b"), ("a\u{ff}", "b")));
+    }
+
+    #[test]
+    fn another_key_gives_another_hash_and_name() {
+        let other = Keyer::new(&SecretKey::from_bytes([8; 32]));
+        assert_ne!(other.user_key("ifa", "x"), keyer().user_key("ifa", "x"));
+        assert_ne!(other.key_id(), keyer().key_id());
+    }
+
+    #[test]
+    fn junk_ids_are_refused() {
+        let refused = |id: &str| keyer().user_key("ifa", id).expect_err(id);
+        assert_eq!(refused(" "), IdRefused::Empty);
+        assert_eq!(
+            refused("00000000-0000-0000-0000-000000000000"),
+            IdRefused::AllZero
+        );
+        assert_eq!(refused("0000-000-000-0000"), IdRefused::AllZero);
+        assert_eq!(refused("NULL"), IdRefused::Placeholder);
+        assert_eq!(refused("OptOut"), IdRefused::Placeholder);
+        assert_eq!(refused("a\0b"), IdRefused::ControlCharacter);
+        assert_eq!(refused(&"x".repeat(257)), IdRefused::TooLong);
+        assert_eq!(keyer().user_key("", "x"), Err(IdRefused::NoSource));
+        assert_eq!(
+            keyer().user_key(&"s".repeat(254), "x"),
+            Err(IdRefused::SourceTooLong)
+        );
+        assert!(keyer().user_key(&"s".repeat(253), &"x".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn names_cannot_walk_the_file_system() {
+        for bad in ["", ".", "..", "a/b", "a\0", "é", &"x".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+        for bad in ["vip", "crm/", "/vip", "a/b/c"] {
+            assert!(bad.parse::<SegmentRef>().is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            "crm/vip".parse::<SegmentRef>().expect("named").to_string(),
+            "crm/vip"
+        );
+    }
+
+    #[test]
+    fn the_key_file_is_made_once_and_kept_private() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("made/key");
+        let first = Keyer::new(&SecretKey::load_or_create(&path).expect("made")).key_id();
+        assert_eq!(
+            first,
+            Keyer::new(&SecretKey::load_or_create(&path).expect("read")).key_id()
+        );
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(matches!(
+            SecretKey::load(&path),
+            Err(KeyFileError::Readable { .. })
+        ));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        std::fs::write(&path, "short").expect("write");
+        assert!(matches!(
+            SecretKey::load_or_create(&path),
+            Err(KeyFileError::Malformed { .. })
+        ));
+    }
+
+    #[test]
+    fn nothing_secret_is_printable() {
+        let key = keyer().user_key("ifa", "x").expect("a good id");
+        assert_eq!(
+            format!("{key:?} {:?}", SecretKey::from_bytes([1; 32])),
+            "UserKey(..) SecretKey(..)"
+        );
+        assert_eq!(keyer().short_hash(key).len(), 8);
+    }
+}

@@ -1,0 +1,9 @@
+//! Kith, the audience brain of a real-time bidder: which segments is this person in, and do we want this impression?
+//!
+//! Modules in the order in which one should read them; `ARCHITECTURE.md` tells how they fit.
+
+pub mod ids;
+
+pub mod clock;
+
+pub mod money;
