@@ -52,7 +52,7 @@ impl SecretKey {
             source,
         };
         let mut bytes = [0u8; 32];
-        getrandom::fill(&mut bytes).map_err(|e| io(std::io::Error::other(e)))?;
+        getrandom::fill(&mut bytes).map_err(|e| io(std::io::Error::other(e.to_string())))?;
         let folder = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
@@ -87,7 +87,7 @@ impl SecretKey {
             path: shown(),
             source,
         };
-        let mut file = std::fs::File::open(path).map_err(io)?;
+        let file = std::fs::File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(KeyFileError::Readable {
@@ -96,10 +96,7 @@ impl SecretKey {
             });
         }
         let mut text = String::new();
-        file.by_ref()
-            .take(4096)
-            .read_to_string(&mut text)
-            .map_err(io)?;
+        file.take(4096).read_to_string(&mut text).map_err(io)?;
         parse_hex::<32>(text.trim())
             .map(Self)
             .ok_or_else(|| KeyFileError::Malformed { path: shown() })
