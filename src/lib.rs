@@ -7,3 +7,9 @@ pub mod ids;
 pub mod clock;
 
 pub mod money;
+
+pub mod openrtb;
+
+pub mod privacy;
+
+pub mod identity;
