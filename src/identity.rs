@@ -29,18 +29,19 @@ pub enum IdOutcome {
     Refused(IdRefused),
     /// An extended id whose source is one of our own namespaces.
     ReservedSource,
-    /// There are [`IDS_MAX`] already.
+    /// There are as many already as may be looked up.
     OverLimit,
 }
 
 /// The ids of a request that are to be looked up.
 pub type Ids = ArrayVec<UserKey, IDS_MAX>;
 
-/// Collects the ids of a request. `seen` is told of each and what became of it, in order; it is how an explanation is made.
+/// Collects the ids of a request, at most `ids_max` and [`IDS_MAX`]. `seen` is told of each and what became of it, in order; it is how an explanation is made.
 pub fn collect<'a>(
     _leave: Open,
     request: &Request<'a>,
     exchange_source: &'a str,
+    ids_max: usize,
     keyer: &Keyer,
     arena: &'a Bump,
     mut seen: impl FnMut(&'a str, IdOutcome),
@@ -50,10 +51,11 @@ pub fn collect<'a>(
         let outcome = match keyer.user_key(source, id) {
             Err(refused) => IdOutcome::Refused(refused),
             Ok(key) if ids.contains(&key) => IdOutcome::Repeated,
-            Ok(key) => match ids.try_push(key) {
-                Ok(()) => IdOutcome::Used(key),
-                Err(_) => IdOutcome::OverLimit,
-            },
+            Ok(_) if ids.len() >= ids_max.min(IDS_MAX) => IdOutcome::OverLimit,
+            Ok(key) => {
+                ids.push(key);
+                IdOutcome::Used(key)
+            }
         };
         seen(source, outcome);
     };

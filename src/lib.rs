@@ -13,3 +13,5 @@ pub mod openrtb;
 pub mod privacy;
 
 pub mod identity;
+
+pub mod config;

@@ -37,9 +37,9 @@ pub struct BidOut<'a> {
     /// Creative categories.
     pub cat: &'a [Box<str>],
     /// Taxonomy of `cat`.
-    pub cattax: i64,
+    pub cattax: u32,
     /// Creative attributes.
-    pub attr: &'a [i64],
+    pub attr: &'a [u32],
     /// Size of the creative.
     pub size: Size,
     /// The deal it answers, if any.
@@ -49,7 +49,7 @@ pub struct BidOut<'a> {
 /// §4.2.4 `mtype`: banner.
 const MTYPE_BANNER: u8 = 1;
 /// `cattax` when not said.
-const CATTAX_DEFAULT: i64 = 1;
+const CATTAX_DEFAULT: u32 = 1;
 
 /// Writes a response with at least one bid: bids of one seat together, seats in order of their first bid.
 pub fn write_bids(out: &mut Vec<u8>, request_id: &str, currency: Currency, bids: &[BidOut<'_>]) {
