@@ -124,6 +124,7 @@ mod tests {
             leave,
             &request,
             "exchange:demo",
+            IDS_MAX,
             &keyer(),
             &arena,
             |source, outcome| {

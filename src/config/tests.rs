@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::Kind;
 use crate::money::{Currency, Price, Round};
+use crate::privacy::GdprWhenAbsent;
 
 fn none() -> Vec<(String, String)> {
     Vec::new()
