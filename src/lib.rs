@@ -14,4 +14,6 @@ pub mod privacy;
 
 pub mod identity;
 
+pub mod campaigns;
+
 pub mod config;
