@@ -14,6 +14,8 @@ pub mod privacy;
 
 pub mod identity;
 
+pub mod audience;
+
 pub mod campaigns;
 
 pub mod config;
