@@ -18,4 +18,12 @@ pub mod audience;
 
 pub mod campaigns;
 
+pub mod generation;
+
+pub mod ledger;
+
+pub mod decision;
+
+pub mod metrics;
+
 pub mod config;
