@@ -8,4 +8,10 @@ pub mod clock;
 
 pub mod money;
 
+pub mod openrtb;
+
+pub mod privacy;
+
+pub mod identity;
+
 pub mod config;
