@@ -432,6 +432,11 @@ fn the_environment_is_laid_over_the_file() {
         ("KITH__CURRENCY__RATES__EUR", "0.92"),
         ("KITH__DATASETS__CRM__GUARDS__ENABLED", "false"),
         ("KITH__LIMITS__UPLOAD_BYTES", "1 GiB"),
+        (
+            "KITH__ADMIN__TOKENS",
+            "[{ name = \"ops\", sha256 = \"abababababababababababababababababababababababababababababababab\", \
+             datasets = \"*\", role = \"operate\" }]",
+        ),
         ("PATH", "/bin"),
         ("KITH_OTHER", "x"),
     ];
@@ -447,6 +452,10 @@ fn the_environment_is_laid_over_the_file() {
     let crm = config.datasets.get("crm").expect("there");
     assert!(!crm.guards.enabled && config.guards.enabled);
     assert_eq!(config.limits.upload_bytes, 1 << 30);
+    assert_eq!(
+        config.admin.tokens.first().map(|t| t.role),
+        Some(Role::Operate)
+    );
 }
 
 #[test]
