@@ -28,10 +28,7 @@ impl Timestamp {
     }
 
     /// What the system's clock says. Called by the outermost layer only.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is where the clock is asked"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
     pub fn now() -> Self {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -8,7 +8,7 @@ use super::forms;
 use super::sheet::Sheet;
 use crate::ids::Name;
 use crate::money::{Currency, Rates};
-use crate::privacy::GdprWhenAbsent;
+use crate::privacy::{GdprWhenAbsent, Policy};
 
 /// The listener that exchanges call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,6 +284,16 @@ pub struct Privacy {
     pub honor_dnt: bool,
     /// TCF 2.3's rules on disclosed vendors and IsServiceSpecific.
     pub tcf_strict: bool,
+}
+
+impl Privacy {
+    /// What the gate goes by.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            gdpr_when_absent: self.gdpr_when_absent,
+            honor_dnt: self.honor_dnt,
+        }
+    }
 }
 
 pub(super) fn privacy(s: &mut Sheet<'_>) -> Privacy {
