@@ -7,3 +7,7 @@ pub mod ids;
 pub mod clock;
 
 pub mod money;
+
+pub mod http;
+
+pub mod config;
