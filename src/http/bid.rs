@@ -23,6 +23,7 @@ mod wire;
 mod worker;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 
 use std::time::Instant;

@@ -181,9 +181,16 @@ impl Connection {
 
 type Http<B> = http1::Connection<TokioIo<Wire>, Exchanger<B>>;
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a connection is in the large one all its life, and its task is on the heap as it is"
+)]
 enum Stage<B: Bidder> {
     Serving(Http<B>),
-    Lingering { stream: TcpStream, thrown_away: usize },
+    Lingering {
+        stream: TcpStream,
+        thrown_away: usize,
+    },
     Over,
 }
 
@@ -246,11 +253,7 @@ impl<B: Bidder> Serve<B> {
 }
 
 /// Reads to the client's end of stream, or as much as it is worth.
-fn poll_linger(
-    stream: &mut TcpStream,
-    thrown_away: &mut usize,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
+fn poll_linger(stream: &mut TcpStream, thrown_away: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
     let mut waste = [0u8; 4096];
     // Our half was closed by hyper unless it gave up early; a second time does nothing.
     let _ = Pin::new(&mut *stream).poll_shutdown(cx);

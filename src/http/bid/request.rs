@@ -16,9 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
-};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode, Version};
 
@@ -57,7 +55,8 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
         let (arrived, fit) = self.connection.has_head();
         let (head, body) = request.into_parts();
         let announced = body.size_hint().exact();
-        let strict = fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
+        let strict =
+            fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
         let mut close = head.version != Version::HTTP_11;
         let todo = if !strict {
             // Where this request ends is in doubt, so nothing after it is read.
@@ -97,7 +96,9 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
                 }
             }
         };
-        self.worker.in_flight.set(self.worker.in_flight.get().saturating_add(1));
+        self.worker
+            .in_flight
+            .set(self.worker.in_flight.get().saturating_add(1));
         Answering {
             worker: Rc::clone(&self.worker),
             connection: Rc::clone(&self.connection),
@@ -115,7 +116,10 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
 /// What is to become of a request once its body is here.
 #[derive(Clone, Copy)]
 enum Todo {
-    Ask { exchange: usize, coding: Coding },
+    Ask {
+        exchange: usize,
+        coding: Coding,
+    },
     /// Answer so, after throwing the body away.
     Refuse(StatusCode),
     /// Answer so at once and close.
@@ -171,7 +175,10 @@ impl<B: Bidder> Answering<B> {
                 None => self.body = None,
                 Some(Err(_)) => {
                     // Cut, or chunked wrongly: hyper reads nothing more from this connection.
-                    self.refuse(Refused::Framing, Todo::RefuseUnread(StatusCode::BAD_REQUEST));
+                    self.refuse(
+                        Refused::Framing,
+                        Todo::RefuseUnread(StatusCode::BAD_REQUEST),
+                    );
                 }
             }
         }
@@ -239,12 +246,10 @@ impl<B: Bidder> Answering<B> {
 
     fn answer(&mut self) -> Response<Full<Bytes>> {
         let (status, content) = match self.todo {
-            Todo::Ask { exchange, coding } => self.worker.ask(
-                exchange,
-                coding,
-                self.gathered.as_slice(),
-                self.arrived,
-            ),
+            Todo::Ask { exchange, coding } => {
+                self.worker
+                    .ask(exchange, coding, self.gathered.as_slice(), self.arrived)
+            }
             Todo::Refuse(status) | Todo::RefuseUnread(status) => (status, Bytes::new()),
         };
         self.let_go();

@@ -113,7 +113,7 @@ impl HeadCheck {
 
     /// Whether nothing was seen that must be refused.
     pub(super) fn passed(&self) -> bool {
-        !self.bare_line_feed && !(self.content_length && self.transfer_encoding)
+        !(self.bare_line_feed || self.content_length && self.transfer_encoding)
     }
 
     fn take(&mut self, part: &[u8]) {
