@@ -1,0 +1,6 @@
+//! Listeners: the outermost layer, the only one that knows sockets, deadlines and HTTP.
+//!
+//! [`bid`] is the public one, for exchanges. It knows nothing of decisions: what it has read and checked it hands to a
+//! [`Bidder`](bid::Bidder).
+
+pub mod bid;
