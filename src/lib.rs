@@ -24,6 +24,8 @@ pub mod ledger;
 
 pub mod decision;
 
+pub mod http;
+
 pub mod metrics;
 
 pub mod config;

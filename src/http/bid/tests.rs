@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::config::{Exchanges, Limits};
+use crate::config::{Config, Exchange, Exchanges, Limits};
 
 mod deadlines;
 mod requests;
@@ -111,18 +111,16 @@ struct Rig {
 }
 
 fn exchanges() -> Arc<Exchanges> {
-    let exchange = |name: &str, allow: &[&str], key: Option<&str>| Exchange {
-        name: name.parse().expect("a name"),
-        index: 0,
-        allow: allow.iter().map(|n| n.parse().expect("a net")).collect(),
-        path_key_sha256: key.map(|k| Sha256::digest(k.as_bytes()).into()),
-    };
-    Arc::new(Exchanges::new(vec![
-        exchange("near", &["10.0.0.0/8", "127.0.0.0/8"], None),
-        exchange("keyed", &[], Some("k3y")),
-        exchange("far", &["203.0.113.0/24"], None),
-        exchange("demo", &[], None),
-    ]))
+    let key = crate::ids::Hex(&Sha256::digest(b"k3y")).to_string();
+    let toml = format!(
+        "[exchanges.near]\nallow = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\n[exchanges.keyed]\npath_key_sha256 = \"{key}\"\n\
+         [exchanges.far]\nallow = [\"203.0.113.0/24\"]\n[exchanges.demo]\n"
+    );
+    Arc::new(
+        Config::from_toml(&toml, "test")
+            .expect("a configuration")
+            .exchanges,
+    )
 }
 
 impl Rig {
@@ -135,7 +133,7 @@ impl Rig {
     }
 
     fn at(listen: &str, threads: usize, change: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::default();
+        let mut limits = Config::default().limits;
         change(&mut limits);
         let seen = Arc::new(Seen::default());
         let listener = BidListener {

@@ -107,7 +107,7 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
         workers: Arc::clone(&counts),
     };
     let server = listener
-        .start(&Limits::default(), exchanges(), factory)
+        .start(&Config::default().limits, exchanges(), factory)
         .expect("a free port");
     let open = |_| {
         let mut client = Client::to(server.local_addr());
@@ -239,7 +239,7 @@ fn what_cannot_start_says_why() {
         seen: Arc::default(),
         keeps_bodies: false,
     };
-    let again = taken.start(&Limits::default(), exchanges(), move |_| toy());
+    let again = taken.start(&Config::default().limits, exchanges(), move |_| toy());
     assert_eq!(
         again.expect_err("taken").kind(),
         std::io::ErrorKind::AddrInUse
@@ -249,5 +249,8 @@ fn what_cannot_start_says_why() {
         threads: 1,
     };
     let broken = |_| -> Toy { panic!("as asked") };
-    assert!(free.start(&Limits::default(), exchanges(), broken).is_err());
+    assert!(
+        free.start(&Config::default().limits, exchanges(), broken)
+            .is_err()
+    );
 }
