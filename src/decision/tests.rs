@@ -543,7 +543,6 @@ fn explained(world: &World, fields: Value) -> Value {
         exchange,
         &request,
         NOW.parse().expect("a time"),
-        &|_| true,
     )
     .document
 }
