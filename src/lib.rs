@@ -7,3 +7,5 @@ pub mod ids;
 pub mod clock;
 
 pub mod money;
+
+pub mod storage;
