@@ -8,4 +8,12 @@ pub mod clock;
 
 pub mod money;
 
+pub mod audience;
+
+pub mod campaigns;
+
+pub mod generation;
+
+pub mod datasets;
+
 pub mod storage;

@@ -1,0 +1,98 @@
+//! Checks between a built version and its activation: a version that fails one is held, never served by itself.
+//!
+//! Guards are plain functions from what is known to a [`Check`] whose detail says what to do.
+
+use super::manifest::{Check, Rows};
+
+/// The checks of one dataset, from the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guards {
+    /// False: nothing is held.
+    pub enabled: bool,
+    /// Share of refused rows above which a version is held, 0 to 1.
+    pub max_rejected_share: f64,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Guards {
+            enabled: true,
+            max_rejected_share: 0.01,
+        }
+    }
+}
+
+impl Guards {
+    /// Looks at a built audience version.
+    pub(super) fn checks(&self, rows: &Rows) -> Vec<Check> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        vec![self.rejected_rows(rows)]
+    }
+
+    fn rejected_rows(&self, rows: &Rows) -> Check {
+        // An estimate to compare and print, not money: a float will do.
+        let share = rows.rejected_rows as f64 / rows.rows.max(1) as f64;
+        let ok = share <= self.max_rejected_share;
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let found = format!(
+            "{} of {} rows were rejected ({}; at most {} may be)",
+            rows.rejected_rows,
+            rows.rows,
+            percent(share),
+            percent(self.max_rejected_share)
+        );
+        let detail = if ok {
+            found
+        } else {
+            format!(
+                "{found}; correct the rows listed under `rejected` and upload a higher version, or activate this one with force"
+            )
+        };
+        Check {
+            name: "rejected_rows".to_owned(),
+            ok,
+            detail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(rejected_rows: u64, rows: u64, ok: bool) {
+        let rows = Rows {
+            rows,
+            rejected_rows,
+            ..Rows::default()
+        };
+        let checks = Guards::default().checks(&rows);
+        assert_eq!(checks.iter().all(|c| c.ok), ok, "{checks:?}");
+    }
+
+    #[test]
+    fn one_in_a_hundred_may_be_bad_and_no_more() {
+        check(0, 10, true);
+        check(1, 100, true);
+        check(1, 99, false);
+        check(2, 100, false);
+        check(0, 0, true);
+    }
+
+    #[test]
+    fn disabled_guards_look_at_nothing() {
+        let off = Guards {
+            enabled: false,
+            ..Guards::default()
+        };
+        let rows = Rows {
+            rows: 2,
+            rejected_rows: 2,
+            ..Rows::default()
+        };
+        assert!(off.checks(&rows).is_empty());
+    }
+}

@@ -1,0 +1,108 @@
+//! The frozen whole that a decision reads: one version of each dataset, the campaigns' book, the configuration.
+//!
+//! Plain data, assembled off the bid threads and never changed. Slots tie the book to the datasets: the book numbers
+//! the segments that its targeting names, and each dataset says which of its own indexes stands for each number, so
+//! that a lookup never compares a name.
+//!
+//! Cost: 8 bytes per dataset and slot.
+
+use std::sync::Arc;
+
+use crate::audience::Audience;
+use crate::campaigns::Book;
+use crate::ids::{Keyer, Name};
+
+/// What of a generation comes from the configuration and outlives every swap.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Turns ids into user keys.
+    pub keyer: Keyer,
+}
+
+/// One dataset's live version, before it is tied to a book.
+#[derive(Debug, Clone)]
+pub struct LiveVersion {
+    /// The dataset.
+    pub name: Name,
+    /// A small integer of the dataset, stable within the process, for metrics.
+    pub ordinal: usize,
+    /// The version.
+    pub version: u64,
+    /// The open, verified file.
+    pub audience: Arc<Audience>,
+    /// TCF purposes that must be granted before it may be read.
+    pub purposes: Box<[u8]>,
+}
+
+/// One dataset's live version within a generation.
+#[derive(Debug)]
+pub struct LiveDataset {
+    /// The dataset.
+    pub name: Name,
+    /// A small integer of the dataset, stable within the process, for metrics.
+    pub ordinal: usize,
+    /// The version.
+    pub version: u64,
+    /// The open, verified file.
+    pub audience: Arc<Audience>,
+    /// TCF purposes that must be granted before it may be read.
+    pub purposes: Box<[u8]>,
+    /// For each local segment index of the audience, the book's slot for it, if targeting names it.
+    pub slots: Box<[Option<u32>]>,
+}
+
+/// Everything a decision reads, frozen.
+#[derive(Debug)]
+pub struct Generation {
+    /// Grows by one at each swap.
+    pub number: u64,
+    /// The compiled campaigns.
+    pub book: Arc<Book>,
+    /// The version of `campaigns` that the book was compiled from.
+    pub campaigns_version: Option<u64>,
+    /// The live audiences, by name.
+    pub datasets: Box<[LiveDataset]>,
+    /// What comes from the configuration.
+    pub frame: Frame,
+}
+
+impl Generation {
+    /// Ties the live versions to the book.
+    pub fn assemble(
+        number: u64,
+        book: Arc<Book>,
+        campaigns_version: Option<u64>,
+        audiences: Vec<LiveVersion>,
+        frame: Frame,
+    ) -> Generation {
+        let datasets = audiences.into_iter().map(|live| tie(live, &book)).collect();
+        Generation {
+            number,
+            book,
+            campaigns_version,
+            datasets,
+            frame,
+        }
+    }
+}
+
+fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
+    let mut slots = vec![None; live.audience.segments().len()];
+    for (slot, segment) in (0u32..).zip(book.segments.iter()) {
+        if segment.dataset != live.name {
+            continue;
+        }
+        let local = live.audience.segment_index(segment.segment.as_str());
+        if let Some(place) = local.and_then(|i| slots.get_mut(i as usize)) {
+            *place = Some(slot);
+        }
+    }
+    LiveDataset {
+        name: live.name,
+        ordinal: live.ordinal,
+        version: live.version,
+        audience: live.audience,
+        purposes: live.purposes,
+        slots: slots.into(),
+    }
+}
