@@ -17,3 +17,5 @@ pub mod generation;
 pub mod datasets;
 
 pub mod storage;
+
+pub mod config;

@@ -1,0 +1,182 @@
+//! Every size that something from outside could drive has a limit, and every limit has a name here.
+//!
+//! Memory that the bid listener can be made to hold: `bid_connections` heads of `bid_header_bytes` each (256 MiB by
+//! default) and as many bodies as are in flight, each up to `bid_body_bytes`.
+
+use super::forms;
+use super::sheet::Sheet;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// The limits, in the unit that ends each name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Body of a bid request, decoded.
+    pub bid_body_bytes: usize,
+    /// Request line and headers of a bid request.
+    pub bid_header_bytes: usize,
+    /// Connections to the bid listener.
+    pub bid_connections: usize,
+    /// From a request's first byte to the end of its headers.
+    pub header_timeout_ms: u64,
+    /// From the end of the headers to the end of the body.
+    pub body_timeout_ms: u64,
+    /// For the client to take the answer.
+    pub write_timeout_ms: u64,
+    /// Between two requests of a connection.
+    pub idle_timeout_ms: u64,
+    /// For requests under way to end when the service stops.
+    pub drain_timeout_ms: u64,
+    /// Ids looked up for one request.
+    pub ids_per_request: usize,
+    /// Imps looked at in one request.
+    pub imps_per_request: usize,
+    /// One upload, decoded.
+    pub upload_bytes: u64,
+    /// Uploads at once.
+    pub uploads: usize,
+    /// Between two bytes of an upload.
+    pub upload_stall_timeout_ms: u64,
+    /// Body of an admin request that is no upload.
+    pub admin_body_bytes: usize,
+    /// Connections to the admin listener.
+    pub admin_connections: usize,
+    /// Datasets in all.
+    pub datasets: usize,
+    /// Segments of one dataset.
+    pub segments_per_dataset: usize,
+    /// A campaigns document, decoded.
+    pub campaigns_bytes: usize,
+}
+
+pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
+    let mut size = |key, min, max, default, meaning| -> usize {
+        let bytes = s.get(key, &forms::size(min, max), default, meaning);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    };
+    let bid_body_bytes = size(
+        "bid_body_bytes",
+        KIB,
+        64 * MIB,
+        "\"1 MiB\"",
+        "body of a bid request, decoded; more is 413",
+    );
+    let bid_header_bytes = size(
+        "bid_header_bytes",
+        // hyper refuses a smaller read buffer.
+        8 * KIB,
+        MIB,
+        "\"16 KiB\"",
+        "request line and headers of a bid request; more is 431",
+    );
+    let admin_body_bytes = size(
+        "admin_body_bytes",
+        KIB,
+        64 * MIB,
+        "\"1 MiB\"",
+        "body of an admin request that is no upload",
+    );
+    let campaigns_bytes = size(
+        "campaigns_bytes",
+        KIB,
+        GIB,
+        "\"64 MiB\"",
+        "a campaigns document, decoded",
+    );
+    let upload_bytes = s.get(
+        "upload_bytes",
+        &forms::size(KIB, 64 * TIB),
+        "\"16 GiB\"",
+        "one upload, decoded; [datasets.<name>] max_bytes overrides",
+    );
+    let mut ms = |key, default, meaning| -> u64 {
+        const TEN_MINUTES: i64 = 600_000;
+        s.get(key, &forms::whole(1, TEN_MINUTES), default, meaning)
+    };
+    let header_timeout_ms = ms(
+        "header_timeout_ms",
+        "5000",
+        "from a request's first byte to the end of its headers",
+    );
+    let body_timeout_ms = ms(
+        "body_timeout_ms",
+        "5000",
+        "from the end of the headers to the end of the body",
+    );
+    let write_timeout_ms = ms(
+        "write_timeout_ms",
+        "5000",
+        "for the client to take the answer",
+    );
+    let idle_timeout_ms = ms(
+        "idle_timeout_ms",
+        "120000",
+        "between two requests of a connection",
+    );
+    let drain_timeout_ms = ms(
+        "drain_timeout_ms",
+        "10000",
+        "for requests under way to end when the service stops",
+    );
+    let upload_stall_timeout_ms = ms(
+        "upload_stall_timeout_ms",
+        "30000",
+        "between two bytes of an upload",
+    );
+    let mut count = |key, max, default, meaning| -> usize {
+        s.get(key, &forms::whole(1, max), default, meaning)
+    };
+    Limits {
+        bid_body_bytes,
+        bid_header_bytes,
+        bid_connections: count(
+            "bid_connections",
+            1 << 20,
+            "16384",
+            "connections to the bid listener",
+        ),
+        header_timeout_ms,
+        body_timeout_ms,
+        write_timeout_ms,
+        idle_timeout_ms,
+        drain_timeout_ms,
+        ids_per_request: count(
+            "ids_per_request",
+            64,
+            "64",
+            "ids looked up for one request; the rest are left out",
+        ),
+        imps_per_request: count(
+            "imps_per_request",
+            128,
+            "128",
+            "imps looked at in one request; the rest get no bid",
+        ),
+        upload_bytes,
+        uploads: count(
+            "uploads",
+            1024,
+            "4",
+            "uploads at once; more wait or are 429",
+        ),
+        upload_stall_timeout_ms,
+        admin_body_bytes,
+        admin_connections: count(
+            "admin_connections",
+            65_536,
+            "256",
+            "connections to the admin listener",
+        ),
+        datasets: count("datasets", 65_535, "256", "datasets in all"),
+        segments_per_dataset: count(
+            "segments_per_dataset",
+            65_535,
+            "65535",
+            "segments of one dataset",
+        ),
+        campaigns_bytes,
+    }
+}
