@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::audience::Audience;
 use crate::campaigns::Book;
+use crate::config;
 use crate::generation::{Frame, Generation, LiveVersion};
-use crate::ids::{Kind, Name};
+use crate::ids::Name;
 use crate::storage::Storage;
 
 mod activation;
@@ -37,7 +38,6 @@ mod upload;
 mod tests;
 
 pub use activation::Activated;
-pub use guards::Guards;
 pub use listing::{DatasetView, State, VersionView};
 pub use live::{Live, LiveReader};
 pub use manifest::{Check, Event, ManifestError, Notice, Rejected, Rows};
@@ -49,37 +49,34 @@ use live::Retired;
 use manifest::Manifest;
 use measures::Measures;
 
-/// The dataset that always exists and holds the campaigns document.
-pub const CAMPAIGNS: &str = "campaigns";
+pub use config::CAMPAIGNS;
 
 /// What the configuration says about datasets.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Newest versions kept of each dataset, beside the live one.
     pub keep_versions: usize,
-    /// Datasets named in the configuration.
-    pub datasets: Vec<Configured>,
-    /// Guards of every other dataset.
-    pub guards: Guards,
-    /// Most datasets there may be; metrics have a series for each.
+    /// What is configured of single datasets, and what holds for all others.
+    pub datasets: config::Datasets,
+    /// Most datasets there may be (`limits.datasets`); metrics have a series for each.
     pub datasets_max: usize,
-    /// Longest campaigns document, bytes.
+    /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
     /// What of every generation comes from the configuration.
     pub frame: Frame,
 }
 
-/// A dataset named in the configuration.
-#[derive(Debug, Clone)]
-pub struct Configured {
-    /// Its name.
-    pub name: Name,
-    /// What it holds.
-    pub kind: Kind,
-    /// TCF purposes that must be granted before it may be read.
-    pub purposes: Box<[u8]>,
-    /// Its guards.
-    pub guards: Guards,
+impl Settings {
+    /// The settings of a configuration.
+    pub fn of(config: &config::Config, frame: Frame) -> Settings {
+        Settings {
+            keep_versions: config.data.keep_versions,
+            datasets: config.datasets.clone(),
+            datasets_max: config.limits.datasets,
+            campaigns_bytes: config.limits.campaigns_bytes as u64,
+            frame,
+        }
+    }
 }
 
 /// All datasets of one data directory.
@@ -159,13 +156,9 @@ impl Datasets {
         *lock(&self.state) = Arc::new(next);
     }
 
-    fn configured(&self, name: &Name) -> Option<&Configured> {
-        self.settings.datasets.iter().find(|c| c.name == *name)
-    }
-
-    fn guards(&self, name: &Name) -> &Guards {
-        self.configured(name)
-            .map_or(&self.settings.guards, |c| &c.guards)
+    /// The largest upload to a dataset, decoded, where it is not the general limit.
+    pub fn upload_bytes_max(&self, name: &Name) -> Option<u64> {
+        self.settings.datasets.get_or_default(name).max_bytes
     }
 
     /// The lock under which versions of one dataset are made, one at a time.
@@ -180,10 +173,7 @@ impl Datasets {
             ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
             version: audience.meta().version,
             audience: Arc::clone(audience),
-            purposes: self
-                .configured(name)
-                .map(|c| c.purposes.clone())
-                .unwrap_or_default(),
+            purposes: self.settings.datasets.get_or_default(name).purposes,
         });
         let generation = Generation::assemble(
             next.manifest.generation,

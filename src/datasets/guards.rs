@@ -3,64 +3,50 @@
 //! Guards are plain functions from what is known to a [`Check`] whose detail says what to do.
 
 use super::manifest::{Check, Rows};
+use crate::config::Guards;
 
-/// The checks of one dataset, from the configuration.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Guards {
-    /// False: nothing is held.
-    pub enabled: bool,
-    /// Share of refused rows above which a version is held, 0 to 1.
-    pub max_rejected_share: f64,
+/// Looks at a built audience version.
+pub(super) fn checks(guards: &Guards, rows: &Rows) -> Vec<Check> {
+    if !guards.enabled {
+        return Vec::new();
+    }
+    vec![rejected_rows(guards, rows)]
 }
 
-impl Default for Guards {
-    fn default() -> Self {
-        Guards {
-            enabled: true,
-            max_rejected_share: 0.01,
-        }
-    }
-}
-
-impl Guards {
-    /// Looks at a built audience version.
-    pub(super) fn checks(&self, rows: &Rows) -> Vec<Check> {
-        if !self.enabled {
-            return Vec::new();
-        }
-        vec![self.rejected_rows(rows)]
-    }
-
-    fn rejected_rows(&self, rows: &Rows) -> Check {
-        // An estimate to compare and print, not money: a float will do.
-        let share = rows.rejected_rows as f64 / rows.rows.max(1) as f64;
-        let ok = share <= self.max_rejected_share;
-        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-        let found = format!(
-            "{} of {} rows were rejected ({}; at most {} may be)",
-            rows.rejected_rows,
-            rows.rows,
-            percent(share),
-            percent(self.max_rejected_share)
-        );
-        let detail = if ok {
-            found
-        } else {
-            format!(
-                "{found}; correct the rows listed under `rejected` and upload a higher version, or activate this one with force"
-            )
-        };
-        Check {
-            name: "rejected_rows".to_owned(),
-            ok,
-            detail,
-        }
+fn rejected_rows(guards: &Guards, rows: &Rows) -> Check {
+    // An estimate to compare and print, not money: a float will do.
+    let share = rows.rejected_rows as f64 / rows.rows.max(1) as f64;
+    let ok = share <= guards.max_rejected_share;
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let found = format!(
+        "{} of {} rows were rejected ({}; at most {} may be)",
+        rows.rejected_rows,
+        rows.rows,
+        percent(share),
+        percent(guards.max_rejected_share)
+    );
+    let detail = if ok {
+        found
+    } else {
+        format!(
+            "{found}; correct the rows listed under `rejected` and upload a higher version, or activate this one with force"
+        )
+    };
+    Check {
+        name: "rejected_rows".to_owned(),
+        ok,
+        detail,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GUARDS: Guards = Guards {
+        enabled: true,
+        max_rejected_share: 0.01,
+    };
 
     #[track_caller]
     fn check(rejected_rows: u64, rows: u64, ok: bool) {
@@ -69,7 +55,7 @@ mod tests {
             rejected_rows,
             ..Rows::default()
         };
-        let checks = Guards::default().checks(&rows);
+        let checks = checks(&GUARDS, &rows);
         assert_eq!(checks.iter().all(|c| c.ok), ok, "{checks:?}");
     }
 
@@ -86,13 +72,13 @@ mod tests {
     fn disabled_guards_look_at_nothing() {
         let off = Guards {
             enabled: false,
-            ..Guards::default()
+            ..GUARDS
         };
         let rows = Rows {
             rows: 2,
             rejected_rows: 2,
             ..Rows::default()
         };
-        assert!(off.checks(&rows).is_empty());
+        assert!(checks(&off, &rows).is_empty());
     }
 }

@@ -202,13 +202,8 @@ fn load(storage: &Storage) -> Result<Manifest, OpenFailed> {
 
 /// Datasets of the configuration exist from the start, and so does `campaigns`.
 fn add_configured(manifest: &mut Manifest, settings: &Settings) -> Result<(), OpenFailed> {
-    let campaigns = CAMPAIGNS.parse().map(|name| (name, Kind::Campaigns));
-    let configured = settings
-        .datasets
-        .iter()
-        .map(|c| (c.name.clone(), c.kind))
-        .chain(campaigns);
-    for (name, kind) in configured {
+    for configured in settings.datasets.iter() {
+        let (name, kind) = (configured.name.clone(), configured.kind);
         let dataset = manifest
             .datasets
             .entry(name.clone())

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::activation::{Effect, Opened, notices};
 use super::manifest::{Dataset, Notice, Rejected, Rows, Standing, Version, version_file};
 use super::measures::Outcome;
-use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, listing, lock};
+use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
 use crate::audience::{self, AsOf, Audience, BuildError, RowFormat, RowReport, VersionMeta};
 use crate::campaigns;
 use crate::clock::Timestamp;
@@ -197,7 +197,14 @@ impl Datasets {
         // 2. Validate.
         let checks = match kind {
             Kind::Campaigns => Vec::new(),
-            _ => self.guards(&upload.dataset).checks(&built.rows),
+            _ => guards::checks(
+                &self
+                    .settings
+                    .datasets
+                    .get_or_default(&upload.dataset)
+                    .guards,
+                &built.rows,
+            ),
         };
         let held = checks.iter().any(|c| !c.ok);
         let mut version = Version {
@@ -313,7 +320,7 @@ impl Datasets {
     fn kind_of(&self, upload: &Upload, dataset: Option<&Dataset>) -> Result<Kind, Refused> {
         let is = dataset
             .map(|d| d.kind)
-            .or_else(|| self.configured(&upload.dataset).map(|c| c.kind));
+            .or_else(|| Some(self.settings.datasets.get(upload.dataset.as_str())?.kind));
         let kind = match (is, upload.kind) {
             (Some(is), Some(asked)) if is != asked => {
                 return Err(Refused::OtherKind {
