@@ -18,4 +18,6 @@ pub mod datasets;
 
 pub mod storage;
 
+pub mod http;
+
 pub mod config;

@@ -1,0 +1,3 @@
+//! Listeners: what speaks HTTP, and nothing that decides.
+
+pub mod admin;
