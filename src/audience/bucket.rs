@@ -1,0 +1,305 @@
+//! One bucket's bytes, and the set of one id: the writer and the reader of the arena.
+//!
+//! ```text
+//! bucket := count:u8  fingerprint:u40 × count  length:varint × count  set × count      (an empty bucket has no bytes)
+//! ```
+//!
+//! The fingerprints stand together, so that a miss, which is the usual answer, reads one cache line and no set. They
+//! ascend, which makes the bytes independent of the order of rows. The sets hold segment *ranks*, most named first,
+//! so that most gaps fit a byte. Where no membership of a file expires, expiry costs nothing; where some do, a bit of
+//! each length tells whether the set has any.
+//!
+//! Everything here reads bytes that may hold anything: nothing indexes, overflows or trusts a length.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::remix::FINGERPRINT_BYTES;
+
+/// Most ids in a bucket. With 40-bit fingerprints 255 keep even the fullest bucket below a false match of 2⁻³².
+pub(super) const BUCKET_IDS_MAX: usize = 255;
+
+/// The bytes are not what the format says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Nonsense;
+
+/// How the memberships of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// None ever expires.
+    Unused,
+    /// Some do; times are seconds after this one.
+    Since(i64),
+}
+
+/// A membership as stored: the segment's rank, and the second it expires at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub(super) rank: u32,
+    pub(super) expires: Option<i64>,
+}
+
+/// Appends a varint: seven bits a byte, lowest first, the top bit set on all but the last.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes a varint off the front. Only the shortest form of a number is one.
+fn take_varint(bytes: &mut &[u8]) -> Result<u64, Nonsense> {
+    let (&first, rest) = bytes.split_first().ok_or(Nonsense)?;
+    *bytes = rest;
+    if first < 0x80 {
+        return Ok(u64::from(first));
+    }
+    let mut value = u64::from(first & 0x7f);
+    for shift in [7, 14, 21, 28, 35, 42, 49, 56] {
+        let (&byte, rest) = bytes.split_first().ok_or(Nonsense)?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return if byte == 0 { Err(Nonsense) } else { Ok(value) };
+        }
+    }
+    Err(Nonsense)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Nonsense> {
+    let (taken, rest) = bytes.split_at_checked(length).ok_or(Nonsense)?;
+    *bytes = rest;
+    Ok(taken)
+}
+
+/// Gathers the ids of one bucket and writes them in their order.
+#[derive(Debug, Default)]
+pub(super) struct BucketWriter {
+    ids: Vec<(u64, std::ops::Range<usize>, bool)>,
+    sets: Vec<u8>,
+}
+
+/// Why a bucket cannot be written under this salt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// Two ids have the same fingerprint.
+    Clash,
+    /// Over [`BUCKET_IDS_MAX`] ids.
+    Full,
+}
+
+impl BucketWriter {
+    /// Adds an id and its memberships: ascending ranks, at least one. No expiry lies before the file's first.
+    pub(super) fn add(&mut self, fingerprint: u64, memberships: &[Membership], expiry: Expiry) {
+        let from = self.sets.len();
+        let since = match expiry {
+            Expiry::Since(since) if memberships.iter().any(|m| m.expires.is_some()) => Some(since),
+            _ => None,
+        };
+        let mut next = 0u64;
+        for membership in memberships {
+            let rank = u64::from(membership.rank);
+            let gap = rank.saturating_sub(next);
+            next = rank.saturating_add(1);
+            match (since, membership.expires) {
+                (None, _) => put_varint(&mut self.sets, gap),
+                (Some(_), None) => put_varint(&mut self.sets, gap << 1),
+                (Some(since), Some(at)) => {
+                    put_varint(&mut self.sets, gap << 1 | 1);
+                    put_varint(&mut self.sets, at.saturating_sub(since).unsigned_abs());
+                }
+            }
+        }
+        self.ids
+            .push((fingerprint, from..self.sets.len(), since.is_some()));
+    }
+
+    /// Appends the bucket to `out` and starts the next one.
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>, expiry: Expiry) -> Result<(), Crowded> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        self.ids.sort_unstable_by_key(|id| id.0);
+        if self
+            .ids
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a.0 == b.0))
+        {
+            return Err(Crowded::Clash);
+        }
+        if self.ids.len() > BUCKET_IDS_MAX {
+            return Err(Crowded::Full);
+        }
+        out.push(self.ids.len() as u8);
+        for (fingerprint, ..) in &self.ids {
+            out.extend(fingerprint.to_le_bytes().iter().take(FINGERPRINT_BYTES));
+        }
+        for (_, set, expires) in &self.ids {
+            let length = set.len() as u64;
+            put_varint(
+                out,
+                match expiry {
+                    Expiry::Unused => length,
+                    Expiry::Since(_) => length << 1 | u64::from(*expires),
+                },
+            );
+        }
+        for (_, set, _) in &self.ids {
+            out.extend_from_slice(self.sets.get(set.clone()).unwrap_or_default());
+        }
+        self.ids.clear();
+        self.sets.clear();
+        Ok(())
+    }
+}
+
+/// One bucket's bytes, taken apart as far as its fingerprints.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bucket<'a> {
+    fingerprints: &'a [u8],
+    rest: &'a [u8],
+    expiry: Expiry,
+}
+
+impl<'a> Bucket<'a> {
+    pub(super) fn parse(mut bytes: &'a [u8], expiry: Expiry) -> Result<Self, Nonsense> {
+        let count = match bytes.split_first() {
+            None => 0,
+            Some((0, _)) => return Err(Nonsense),
+            Some((&count, rest)) => {
+                bytes = rest;
+                usize::from(count)
+            }
+        };
+        let fingerprints = take(&mut bytes, count.saturating_mul(FINGERPRINT_BYTES))?;
+        Ok(Self {
+            fingerprints,
+            rest: bytes,
+            expiry,
+        })
+    }
+
+    /// The fingerprints in their order.
+    pub(super) fn fingerprints(self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        self.fingerprints
+            .chunks_exact(FINGERPRINT_BYTES)
+            .map(|bytes| {
+                bytes
+                    .iter()
+                    .rev()
+                    .fold(0, |value, &byte| value << 8 | u64::from(byte))
+            })
+    }
+
+    /// The set of the id with this fingerprint.
+    pub(super) fn find(self, fingerprint: u64) -> Result<Option<Set<'a>>, Nonsense> {
+        let wanted = fingerprint.to_le_bytes();
+        let Some((wanted, _)) = wanted.split_first_chunk::<FINGERPRINT_BYTES>() else {
+            return Err(Nonsense);
+        };
+        let position = self
+            .fingerprints
+            .chunks_exact(FINGERPRINT_BYTES)
+            .position(|stored| stored == wanted);
+        match position {
+            None => Ok(None),
+            Some(position) => self.sets()?.nth(position).ok_or(Nonsense)?.map(Some),
+        }
+    }
+
+    /// All sets in the order of the fingerprints. Ends in nonsense unless the bucket's bytes end with the last one.
+    pub(super) fn sets(self) -> Result<Sets<'a>, Nonsense> {
+        let count = self.fingerprints().len();
+        let mut sets = self.rest;
+        for _ in 0..count {
+            take_varint(&mut sets)?;
+        }
+        Ok(Sets {
+            left: count,
+            lengths: self.rest,
+            sets,
+            expiry: self.expiry,
+        })
+    }
+}
+
+/// The sets of a bucket, one after the other.
+#[derive(Debug)]
+pub(super) struct Sets<'a> {
+    left: usize,
+    lengths: &'a [u8],
+    sets: &'a [u8],
+    expiry: Expiry,
+}
+
+impl<'a> Sets<'a> {
+    fn take(&mut self) -> Result<Set<'a>, Nonsense> {
+        let length = take_varint(&mut self.lengths)?;
+        let (length, since) = match self.expiry {
+            Expiry::Unused => (length, None),
+            Expiry::Since(since) => (length >> 1, (length & 1 == 1).then_some(since)),
+        };
+        let length = usize::try_from(length).map_err(|_| Nonsense)?;
+        let bytes = take(&mut self.sets, length)?;
+        if bytes.is_empty() || (self.left == 0 && !self.sets.is_empty()) {
+            return Err(Nonsense);
+        }
+        Ok(Set {
+            bytes,
+            next: 0,
+            since,
+        })
+    }
+}
+
+impl<'a> Iterator for Sets<'a> {
+    type Item = Result<Set<'a>, Nonsense>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.take())
+    }
+}
+
+/// The memberships of one id, in the order of ranks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set<'a> {
+    bytes: &'a [u8],
+    next: u64,
+    since: Option<i64>,
+}
+
+impl Set<'_> {
+    fn take(&mut self) -> Result<Membership, Nonsense> {
+        let mut gap = take_varint(&mut self.bytes)?;
+        let mut expires = None;
+        if let Some(since) = self.since {
+            if gap & 1 == 1 {
+                let after = take_varint(&mut self.bytes)?;
+                expires = Some(since.checked_add_unsigned(after).ok_or(Nonsense)?);
+            }
+            gap >>= 1;
+        }
+        let rank = self.next.checked_add(gap).ok_or(Nonsense)?;
+        self.next = rank.checked_add(1).ok_or(Nonsense)?;
+        Ok(Membership {
+            rank: u32::try_from(rank).map_err(|_| Nonsense)?,
+            expires,
+        })
+    }
+}
+
+impl Iterator for Set<'_> {
+    type Item = Result<Membership, Nonsense>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let taken = self.take();
+        if taken.is_err() {
+            self.bytes = &[];
+        }
+        Some(taken)
+    }
+}

@@ -1,0 +1,352 @@
+//! The frame of a `.kith` file: header, sections, checksums. The byte map with every field is `docs/snapshot-format.md`.
+//!
+//! ```text
+//! header (512 bytes) | segments | directory | records | checksums
+//! ```
+//!
+//! Little-endian, fixed-width, no pointers, no gaps: a section begins where the one before ends, the last ends where the
+//! file ends. The header ends in its own CRC-32 and holds one of each section and the file's length; `checksums`
+//! holds one of each 64 KiB of what lies between, so that damage is found where it is.
+//!
+//! A header is accepted only if writing what was read from it gives the same bytes. So there is one way to write
+//! a version, and every reserved byte is checked.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use crate::clock::Timestamp;
+use crate::ids::{KeyId, Kind, Name};
+
+use super::bucket::Expiry;
+use super::reader::Flaw;
+use super::remix::{FINGERPRINT_BITS, buckets_for, salt};
+use super::{AsOf, VersionMeta};
+
+/// Begins every version file: a byte no text has, the name, and line ends that a transfer "as text" would change.
+const MAGIC: [u8; 8] = *b"\x89KITH\r\n\x1a";
+/// The newest format this Kith writes and reads.
+pub const VERSION_FILE_FORMAT: u32 = 1;
+/// Most segments a dataset can have; a row keeps each as 16 bits while a version is built.
+pub const SEGMENTS_MAX: u32 = 65_535;
+
+pub(super) const HEADER_BYTES: usize = 512;
+const HEADER_CRC_BYTES: usize = 4;
+/// What one block checksum covers.
+pub(super) const BLOCK_BYTES: usize = 64 << 10;
+/// One entry of the segment table.
+pub(super) const SEGMENT_ENTRY_BYTES: usize = 80;
+/// One entry of the directory: an offset into the records, 40 bits.
+pub(super) const OFFSET_BYTES: usize = 5;
+/// Most bytes of records that a directory can point into: 1 TiB, some 50 thousand million ids.
+pub(super) const RECORDS_BYTES_MAX: u64 = (1 << 40) - 1;
+/// Salts tried before a build gives up. One fails for about one in 3,000 versions of 100 million ids.
+pub(super) const SALTS_MAX: u32 = 16;
+
+const NAME_FIELD_BYTES: usize = 64;
+const FLAG_BASE: u32 = 1;
+const FLAG_EXPIRY: u32 = 2;
+
+/// The sections in their order, by the names that reports use.
+pub(super) const SECTION_NAMES: [&str; 4] = ["segments", "directory", "records", "checksums"];
+
+/// Length and CRC-32 of one section; its offset follows from the lengths before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) length: u64,
+    pub(super) crc: u32,
+}
+
+/// All the header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) meta: VersionMeta,
+    pub(super) key_id: KeyId,
+    pub(super) salt_counter: u32,
+    pub(super) ids: u64,
+    pub(super) rows: u64,
+    pub(super) memberships: u64,
+    pub(super) segments: u32,
+    pub(super) expiry: Expiry,
+    pub(super) sections: [Section; 4],
+}
+
+impl Header {
+    pub(super) fn salt(&self) -> [u8; 16] {
+        salt(&self.meta.dataset, self.meta.version, self.salt_counter)
+    }
+
+    pub(super) fn buckets(&self) -> u64 {
+        buckets_for(self.ids)
+    }
+
+    /// Where each section lies, by offset and length; nothing where they do not fit a file.
+    pub(super) fn places(&self) -> Option<[(u64, u64); 4]> {
+        let mut places = [(0, 0); 4];
+        let mut offset = HEADER_BYTES as u64;
+        for (place, section) in places.iter_mut().zip(&self.sections) {
+            *place = (offset, section.length);
+            offset = offset.checked_add(section.length)?;
+        }
+        Some(places)
+    }
+
+    /// The length of the whole file.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        let [.., (offset, length)] = self.places()?;
+        offset.checked_add(length)
+    }
+
+    /// The header's bytes, its checksum included.
+    pub(super) fn encode(&self) -> Option<[u8; HEADER_BYTES]> {
+        let kind: u32 = match self.meta.kind {
+            Kind::Audience => 1,
+            Kind::Filter => 2,
+            Kind::Identity => 3,
+            Kind::Campaigns => 4,
+        };
+        let (as_of_kind, as_of) = match self.meta.as_of {
+            None => (0u32, [0; 8]),
+            Some(AsOf::Time(time)) => (1, time.unix_ms.to_le_bytes()),
+            Some(AsOf::Position(position)) => (2, position.to_le_bytes()),
+        };
+        let (expiry_flag, since) = match self.expiry {
+            Expiry::Unused => (0, 0),
+            Expiry::Since(since) => (FLAG_EXPIRY, since),
+        };
+        let base_flag = if self.meta.base.is_some() {
+            FLAG_BASE
+        } else {
+            0
+        };
+        let name = self.meta.dataset.as_str().as_bytes();
+
+        let mut out = Vec::with_capacity(HEADER_BYTES);
+        out.extend(MAGIC);
+        out.extend(VERSION_FILE_FORMAT.to_le_bytes());
+        out.extend((HEADER_BYTES as u32).to_le_bytes());
+        out.extend(self.file_bytes()?.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend((base_flag | expiry_flag).to_le_bytes());
+        out.extend(self.meta.version.to_le_bytes());
+        out.extend(self.meta.base.unwrap_or(0).to_le_bytes());
+        out.extend(as_of_kind.to_le_bytes());
+        out.extend(self.salt_counter.to_le_bytes());
+        out.extend(as_of);
+        out.extend(self.key_id.0);
+        out.extend(self.salt());
+        out.extend(self.ids.to_le_bytes());
+        out.extend(self.rows.to_le_bytes());
+        out.extend(self.memberships.to_le_bytes());
+        out.extend(self.segments.to_le_bytes());
+        out.extend(FINGERPRINT_BITS.to_le_bytes());
+        out.extend(self.buckets().to_le_bytes());
+        out.extend(since.to_le_bytes());
+        out.extend((BLOCK_BYTES as u32).to_le_bytes());
+        out.extend((self.sections.len() as u32).to_le_bytes());
+        out.extend((name.len() as u32).to_le_bytes());
+        out.extend(name);
+        out.resize(NAME_AT.checked_add(NAME_FIELD_BYTES)?, 0);
+        out.resize(TABLE_AT, 0);
+        for (number, (section, (offset, length))) in
+            (1u32..).zip(self.sections.iter().zip(self.places()?))
+        {
+            out.extend(number.to_le_bytes());
+            out.extend(section.crc.to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            out.extend(length.to_le_bytes());
+        }
+        out.resize(HEADER_BYTES.checked_sub(HEADER_CRC_BYTES)?, 0);
+        out.extend(crc32fast::hash(&out).to_le_bytes());
+        out.try_into().ok()
+    }
+
+    /// Reads a header, and checks all that can be checked without the sections. `file_bytes` is the length of the file
+    /// it was found in.
+    pub(super) fn decode(bytes: &[u8; HEADER_BYTES], file_bytes: u64) -> Result<Self, Flaw> {
+        let header = Self::take(bytes, file_bytes)?;
+        header.check()?;
+        if header.encode().as_ref() != Some(bytes) {
+            return Err(Flaw::Contradiction("a header field"));
+        }
+        Ok(header)
+    }
+
+    fn take(bytes: &[u8], file_bytes: u64) -> Result<Self, Flaw> {
+        let mut fields = Fields(bytes);
+        if fields.array()? != MAGIC {
+            return Err(Flaw::NotKith);
+        }
+        let format = fields.u32()?;
+        if format > VERSION_FILE_FORMAT {
+            return Err(Flaw::NewerFormat {
+                found: format,
+                known: VERSION_FILE_FORMAT,
+            });
+        }
+        let (covered, crc) = bytes
+            .split_last_chunk::<HEADER_CRC_BYTES>()
+            .ok_or(Flaw::NotKith)?;
+        if crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
+            return Err(Flaw::Damaged {
+                part: "header",
+                at: 0,
+            });
+        }
+        let _header_bytes = fields.u32()?;
+        let recorded = fields.u64()?;
+        if recorded != file_bytes {
+            return Err(Flaw::Length {
+                recorded,
+                found: file_bytes,
+            });
+        }
+        let kind = match fields.u32()? {
+            1 => Kind::Audience,
+            2 => Kind::Filter,
+            3 => Kind::Identity,
+            _ => return Err(Flaw::Contradiction("the kind")),
+        };
+        let flags = fields.u32()?;
+        let version = fields.u64()?;
+        let base = fields.u64()?;
+        let as_of_kind = fields.u32()?;
+        let salt_counter = fields.u32()?;
+        let as_of = fields.array::<8>()?;
+        let as_of = match as_of_kind {
+            1 => Some(AsOf::Time(Timestamp::from_unix_ms(i64::from_le_bytes(
+                as_of,
+            )))),
+            2 => Some(AsOf::Position(u64::from_le_bytes(as_of))),
+            _ => None,
+        };
+        let key_id = KeyId(fields.array()?);
+        let _salt = fields.array::<16>()?;
+        let ids = fields.u64()?;
+        let rows = fields.u64()?;
+        let memberships = fields.u64()?;
+        let segments = fields.u32()?;
+        let _fingerprint_bits = fields.u32()?;
+        let _buckets = fields.u64()?;
+        let since = i64::from_le_bytes(fields.array()?);
+        let _block_bytes = fields.u32()?;
+        let _sections = fields.u32()?;
+        let name_bytes = fields.u32()?;
+        let name = fields.array::<NAME_FIELD_BYTES>()?;
+        let dataset = read_name(&name, name_bytes).ok_or(Flaw::Contradiction("the dataset"))?;
+        let mut sections = [Section::default(); 4];
+        let mut table = Fields(bytes.get(TABLE_AT..).unwrap_or_default());
+        for section in &mut sections {
+            let _number = table.u32()?;
+            section.crc = table.u32()?;
+            let _offset = table.u64()?;
+            section.length = table.u64()?;
+        }
+        Ok(Self {
+            meta: VersionMeta {
+                kind,
+                dataset,
+                version,
+                base: (flags & FLAG_BASE != 0).then_some(base),
+                as_of,
+            },
+            key_id,
+            salt_counter,
+            ids,
+            rows,
+            memberships,
+            segments,
+            expiry: if flags & FLAG_EXPIRY != 0 {
+                Expiry::Since(since)
+            } else {
+                Expiry::Unused
+            },
+            sections,
+        })
+    }
+
+    fn check(&self) -> Result<(), Flaw> {
+        if self.meta.kind != Kind::Audience {
+            return Err(Flaw::KindNotReadYet(self.meta.kind));
+        }
+        if self.meta.base.is_some() {
+            return Err(Flaw::DeltaNotReadYet);
+        }
+        let [segments, directory, records, checksums] = self.sections;
+        let length_of = |count: u64, each: usize| count.checked_mul(each as u64);
+        let offsets = self.buckets().checked_add(1);
+        let blocks = blocks_of(self.sections).ok_or(Flaw::Contradiction("the section table"))?;
+        let claims = [
+            (self.salt_counter < SALTS_MAX, "the salt counter"),
+            (
+                self.ids > 0 && self.rows >= self.ids && self.memberships >= self.ids,
+                "the counts of ids, rows and memberships",
+            ),
+            (
+                (1..=SEGMENTS_MAX).contains(&self.segments)
+                    && u64::from(self.segments) <= self.memberships,
+                "the count of segments",
+            ),
+            (
+                length_of(self.segments.into(), SEGMENT_ENTRY_BYTES) == Some(segments.length),
+                "the length of the segment table",
+            ),
+            (
+                offsets.and_then(|n| length_of(n, OFFSET_BYTES)) == Some(directory.length),
+                "the length of the directory",
+            ),
+            (
+                records.length <= RECORDS_BYTES_MAX,
+                "the length of the records",
+            ),
+            (
+                length_of(blocks, 4) == Some(checksums.length),
+                "the length of the checksums",
+            ),
+        ];
+        match claims.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(Flaw::Contradiction(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the dataset's name stands, and where the section table does.
+const NAME_AT: usize = 148;
+const TABLE_AT: usize = 256;
+
+/// How many block checksums the sections before `checksums` need.
+fn blocks_of(sections: [Section; 4]) -> Option<u64> {
+    let [a, b, c, _] = sections;
+    let covered = a.length.checked_add(b.length)?.checked_add(c.length)?;
+    Some(covered.div_ceil(BLOCK_BYTES as u64))
+}
+
+/// A name in a zero-padded field.
+pub(super) fn read_name(field: &[u8; NAME_FIELD_BYTES], length: u32) -> Option<Name> {
+    let (name, padding) = field.split_at_checked(usize::try_from(length).ok()?)?;
+    if padding.iter().any(|&byte| byte != 0) {
+        return None;
+    }
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Takes fixed-width fields off the front of some bytes.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl Fields<'_> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
+        let (field, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(Flaw::Contradiction("a length"))?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Flaw> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Flaw> {
+        self.array().map(u64::from_le_bytes)
+    }
+}

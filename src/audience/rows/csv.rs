@@ -1,0 +1,173 @@
+//! CSV rows: RFC 4180, but for line breaks inside quotes, which no field of ours can hold.
+
+use std::borrow::Cow;
+use std::io::BufRead;
+
+use super::super::builder::Collected;
+use super::lines::Lines;
+use super::{Field, ReadError, Refused, Row, quoted};
+
+const SOURCE: usize = 0;
+const ID: usize = 1;
+const SEGMENTS: usize = 2;
+const EXPIRES: usize = 3;
+/// The columns, each at the position its constant says. All but the last are required.
+const COLUMNS: [&str; 4] = ["source", "id", "segments", "expires"];
+
+/// Which column stands where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Columns(Vec<usize>);
+
+/// Reads the header.
+pub(super) fn header(lines: &mut Lines<impl BufRead>) -> Result<Columns, ReadError> {
+    let wrong = |problem: String, seen: &str| ReadError::NoHeader {
+        problem,
+        seen: quoted(seen),
+    };
+    let line = match lines.next()? {
+        None => return Err(wrong("there is no line".to_owned(), "")),
+        Some((_, Err(refused))) => return Err(wrong(refused.to_string(), "")),
+        Some((_, Ok(line))) => line,
+    };
+    let mut unknown = Vec::new();
+    let mut columns = Vec::new();
+    let mut rest = Some(line);
+    while let Some(field) = next_field(&mut rest).map_err(|e| wrong(e.to_string(), line))? {
+        let name = field.trim();
+        match COLUMNS.iter().position(|column| *column == name) {
+            None => unknown.push(quoted(name)),
+            Some(column) if columns.contains(&column) => {
+                return Err(wrong(format!("column {name:?} stands there twice"), line));
+            }
+            Some(column) => columns.push(column),
+        }
+    }
+    let missing: Vec<&str> = [SOURCE, ID, SEGMENTS]
+        .into_iter()
+        .filter(|column| !columns.contains(column))
+        .map(|column| COLUMNS[column])
+        .collect();
+    if !missing.is_empty() {
+        return Err(wrong(format!("no column {}", missing.join(", ")), line));
+    }
+    if !unknown.is_empty() {
+        return Err(wrong(
+            format!("unknown column {}; leave it out", unknown.join(", ")),
+            line,
+        ));
+    }
+    Ok(Columns(columns))
+}
+
+impl Columns {
+    /// Takes one line apart and adds the row.
+    pub(super) fn take(&self, into: &mut Collected, line: &str) -> Result<(), Refused> {
+        let mut fields: [Field<'_>; 4] = [const { Cow::Borrowed("") }; 4];
+        let mut found = 0;
+        let mut rest = Some(line);
+        while let Some(field) = next_field(&mut rest)? {
+            if let Some(&column) = self.0.get(found) {
+                fields[column] = field;
+            }
+            found += 1;
+        }
+        if found != self.0.len() {
+            return Err(Refused::Fields {
+                found,
+                expected: self.0.len(),
+            });
+        }
+        into.add(Row {
+            source: &fields[SOURCE],
+            id: &fields[ID],
+            segments: fields[SEGMENTS].split('|'),
+            expires: Some(&fields[EXPIRES]),
+        })
+    }
+}
+
+/// Takes the next field off a line; nothing after the last. `rest` is `None` once the last was taken.
+fn next_field<'a>(rest: &mut Option<&'a str>) -> Result<Option<Field<'a>>, Refused> {
+    let Some(text) = *rest else {
+        return Ok(None);
+    };
+    let Some(inside) = text.strip_prefix('"') else {
+        let end = memchr::memchr2(b',', b'"', text.as_bytes());
+        let field = match end {
+            Some(at) if text.as_bytes()[at] == b'"' => return Err(Refused::StrayQuote),
+            Some(at) => {
+                *rest = Some(&text[at + 1..]);
+                &text[..at]
+            }
+            None => {
+                *rest = None;
+                text
+            }
+        };
+        return Ok(Some(Cow::Borrowed(field)));
+    };
+    let mut end = 0;
+    let mut doubled = false;
+    loop {
+        let quote = memchr::memchr(b'"', &inside.as_bytes()[end..]).ok_or(Refused::OpenQuote)?;
+        end += quote;
+        match inside.as_bytes().get(end + 1) {
+            Some(b'"') => {
+                doubled = true;
+                end += 2;
+            }
+            Some(b',') => {
+                *rest = Some(&inside[end + 2..]);
+                break;
+            }
+            Some(_) => return Err(Refused::StrayQuote),
+            None => {
+                *rest = None;
+                break;
+            }
+        }
+    }
+    let field = &inside[..end];
+    Ok(Some(if doubled {
+        Cow::Owned(field.replace("\"\"", "\""))
+    } else {
+        Cow::Borrowed(field)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fields(line: &str) -> Result<Vec<String>, Refused> {
+        let mut rest = Some(line);
+        let mut all = Vec::new();
+        while let Some(field) = next_field(&mut rest)? {
+            all.push(field.into_owned());
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_not_rfc_4180_is_refused_not_guessed() {
+        assert_eq!(fields(r#"a"b,c"#), Err(Refused::StrayQuote));
+        assert_eq!(fields(r#" "a",c"#), Err(Refused::StrayQuote));
+        assert_eq!(fields(r#""a"b,c"#), Err(Refused::StrayQuote));
+        assert_eq!(fields(r#"a,"b"#), Err(Refused::OpenQuote));
+        assert_eq!(fields(r#"a,"b"""#), Err(Refused::OpenQuote));
+        assert_eq!(fields(r##"a,"b,c",""""##), Err(Refused::OpenQuote));
+        assert_eq!(fields(r#""a""b","#).expect("fine"), [r#"a"b"#, ""]);
+    }
+
+    proptest! {
+        /// The csv crate is the oracle for all that is well-formed.
+        #[test]
+        fn fields_are_those_of_the_csv_crate(fields_in in prop::collection::vec("[a,\"é| ]{0,6}", 2..6)) {
+            let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+            writer.write_record(&fields_in).expect("to memory");
+            let text = String::from_utf8(writer.into_inner().expect("flushed")).expect("UTF-8");
+            prop_assert_eq!(fields(text.trim_end_matches('\n')).expect("well-formed"), fields_in);
+        }
+    }
+}

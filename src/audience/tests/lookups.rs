@@ -1,0 +1,296 @@
+//! What was uploaded is what is found.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::audience::{AsOf, BuildError, Lookup, inspect};
+
+type Oracle = BTreeMap<String, BTreeMap<String, Option<i64>>>;
+
+#[derive(Debug, Clone)]
+struct TestRow {
+    id: u32,
+    segments: Vec<u16>,
+    expires: Option<i64>,
+}
+
+fn any_row() -> impl Strategy<Value = TestRow> {
+    (
+        0u32..60,
+        prop::collection::vec(prop_oneof![0u16..6, 0u16..400], 1..12),
+        prop::option::weighted(0.3, -10i64..200),
+    )
+        .prop_map(|(id, segments, expires)| TestRow {
+            id,
+            segments,
+            expires,
+        })
+}
+
+fn as_csv(rows: &[TestRow]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let segments: Vec<String> = row.segments.iter().map(|s| format!("s{s}")).collect();
+        let expires = row.expires.map_or(String::new(), |e| at(e).to_string());
+        text += &format!("ifa,user-{},{},{expires}\n", row.id, segments.join("|"));
+    }
+    text
+}
+
+/// The later expiry wins, none is the latest of all.
+fn oracle(rows: &[TestRow]) -> Oracle {
+    let mut all = Oracle::new();
+    for row in rows {
+        let user = all.entry(format!("user-{}", row.id)).or_default();
+        for segment in &row.segments {
+            let known = user.entry(format!("s{segment}")).or_insert(row.expires);
+            *known = match (*known, row.expires) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                _ => None,
+            };
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn lookups_are_those_of_a_map(rows in prop::collection::vec(any_row(), 1..120), now in -20i64..210) {
+        let (file, report) = build_csv(&as_csv(&rows));
+        let audience = open(&file);
+        let oracle = oracle(&rows);
+        prop_assert_eq!(report.rows, rows.len() as u64);
+        prop_assert_eq!(report.ids, oracle.len() as u64);
+        prop_assert_eq!(report.merged, report.rows - report.ids);
+        prop_assert_eq!(audience.ids(), report.ids);
+        prop_assert_eq!(audience.segments().len() as u64, report.segments);
+        prop_assert!(audience.segments().is_sorted());
+        let names: Vec<String> = audience.segments().map(str::to_owned).collect();
+        for id in 0..70 {
+            let id = format!("user-{id}");
+            let expected = oracle.get(&id);
+            let live = expected.map(|user| {
+                let live = user.iter().filter(|(_, e)| e.is_none_or(|e| e > now));
+                live.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+            });
+            prop_assert_eq!(look_up(&audience, key(&id), at(now)), live);
+            audience.prefetch(key(&id));
+            let all: BTreeMap<String, Option<i64>> = audience
+                .memberships(key(&id))
+                .into_iter()
+                .map(|(i, e)| (names[i as usize].clone(), e.map(Timestamp::unix_seconds)))
+                .collect();
+            prop_assert_eq!(all, expected.cloned().unwrap_or_default());
+        }
+        for (index, (name, ids)) in audience.segments().zip(audience.segment_ids()).enumerate() {
+            prop_assert_eq!(audience.segment_index(name), Some(index as u32));
+            let expected = oracle.values().filter(|user| user.contains_key(name)).count();
+            prop_assert_eq!(*ids, expected as u64);
+        }
+        prop_assert_eq!(audience.segment_index("nothing"), None);
+    }
+
+    #[test]
+    fn the_order_of_rows_leaves_no_trace(
+        (rows, shuffled) in prop::collection::vec(any_row(), 1..120)
+            .prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle()))
+    ) {
+        prop_assert_eq!(build_csv(&as_csv(&rows)).0, build_csv(&as_csv(&shuffled)).0);
+    }
+}
+
+#[test]
+fn a_membership_is_over_at_the_second_it_expires() {
+    let (file, _) = build_csv("ifa,a,x,1970-01-01T00:01:40.999Z\n");
+    let audience = open(&file);
+    let now = |ms| Timestamp::from_unix_ms(ms);
+    assert_eq!(
+        look_up(&audience, key("a"), now(99_999)),
+        Some(vec!["x".to_owned()])
+    );
+    assert_eq!(look_up(&audience, key("a"), now(100_000)), Some(vec![]));
+}
+
+#[test]
+fn expiry_costs_nothing_where_it_is_not_used() {
+    let rows = |expires: &str| -> String {
+        (0..1000)
+            .map(|i| format!("ifa,u{i},a|b|c,{}\n", if i == 0 { expires } else { "" }))
+            .collect()
+    };
+    let without = build_csv(&rows("")).0.len();
+    let with = build_csv(&rows("2026-11-01T00:00:00Z")).0.len();
+    assert_eq!(with, without + 3, "one byte each for one id's three times");
+}
+
+#[test]
+fn the_header_comes_back() {
+    for as_of in ["seq:18446744073709551615", "2026-11-01T00:00:00.25Z"] {
+        let as_of: AsOf = as_of.parse().expect("an as_of");
+        let told = VersionMeta {
+            as_of: Some(as_of),
+            ..meta(u64::MAX)
+        };
+        let text = RowFormat::Text {
+            source: "ifa".to_owned(),
+            segment: "vip".parse().expect("a name"),
+        };
+        let (file, _) = build(told.clone(), &text, b"a\nb\na\n");
+        let audience = open(&file);
+        assert_eq!(audience.meta(), &told);
+        assert_eq!(audience.key_id(), keyer().key_id());
+        assert_eq!(
+            (audience.ids(), audience.rows(), audience.membership_count()),
+            (2, 3, 2)
+        );
+        assert_eq!(audience.bytes(), file.len() as u64);
+    }
+    assert!("seq:-1".parse::<AsOf>().is_err());
+    assert!("seq:+1".parse::<AsOf>().is_err());
+    assert!("yesterday".parse::<AsOf>().is_err());
+}
+
+#[test]
+fn ids_that_were_not_uploaded_are_not_found() {
+    let rows: String = (0..20_000)
+        .map(|i| format!("ifa,u{i},s{},\n", i % 7))
+        .collect();
+    let (file, _) = build_csv(&rows);
+    let audience = open(&file);
+    for i in 0..20_000 {
+        let expected = Some(vec![format!("s{}", i % 7)]);
+        assert_eq!(look_up(&audience, key(&format!("u{i}")), at(0)), expected);
+    }
+    // 1.1 × 2⁻³⁷ a probe: these would find one in 100,000 runs.
+    let found = (0..1_000_000u64)
+        .filter(|i| {
+            let unknown = UserKey(u128::from(*i) << 64 | 0x5eed);
+            audience.lookup(unknown, at(0), |_| {}) != Lookup::Absent
+        })
+        .count();
+    assert_eq!(found, 0);
+}
+
+#[test]
+fn versions_share_no_fingerprints() {
+    let text = RowFormat::Text {
+        source: "ifa".to_owned(),
+        segment: "vip".parse().expect("a name"),
+    };
+    let file = |version| build(meta(version), &text, b"a\n").0;
+    let (one, two) = (file(1), file(2));
+    let records = |file: &[u8]| file[512 + 80 + 10..512 + 80 + 10 + 6].to_vec();
+    assert_eq!(records(&one)[0], 1, "a bucket of one id begins here");
+    assert_ne!(records(&one)[1..], records(&two)[1..]);
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_before_reading() {
+    for kind in [Kind::Filter, Kind::Identity, Kind::Campaigns] {
+        let refused = Builder::new(VersionMeta { kind, ..meta(1) }, keyer()).expect_err("later");
+        assert!(matches!(refused, BuildError::KindNotBuiltYet(k) if k == kind));
+    }
+    let delta = VersionMeta {
+        base: Some(1),
+        ..meta(2)
+    };
+    let refused = Builder::new(delta, keyer()).expect_err("later");
+    assert!(matches!(refused, BuildError::DeltaNotBuiltYet));
+}
+
+#[test]
+fn an_audience_crosses_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Audience>();
+}
+
+#[test]
+fn inspect_describes_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("v.kith");
+    let (file, _) = build_csv("ifa,a,vip|cart,\nifa,b,vip,\n");
+    std::fs::write(&path, &file).expect("written");
+    let told = serde_json::to_value(inspect(&path).expect("sound")).expect("JSON");
+    assert_eq!(told["dataset"], "crm");
+    assert_eq!(told["kind"], "audience");
+    assert_eq!(told["format"], 1);
+    assert_eq!(told["ids"], 2);
+    assert_eq!(told["as_of"], serde_json::Value::Null);
+    assert_eq!(told["largest_segments"][0]["name"], "vip");
+    assert_eq!(told["largest_segments"][0]["ids"], 2);
+    let parts = told["parts"].as_object().expect("an object");
+    let sum: u64 = parts.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(sum, file.len() as u64);
+    assert_eq!(told["verified"], true);
+}
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-v1.kith");
+
+/// Some of everything the format has: duplicates, expiry, gaps over a byte, several buckets.
+fn fixture_rows() -> String {
+    let mut rows = "ifa,vip-1,vip|cart,\nifa,vip-1,vip,2030-01-01T00:00:00Z\nuidapi.com,vip-1,cart,2030-01-01T00:00:00Z\n".to_owned();
+    for i in 0..60 {
+        rows += &format!("ifa,user-{i},s{}|s{},\n", i % 5, i + 5);
+    }
+    for i in 0..200 {
+        rows += &format!("ifa,collector,t{i},2030-01-01T00:00:{:02}Z\n", i % 60);
+    }
+    rows
+}
+
+fn fixture_file() -> Vec<u8> {
+    let told = VersionMeta {
+        as_of: Some(AsOf::Position(42)),
+        ..meta(7)
+    };
+    let text = format!("source,id,segments,expires\n{}", fixture_rows());
+    build(told, &RowFormat::Csv, text.as_bytes()).0
+}
+
+#[test]
+#[ignore = "writes fixtures/format-v1.kith; only for making the fixture of a new format"]
+fn make_the_fixture() {
+    std::fs::write(FIXTURE, fixture_file()).expect("written");
+}
+
+#[test]
+fn files_of_format_1_stay_readable() {
+    let audience = Audience::open(FIXTURE.as_ref()).expect("a sound file");
+    assert_eq!(audience.meta().version, 7);
+    assert_eq!(audience.meta().as_of, Some(AsOf::Position(42)));
+    assert_eq!(audience.key_id(), keyer().key_id());
+    let found = |source: &str, id: &str, now| {
+        let key = keyer().user_key(source, id).expect("a good id");
+        look_up(&audience, key, at(now)).map(|names| names.join(" "))
+    };
+    let new_year_2030 = 1_893_456_000;
+    assert_eq!(
+        found("ifa", "vip-1", i64::MAX / 2000).as_deref(),
+        Some("cart vip")
+    );
+    let sold = |now| found("uidapi.com", "vip-1", now);
+    assert_eq!(sold(new_year_2030 - 1).as_deref(), Some("cart"));
+    assert_eq!(sold(new_year_2030).as_deref(), Some(""));
+    for i in 0..60 {
+        let mut expected = [format!("s{}", i % 5), format!("s{}", i + 5)];
+        expected.sort();
+        assert_eq!(
+            found("ifa", &format!("user-{i}"), 0),
+            Some(expected.join(" "))
+        );
+    }
+    let collector = audience.memberships(key("collector"));
+    assert_eq!(collector.len(), 200);
+    assert!(collector.iter().all(|(_, e)| e.is_some()));
+    assert_eq!(found("ifa", "nobody", 0), None);
+}
+
+/// Goes when a format 2 is written; the test above stays.
+#[test]
+fn format_1_is_still_what_is_written() {
+    assert!(fixture_file() == std::fs::read(FIXTURE).expect("the fixture"));
+}
