@@ -10,13 +10,21 @@ use std::sync::Arc;
 
 use crate::audience::Audience;
 use crate::campaigns::Book;
+use crate::config::{Exchanges, Privacy};
 use crate::ids::{Keyer, Name};
+use crate::money::Rates;
 
 /// What of a generation comes from the configuration and outlives every swap.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Turns ids into user keys.
     pub keyer: Keyer,
+    /// The exchanges, by index.
+    pub exchanges: Arc<Exchanges>,
+    /// Between currencies.
+    pub rates: Arc<Rates>,
+    /// What privacy signals mean here.
+    pub privacy: Privacy,
 }
 
 /// One dataset's live version, before it is tied to a book.

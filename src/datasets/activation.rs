@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{self, Dataset, Notice, Standing, Version, version_file};
+use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
 use crate::audience::{AsOf, Audience};
@@ -188,7 +188,7 @@ impl Datasets {
             .get(name)
             .and_then(|d| Some((d.kind, d.versions.get(&number)?)));
         let (kind, version) = record.ok_or("the manifest does not name it")?;
-        self.open_file(name, kind, number, version, against)
+        self.open_file(name, kind, number, version)
     }
 
     /// As [`Datasets::open_version`], for a record that the manifest does not hold yet.
@@ -198,7 +198,6 @@ impl Datasets {
         kind: Kind,
         number: u64,
         version: &Version,
-        against: &Snapshot,
     ) -> Result<Opened, String> {
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
@@ -219,10 +218,8 @@ impl Datasets {
                 if Hex(&Sha256::digest(&document)).to_string() != version.body_sha256 {
                     return Err(format!("{} is damaged", file.display()));
                 }
-                let compiled = self
-                    .compile(&document, against)
-                    .map_err(|errors| first_error(&errors))?;
-                Ok(Opened::Book(Arc::new(compiled.book)))
+                let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
+                Ok(Opened::Book(Arc::new(book)))
             }
             Kind::Audience => {
                 let audience = Audience::open(&path).map_err(|e| e.to_string())?;
@@ -355,18 +352,10 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
 fn first_error(errors: &[campaigns::DocumentError]) -> String {
     let first = errors
         .first()
-        .map(|e| format!("{}: {}", e.path, e.message))
+        .map(ToString::to_string)
         .unwrap_or_default();
     format!(
-        "{CAMPAIGNS} no longer compile under this configuration: {} error(s), first {first}",
+        "{CAMPAIGNS} no longer compile: {} error(s), first {first}",
         errors.len()
     )
-}
-
-pub(super) fn notices(warnings: &[campaigns::Warning]) -> Vec<Notice> {
-    let notice = |w: &campaigns::Warning| Notice {
-        path: w.path.clone(),
-        message: w.message.clone(),
-    };
-    warnings.iter().map(notice).collect()
 }

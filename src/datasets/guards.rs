@@ -15,13 +15,14 @@ pub(super) fn checks(guards: &Guards, rows: &Rows) -> Vec<Check> {
 
 fn rejected_rows(guards: &Guards, rows: &Rows) -> Check {
     // An estimate to compare and print, not money: a float will do.
-    let share = rows.rejected_rows as f64 / rows.rows.max(1) as f64;
+    let all = rows.rows.saturating_add(rows.rejected_rows);
+    let share = rows.rejected_rows as f64 / all.max(1) as f64;
     let ok = share <= guards.max_rejected_share;
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let found = format!(
         "{} of {} rows were rejected ({}; at most {} may be)",
         rows.rejected_rows,
-        rows.rows,
+        all,
         percent(share),
         percent(guards.max_rejected_share)
     );
@@ -49,9 +50,9 @@ mod tests {
     };
 
     #[track_caller]
-    fn check(rejected_rows: u64, rows: u64, ok: bool) {
+    fn check(rejected_rows: u64, all: u64, ok: bool) {
         let rows = Rows {
-            rows,
+            rows: all - rejected_rows,
             rejected_rows,
             ..Rows::default()
         };
@@ -75,7 +76,7 @@ mod tests {
             ..GUARDS
         };
         let rows = Rows {
-            rows: 2,
+            rows: 1,
             rejected_rows: 2,
             ..Rows::default()
         };

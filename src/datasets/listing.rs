@@ -34,13 +34,13 @@ pub struct VersionView {
     pub version: u64,
     /// Where it is in its life.
     pub state: State,
-    /// Rows read, good or bad; line items of campaigns.
+    /// Good rows; line items of campaigns.
     pub rows: u64,
     /// Distinct ids.
     pub ids: u64,
     /// Distinct segments.
     pub segments: u64,
-    /// Rows whose id had been seen before in the upload.
+    /// Good rows whose id another row had already.
     pub merged: u64,
     /// Rows refused.
     pub rejected_rows: u64,

@@ -81,13 +81,13 @@ pub(super) enum Standing {
 /// The row report of a version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows {
-    /// Rows read, good or bad.
+    /// Good rows; line items of campaigns.
     pub rows: u64,
     /// Distinct ids.
     pub ids: u64,
     /// Distinct segments.
     pub segments: u64,
-    /// Rows whose id had been seen before in the upload.
+    /// Good rows whose id another row had already.
     pub merged: u64,
     /// Rows refused.
     pub rejected_rows: u64,
@@ -120,6 +120,9 @@ pub struct Check {
 pub struct Notice {
     /// Where in the document.
     pub path: String,
+    /// The id of what is there, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// What.
     pub message: String,
 }

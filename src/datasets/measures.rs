@@ -117,8 +117,7 @@ impl Measures {
     }
 
     pub(super) fn rows(&self, name: &Name, rows: &Rows) {
-        let accepted = rows.rows.saturating_sub(rows.rejected_rows);
-        for (result, count) in [("accepted", accepted), ("rejected", rows.rejected_rows)] {
+        for (result, count) in [("accepted", rows.rows), ("rejected", rows.rejected_rows)] {
             self.upload_rows
                 .with_label_values(&[name.as_str(), result])
                 .inc_by(count);

@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::live::Retired;
 use super::manifest::{self, Dataset, Manifest, ManifestError, VERSIONS};
 use super::measures::Measures;
-use super::{CAMPAIGNS, Datasets, Live, Settings, Snapshot, lock};
+use super::{Datasets, Live, Settings, Snapshot, lock};
 use crate::campaigns::Book;
 use crate::generation::Generation;
 use crate::ids::{Kind, Name};
@@ -121,9 +121,7 @@ impl Datasets {
             let _one_at_a_time = lock(&self.changes);
             let mut next = Snapshot::clone(&self.snapshot());
             self.remove_leftovers(&next.manifest);
-            // Audiences first: campaigns are compiled against their segments.
-            let mut names: Vec<Name> = next.manifest.datasets.keys().cloned().collect();
-            names.sort_by_key(|n| n.as_str() == CAMPAIGNS);
+            let names: Vec<Name> = next.manifest.datasets.keys().cloned().collect();
             let mut back = Vec::new();
             for name in names {
                 let started = Instant::now();

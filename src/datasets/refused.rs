@@ -1,5 +1,6 @@
 //! Why the datasets refuse something, each telling what to do. How it looks in HTTP is the admin listener's business.
 
+use super::manifest::Rows;
 use crate::audience::{AsOf, BuildError, OpenError, ReadError};
 use crate::campaigns::DocumentError;
 use crate::ids::{KeyId, Kind, Name};
@@ -131,12 +132,10 @@ pub enum Refused {
     Rows(ReadError),
     /// Not one good row.
     #[error(
-        "there is no good row in the upload ({rejected_rows} were rejected); an empty version would clear the dataset, which is done by a version with one harmless row, or by activating an older one"
+        "there is no good row in the upload ({} were rejected); an empty version would clear the dataset, so correct the rows listed under `rejected` and upload again",
+        .0.rejected_rows
     )]
-    NoGoodRow {
-        /// How many bad ones.
-        rejected_rows: u64,
-    },
+    NoGoodRow(Rows),
     /// A version file that is not one, or damaged.
     #[error(
         "this is not a whole version file: {0}; build it again with `kith build` and check it with `kith inspect`"

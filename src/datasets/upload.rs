@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::activation::{Effect, Opened, notices};
+use super::activation::{Effect, Opened};
 use super::manifest::{Dataset, Notice, Rejected, Rows, Standing, Version, version_file};
 use super::measures::Outcome;
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
 use crate::audience::{self, AsOf, Audience, BuildError, RowFormat, RowReport, VersionMeta};
-use crate::campaigns;
+use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
-use crate::ids::{Hex, Kind, Name};
+use crate::ids::{Hex, Kind, Name, SegmentRef};
 use crate::storage::{StorageWriter, open_to_read};
 
 /// How far ahead of our clock an `as_of` may lie: two clocks that NTP keeps differ by less.
@@ -64,8 +64,8 @@ pub enum Format {
     Snapshot,
     /// Rows.
     Rows(RowFormat),
-    /// A JSON document.
-    Json,
+    /// A campaigns document, JSON or TOML.
+    Document,
 }
 
 /// A decoded body on its way to disk. Dropped, it is gone.
@@ -130,15 +130,15 @@ impl Datasets {
         match (kind, &upload.format) {
             (Kind::Filter, _) => return Err(Refused::NotYet("kind filter")),
             (Kind::Identity, _) => return Err(Refused::NotYet("kind identity")),
-            (Kind::Campaigns, Format::Json)
+            (Kind::Campaigns, Format::Document)
             | (Kind::Audience, Format::Snapshot | Format::Rows(_)) => {}
             (Kind::Campaigns, _) => {
                 return Err(Refused::FormatOfKind {
                     kind,
-                    takes: "application/json",
+                    takes: "application/json and application/toml",
                 });
             }
-            (Kind::Audience, Format::Json) => {
+            (Kind::Audience, Format::Document) => {
                 return Err(Refused::FormatOfKind {
                     kind,
                     takes: "application/vnd.kith.snapshot, text/csv, text/plain and application/x-ndjson",
@@ -229,7 +229,7 @@ impl Datasets {
         // 3. Warm: open what was written as a restart would, every byte verified.
         let warming = Instant::now();
         let opened = self
-            .open_file(&upload.dataset, kind, upload.version, &version, &state)
+            .open_file(&upload.dataset, kind, upload.version, &version)
             .map_err(|reason| {
                 self.forget(upload, kind);
                 Refused::Unreadable {
@@ -348,21 +348,21 @@ impl Datasets {
     ) -> Result<Built, Refused> {
         let file = version_file(&upload.dataset, kind, upload.version);
         match &upload.format {
-            Format::Json => {
+            Format::Document => {
                 let length = spool.writer.bytes();
                 if length > self.settings.campaigns_bytes {
                     return Err(Refused::DocumentTooLong(self.settings.campaigns_bytes));
                 }
                 let document = std::fs::read(spool.writer.path())?;
-                let compiled = self.compile(&document, state).map_err(Refused::Document)?;
+                let book = campaigns::compile(&document).map_err(Refused::Document)?;
                 let rows = Rows {
-                    rows: compiled.book.line_items.len() as u64,
-                    segments: compiled.book.segments.len() as u64,
+                    rows: book.line_items.len() as u64,
+                    segments: book.segments.len() as u64,
                     ..Rows::default()
                 };
                 Ok(Built {
                     rows,
-                    warnings: notices(&compiled.warnings),
+                    warnings: self.warnings(&book, state),
                     as_of: upload.as_of,
                     bytes: spool.writer.commit(&file)?,
                 })
@@ -394,14 +394,15 @@ impl Datasets {
                     base: None,
                     as_of: upload.as_of,
                 };
-                let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone());
+                let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
+                    .map_err(Refused::Build)?;
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
                     .map_err(Refused::Rows)?;
                 let mut out = self.storage.create()?;
                 let report = builder.finish(&mut out).map_err(|error| match error {
-                    BuildError::Empty => Refused::NoGoodRow { rejected_rows: 0 },
+                    BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
                     other => Refused::Build(other),
                 })?;
                 Ok(Built {
@@ -444,24 +445,26 @@ impl Datasets {
         }
     }
 
-    /// Compiles a campaigns document against what is live now.
-    pub(super) fn compile(
-        &self,
-        document: &[u8],
-        against: &Snapshot,
-    ) -> Result<campaigns::Compiled, Vec<campaigns::DocumentError>> {
-        let has_segment = |segment: &crate::ids::SegmentRef| {
-            against
-                .audiences
-                .get(&segment.dataset)
-                .is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
+    /// What of a book may not do what was meant, given what is live and configured now.
+    fn warnings(&self, book: &Book, state: &Snapshot) -> Vec<Notice> {
+        let frame = &self.settings.frame;
+        let segments = |segment: &SegmentRef| {
+            let audience = state.audiences.get(&segment.dataset);
+            audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
         };
-        campaigns::compile(
-            document,
-            &campaigns::Surroundings {
-                has_segment: &has_segment,
-            },
-        )
+        let currencies = |currency| frame.rates.knows(currency);
+        let exchanges: Vec<&str> = frame.exchanges.iter().map(|e| e.name.as_str()).collect();
+        let warnings = book.warnings(&Surroundings {
+            segments: &segments,
+            currencies: &currencies,
+            exchanges: &exchanges,
+        });
+        let notice = |w: campaigns::Warning| Notice {
+            path: w.path,
+            id: w.id,
+            message: w.message,
+        };
+        warnings.into_iter().map(notice).collect()
     }
 
     /// Removes a version file that did not become a version.
@@ -480,7 +483,7 @@ impl Upload {
     fn spelled(&self, kind: Kind) -> String {
         let mut text = match &self.format {
             Format::Snapshot => "snapshot".to_owned(),
-            Format::Json => "json".to_owned(),
+            Format::Document => "document".to_owned(),
             Format::Rows(RowFormat::Csv) => "csv".to_owned(),
             Format::Rows(RowFormat::Ndjson) => "ndjson".to_owned(),
             Format::Rows(RowFormat::Text { source, segment }) => {

@@ -110,7 +110,7 @@ impl From<Refused> for Problem {
             Refused::AsOfFuture(_) => (422, "as_of_future"),
             Refused::AsOfDiffers { .. } => (422, "as_of_differs"),
             Refused::Rows(_) => (422, "rows_unreadable"),
-            Refused::NoGoodRow { .. } => (422, "no_good_row"),
+            Refused::NoGoodRow(_) => (422, "no_good_row"),
             Refused::Snapshot(_) => (422, "snapshot_unreadable"),
             Refused::OtherKey { .. } => (422, "other_key"),
             Refused::OtherVersion { .. } => (422, "other_version"),
@@ -131,17 +131,20 @@ impl From<Refused> for Problem {
         let problem = Problem::new(status, code, refused.to_string());
         match refused {
             Refused::Document(errors) => {
-                let listed = errors
-                    .iter()
-                    .map(|e| json!({"path": e.path, "message": e.message}))
-                    .collect::<Vec<_>>();
-                problem.with("errors", listed)
+                problem.with("errors", listed(&errors))
             }
             Refused::OtherBytes { known, given, .. } => {
                 problem.with("expected", known).with("actual", given)
             }
-            Refused::NoGoodRow { rejected_rows } => problem.with("rejected_rows", rejected_rows),
+            Refused::NoGoodRow(rows) => problem
+                .with("rejected_rows", rows.rejected_rows)
+                .with("rejected", listed(&rows.rejected)),
             _ => problem,
         }
     }
+}
+
+/// Errors as a member; what is listed serialises.
+fn listed(errors: &[impl serde::Serialize]) -> Value {
+    serde_json::to_value(errors).unwrap_or_default()
 }

@@ -26,7 +26,7 @@ use crate::ids::Name;
 
 /// Ends of asynchronous uploads kept for whoever asks.
 const JOBS_MAX: usize = 256;
-const SUPPORTED: &str = "application/vnd.kith.snapshot, text/csv, text/plain (with ?source=&segment=), application/x-ndjson and, for campaigns, application/json";
+const SUPPORTED: &str = "application/vnd.kith.snapshot, text/csv, text/plain (with ?source=&segment=), application/x-ndjson and, for campaigns, application/json and application/toml";
 
 /// Takes an upload in.
 pub(super) async fn upload(
@@ -210,7 +210,7 @@ fn parse(
         base: None,
         as_of: None,
         activate: true,
-        format: Format::Json,
+        format: Format::Document,
     };
     let (mut source, mut segment) = (None, None);
     let mut seen = Vec::new();
@@ -292,7 +292,7 @@ fn parse(
         (Some("application/vnd.kith.snapshot"), ..) => Format::Snapshot,
         (Some("text/csv"), ..) => Format::Rows(RowFormat::Csv),
         (Some("application/x-ndjson"), ..) => Format::Rows(RowFormat::Ndjson),
-        (Some("application/json"), ..) => Format::Json,
+        (Some("application/json" | "application/toml"), ..) => Format::Document,
         _ => {
             return Err(Problem::new(
                 415,

@@ -1,0 +1,163 @@
+//! What is valid but probably not meant: told at upload, never held against a document.
+//!
+//! Two kinds: what compiling saw (a budget that does not act yet, a country of two letters), kept in the book, and what
+//! depends on the rest of the deployment, found when asked, so that it can be asked again after each upload.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Book;
+use super::document::Named;
+use crate::ids::SegmentRef;
+use crate::money::Currency;
+
+/// Most warnings told at once; the rest are counted.
+pub const WARNINGS_MAX: usize = 1000;
+
+/// One thing that is valid but may not do what was meant.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Warning {
+    /// Where, as in `line_items[3].targeting`; empty for the deployment as a whole.
+    pub path: String,
+    /// The id of what is there, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What to know, and perhaps do.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            return f.write_str(&self.message);
+        }
+        write!(f, "{}{}: {}", self.path, Named(&self.id), self.message)
+    }
+}
+
+/// What a deployment has besides campaigns.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Whether a live version has the segment.
+    pub segments: &'a dyn Fn(&SegmentRef) -> bool,
+    /// Whether a price in the currency can be converted.
+    pub currencies: &'a dyn Fn(Currency) -> bool,
+    /// The configured exchanges' names.
+    pub exchanges: &'a [&'a str],
+}
+
+impl fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("exchanges", &self.exchanges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What compiling saw, and what it noted down for later questions.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    warnings: Vec<Warning>,
+    more: usize,
+    /// Who names each segment, by slot; who names each exchange; who prices in each currency.
+    pub(super) segments: Vec<Users>,
+    pub(super) exchanges: BTreeMap<Box<str>, Users>,
+    pub(super) currencies: BTreeMap<Currency, Users>,
+}
+
+/// Who uses something: one of them by path and id, and how many there are.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Users {
+    path: String,
+    id: String,
+    count: usize,
+}
+
+impl Users {
+    pub(super) fn add(&mut self, path: impl FnOnce() -> String, id: &str) {
+        if self.count == 0 {
+            self.path = path();
+            self.id = id.to_owned();
+        }
+        self.count += 1;
+    }
+
+    fn warning(&self, message: String) -> Warning {
+        let message = match self.count {
+            0 | 1 => message,
+            count => format!("{message} (so for {count} line items)"),
+        };
+        Warning {
+            path: self.path.clone(),
+            id: Some(self.id.clone()),
+            message,
+        }
+    }
+}
+
+impl Notes {
+    pub(super) fn warn(&mut self, path: String, id: Option<&str>, message: impl Into<String>) {
+        if self.warnings.len() >= WARNINGS_MAX {
+            self.more += 1;
+            return;
+        }
+        self.warnings.push(Warning {
+            path,
+            id: id.map(str::to_owned),
+            message: message.into(),
+        });
+    }
+}
+
+impl Book {
+    /// What may not do what was meant, in these surroundings: about the document first, in its order, then segments
+    /// that were never uploaded, currencies without a rate and exchanges that are not configured. Changes nothing.
+    pub fn warnings(&self, surroundings: &Surroundings<'_>) -> Vec<Warning> {
+        let notes = &self.notes;
+        let mut all = notes.warnings.clone();
+        let mut more = notes.more;
+        let missing = self.segments.iter().zip(&notes.segments);
+        let segments = missing
+            .filter(|(segment, _)| !(surroundings.segments)(segment))
+            .map(|(segment, users)| {
+                users.warning(format!(
+                    "segment '{segment}' is in no live version: it counts as empty until it is uploaded"
+                ))
+            });
+        let currencies = notes
+            .currencies
+            .iter()
+            .filter(|(currency, _)| !(surroundings.currencies)(**currency))
+            .map(|(currency, users)| {
+                users.warning(format!(
+                    "there is no rate for {currency}: it bids only where the exchange takes {currency}; add one under [currency]"
+                ))
+            });
+        let known: BTreeSet<&str> = surroundings.exchanges.iter().copied().collect();
+        let exchanges = notes
+            .exchanges
+            .iter()
+            .filter(|(name, _)| !known.contains(&***name))
+            .map(|(name, users)| {
+                users.warning(format!(
+                    "exchange '{name}' is not configured: there are {}",
+                    surroundings.exchanges.join(", ")
+                ))
+            });
+        for warning in segments.chain(currencies).chain(exchanges) {
+            if all.len() < WARNINGS_MAX {
+                all.push(warning);
+            } else {
+                more += 1;
+            }
+        }
+        if more > 0 {
+            all.push(Warning {
+                path: String::new(),
+                id: None,
+                message: format!("and {more} more warnings"),
+            });
+        }
+        all
+    }
+}
