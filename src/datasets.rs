@@ -35,7 +35,7 @@ mod refused;
 mod upload;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use activation::Activated;
 pub use listing::{DatasetView, State, VersionView};

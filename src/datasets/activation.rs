@@ -350,10 +350,7 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
 }
 
 fn first_error(errors: &[campaigns::DocumentError]) -> String {
-    let first = errors
-        .first()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let first = errors.first().map(ToString::to_string).unwrap_or_default();
     format!(
         "{CAMPAIGNS} no longer compile: {} error(s), first {first}",
         errors.len()

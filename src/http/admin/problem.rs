@@ -130,9 +130,7 @@ impl From<Refused> for Problem {
         };
         let problem = Problem::new(status, code, refused.to_string());
         match refused {
-            Refused::Document(errors) => {
-                problem.with("errors", listed(&errors))
-            }
+            Refused::Document(errors) => problem.with("errors", listed(&errors)),
             Refused::OtherBytes { known, given, .. } => {
                 problem.with("expected", known).with("actual", given)
             }
