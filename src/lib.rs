@@ -24,8 +24,14 @@ pub mod ledger;
 
 pub mod decision;
 
+pub mod datasets;
+
+pub mod storage;
+
 pub mod http;
 
 pub mod metrics;
 
 pub mod config;
+
+pub mod service;
