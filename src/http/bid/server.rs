@@ -204,7 +204,8 @@ impl Acceptor {
             return;
         }
         let counted = self.shared.open.iter().zip(&self.dealers);
-        let least = counted.min_by_key(|(open, _)| load(open));
+        let alive = counted.filter(|(_, dealer)| !dealer.is_closed());
+        let least = alive.min_by_key(|(open, _)| load(open));
         if let (Some((open, dealer)), Ok(stream)) = (least, stream.into_std()) {
             open.fetch_add(1, Ordering::Relaxed);
             let _ = dealer.send(Deal::Connection(stream));
