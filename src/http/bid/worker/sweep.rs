@@ -1,8 +1,8 @@
 //! A worker's connections: their coming, their deadlines, their going.
 //!
-//! Four times a second (more often where a deadline is short) the sweep looks over the connections, closes those past their
-//! phase's limit, and ticks the bidder. It pauses every [`SWEEP_RUN`] connections, so that ten thousand idle ones do
-//! not hold up a bid.
+//! Four times a second (more often where a deadline is short) the sweep looks over the connections, closes those
+//! past their phase's limit, and ticks the bidder. It pauses every [`SWEEP_RUN`] connections, so that ten thousand idle
+//! ones do not hold up a bid.
 #![deny(clippy::indexing_slicing)]
 
 use std::net::TcpStream as StdStream;
