@@ -25,8 +25,8 @@ use std::path::Path;
 pub use limits::Limits;
 pub use named::{Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, NoBidForm};
 pub use sections::{
-    Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, GdprWhenAbsent, Guards,
-    Privacy, Role, TokenDatasets, Web,
+    Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Guards, Privacy, Role,
+    TokenDatasets, Web,
 };
 pub use sheet::Key;
 

@@ -1,30 +1,31 @@
-//! The frozen whole that a decision reads: one version of each dataset, the campaigns' book, the configuration.
+//! The frozen whole that a decision reads: one version of each dataset, the campaigns' book, what was configured.
 //!
-//! Plain data, assembled off the bid threads and never changed. Slots tie the book to the datasets: the book numbers
-//! the segments that its targeting names, and each dataset says which of its own indexes stands for each number, so
-//! that a lookup never compares a name.
+//! Plain data, assembled off the bid threads and never changed; a request reads one generation from first to last, so no
+//! decision can mix two versions. Slots tie the book to the datasets: the book numbers the segments that its targeting
+//! names, and each dataset says which of its own indexes stands for which number, so that a lookup never
+//! compares a name.
 //!
-//! Cost: 8 bytes per dataset and slot.
+//! Cost: 8 bytes per dataset and segment of it; assembling is one name search per segment that targeting names.
 
 use std::sync::Arc;
 
 use crate::audience::Audience;
 use crate::campaigns::Book;
-use crate::config::{Exchanges, Privacy};
 use crate::ids::{Keyer, Name};
 use crate::money::Rates;
+use crate::privacy::Policy;
 
 /// What of a generation comes from the configuration and outlives every swap.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Turns ids into user keys.
     pub keyer: Keyer,
-    /// The exchanges, by index.
-    pub exchanges: Arc<Exchanges>,
-    /// Between currencies.
+    /// When the privacy gate is closed.
+    pub policy: Policy,
+    /// Exchange rates.
     pub rates: Arc<Rates>,
-    /// What privacy signals mean here.
-    pub privacy: Privacy,
+    /// Most ids looked up for one request.
+    pub ids_max: usize,
 }
 
 /// One dataset's live version, before it is tied to a book.
@@ -101,7 +102,10 @@ fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
             continue;
         }
         let local = live.audience.segment_index(segment.segment.as_str());
-        if let Some(place) = local.and_then(|i| slots.get_mut(i as usize)) {
+        let place = local
+            .and_then(|local| usize::try_from(local).ok())
+            .and_then(|local| slots.get_mut(local));
+        if let Some(place) = place {
             *place = Some(slot);
         }
     }

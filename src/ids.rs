@@ -14,7 +14,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use siphasher::sip128::SipHasher24;
 
 /// Longest id in bytes, after trimming. Real ids are 16 to 100 bytes; a longer one is junk or an attack.
 pub const ID_BYTES_MAX: usize = 256;

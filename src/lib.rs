@@ -8,16 +8,28 @@ pub mod clock;
 
 pub mod money;
 
+pub mod openrtb;
+
+pub mod privacy;
+
+pub mod identity;
+
 pub mod audience;
 
 pub mod campaigns;
 
 pub mod generation;
 
+pub mod ledger;
+
+pub mod decision;
+
 pub mod datasets;
 
 pub mod storage;
 
 pub mod http;
+
+pub mod metrics;
 
 pub mod config;

@@ -572,3 +572,6 @@ fn holds(compare: Compare, number: i64, literal: i64) -> bool {
         Compare::AtLeast => number >= literal,
     }
 }
+
+#[cfg(test)]
+mod tests;

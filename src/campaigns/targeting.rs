@@ -211,7 +211,7 @@ fn wording(rule: Rule) -> Option<&'static str> {
             "an attribute"
         }
         Rule::comparison | Rule::relation | Rule::membership | Rule::nullness => {
-            "an operator (=, <>, <, <=, >, >=, in, one of, is null, …)"
+            "an operator (=, <>, <, <=, >, >=, in, not in, one of, none of, all of, is null, is empty)"
         }
         Rule::list => "a list like ['a', 'b']",
         Rule::literal | Rule::string | Rule::number | Rule::boolean => "a string or a number",
@@ -238,6 +238,9 @@ fn hint(text: &str, place: usize, rest: &str) -> Option<String> {
     ];
     if word != lower && keywords.contains(&lower.as_str()) {
         return Some(format!("keywords are in lower case: write `{lower}`"));
+    }
+    if word == "any" {
+        return Some("write `one of`".into());
     }
     if rest.starts_with("!=") {
         return Some("write <> for `not equal`".into());

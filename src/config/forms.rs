@@ -15,8 +15,10 @@ use crate::money::Currency;
 pub(super) struct Form<T> {
     /// What it takes, to be read after "is not": `an address like 127.0.0.1:8080`.
     pub(super) takes: String,
-    read: Box<dyn Fn(&Node) -> Result<T, Wrong>>,
+    read: Box<Read<T>>,
 }
+
+type Read<T> = dyn Fn(&Node) -> Result<T, Wrong>;
 
 /// A value that is not of its form: where, and the whole complaint.
 #[derive(Debug)]
@@ -153,7 +155,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [
 /// A size in bytes, as a number or as text with a unit.
 pub(super) fn size(min: u64, max: u64) -> Form<u64> {
     let takes = format!(
-        "a size from {} to {}, like \"16 MiB\", or a number of bytes",
+        "a size from {} to {}, in bytes or like \"16 MiB\"",
         shown_size(min),
         shown_size(max)
     );
@@ -167,7 +169,10 @@ pub(super) fn size(min: u64, max: u64) -> Form<u64> {
 }
 
 fn shown_size(bytes: u64) -> String {
-    let unit = SIZE_UNITS.iter().rev().find(|(_, unit)| bytes % unit == 0);
+    let unit = SIZE_UNITS
+        .iter()
+        .rev()
+        .find(|(_, unit)| bytes.is_multiple_of(*unit));
     match unit {
         Some((name, unit)) if bytes > 0 => format!("{} {name}", bytes / unit),
         _ => format!("{bytes}"),

@@ -5,6 +5,7 @@
 
 use super::forms;
 use super::sheet::Sheet;
+use crate::identity::IDS_MAX;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -145,7 +146,7 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         drain_timeout_ms,
         ids_per_request: count(
             "ids_per_request",
-            64,
+            IDS_MAX as i64,
             "64",
             "ids looked up for one request; the rest are left out",
         ),

@@ -18,6 +18,8 @@ use crate::money::Currency;
 pub struct Exchange {
     /// Its name, in `POST /bid/{name}` and in metric labels.
     pub name: Name,
+    /// The source of its own user ids: `exchange:<name>`.
+    pub id_source: String,
     /// Its position among all exchanges.
     pub index: usize,
     /// What we bid in where the request does not say.
@@ -151,6 +153,7 @@ pub(super) fn exchanges(root: &mut Sheet<'_>, budget: &Budget) -> Exchanges {
 fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
     let exchange = Exchange {
         name: name.clone(),
+        id_source: format!("exchange:{name}"),
         index: 0,
         currency: s.get(
             "currency",

@@ -8,6 +8,7 @@ use super::forms;
 use super::sheet::Sheet;
 use crate::ids::Name;
 use crate::money::{Currency, Rates};
+use crate::privacy::{GdprWhenAbsent, Policy};
 
 /// The listener that exchanges call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,15 +286,14 @@ pub struct Privacy {
     pub tcf_strict: bool,
 }
 
-/// What a request without a `gdpr` flag means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GdprWhenAbsent {
-    /// GDPR applies in the EEA, the UK and Switzerland, and where a TC string is present.
-    ByCountry,
-    /// It applies.
-    Applies,
-    /// It does not.
-    Not,
+impl Privacy {
+    /// What the gate goes by.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            gdpr_when_absent: self.gdpr_when_absent,
+            honor_dnt: self.honor_dnt,
+        }
+    }
 }
 
 pub(super) fn privacy(s: &mut Sheet<'_>) -> Privacy {

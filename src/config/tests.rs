@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::Kind;
 use crate::money::{Currency, Price, Round};
+use crate::privacy::{GdprWhenAbsent, Policy};
 
 fn none() -> Vec<(String, String)> {
     Vec::new()
@@ -119,7 +120,12 @@ fn the_contract_s_example_is_read() {
         .rates
         .convert(one_usd, Currency::USD, eur, Round::Down);
     assert_eq!(in_eur, Price::parse("0.92", Round::Down));
-    assert_eq!(config.privacy.gdpr_when_absent, GdprWhenAbsent::Applies);
+    let policy = config.privacy.policy();
+    assert_eq!(
+        (policy.gdpr_when_absent, policy.honor_dnt),
+        (GdprWhenAbsent::Applies, false)
+    );
+    assert_eq!(Config::default().privacy.policy(), Policy::default());
     assert_eq!(config.limits.uploads, 2);
     let warned = config.warnings().join("\n");
     for what in ["vendor_id", "[budget] mode", "[web] listen"] {
@@ -302,7 +308,7 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_wanted() {
         ),
         (
             "[limits]\nbid_body_bytes = \"1 MB\"",
-            "2: [limits] bid_body_bytes: \"1 MB\" is not a size from 1 KiB to 64 MiB, like \"16 MiB\", or a number of bytes",
+            "2: [limits] bid_body_bytes: \"1 MB\" is not a size from 1 KiB to 64 MiB, in bytes or like \"16 MiB\"",
         ),
         (
             "[limits]\ndatasets = 1\n[datasets.a]",
@@ -426,6 +432,11 @@ fn the_environment_is_laid_over_the_file() {
         ("KITH__CURRENCY__RATES__EUR", "0.92"),
         ("KITH__DATASETS__CRM__GUARDS__ENABLED", "false"),
         ("KITH__LIMITS__UPLOAD_BYTES", "1 GiB"),
+        (
+            "KITH__ADMIN__TOKENS",
+            "[{ name = \"ops\", sha256 = \"abababababababababababababababababababababababababababababababab\", \
+             datasets = \"*\", role = \"operate\" }]",
+        ),
         ("PATH", "/bin"),
         ("KITH_OTHER", "x"),
     ];
@@ -441,6 +452,10 @@ fn the_environment_is_laid_over_the_file() {
     let crm = config.datasets.get("crm").expect("there");
     assert!(!crm.guards.enabled && config.guards.enabled);
     assert_eq!(config.limits.upload_bytes, 1 << 30);
+    assert_eq!(
+        config.admin.tokens.first().map(|t| t.role),
+        Some(Role::Operate)
+    );
 }
 
 #[test]

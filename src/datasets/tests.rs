@@ -17,9 +17,9 @@ pub(crate) const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 pub(crate) fn frame(config: &Config) -> Frame {
     Frame {
         keyer: Keyer::new(&SecretKey::from_bytes([7; 32])),
-        exchanges: Arc::new(config.exchanges.clone()),
+        policy: config.privacy.policy(),
         rates: Arc::new(config.currency.rates.clone()),
-        privacy: config.privacy.clone(),
+        ids_max: config.limits.ids_per_request,
     }
 }
 

@@ -1,0 +1,91 @@
+//! From user keys to the segments that line items ask about: a lookup of every id in every live dataset, gathered into
+//! two sets of bits over the book's slots.
+//!
+//! A person's segments are the union over ids and datasets. A dataset whose bytes turn out damaged makes every segment of
+//! it unreadable, which is null to targeting, never "not in it".
+
+use crate::audience::Lookup;
+use crate::clock::Timestamp;
+use crate::generation::Generation;
+use crate::ids::UserKey;
+
+/// What lookups answered, by dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LookupCounts {
+    /// The id was in the version.
+    pub found: u32,
+    /// It was not.
+    pub absent: u32,
+    /// The version's bytes made no sense.
+    pub damaged: u32,
+}
+
+/// The segments of the person behind a request. Scratch: grown to the book once and then reused.
+#[derive(Debug, Default)]
+pub struct Membership {
+    /// A bit a slot: the person is in it.
+    pub member: Vec<u64>,
+    /// A bit a slot: it cannot be read.
+    pub unreadable: Vec<u64>,
+    /// Whether the person is in any segment of any dataset, named by targeting or not.
+    pub any: bool,
+    /// Lookups by the dataset's place in the generation.
+    pub lookups: Vec<LookupCounts>,
+}
+
+impl Membership {
+    /// Forgets the last request and makes room for this generation's slots.
+    pub(super) fn clear(&mut self, generation: &Generation) {
+        let words = generation.book.segments.len().div_ceil(64);
+        for set in [&mut self.member, &mut self.unreadable] {
+            set.clear();
+            set.resize(words, 0);
+        }
+        self.any = false;
+        self.lookups.clear();
+        self.lookups
+            .resize(generation.datasets.len(), LookupCounts::default());
+    }
+
+    /// Looks up every id in every dataset.
+    pub(super) fn fill(&mut self, generation: &Generation, ids: &[UserKey], now: Timestamp) {
+        for dataset in &generation.datasets {
+            for key in ids {
+                dataset.audience.prefetch(*key);
+            }
+        }
+        for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
+            for key in ids {
+                let (member, any) = (&mut self.member, &mut self.any);
+                let lookup = dataset.audience.lookup(*key, now, |local| {
+                    *any = true;
+                    let slot = usize::try_from(local)
+                        .ok()
+                        .and_then(|local| dataset.slots.get(local));
+                    if let Some(Some(slot)) = slot {
+                        set(member, *slot);
+                    }
+                });
+                match lookup {
+                    Lookup::Found => counts.found = counts.found.saturating_add(1),
+                    Lookup::Absent => counts.absent = counts.absent.saturating_add(1),
+                    Lookup::Damaged => {
+                        counts.damaged = counts.damaged.saturating_add(1);
+                        for slot in dataset.slots.iter().flatten() {
+                            set(&mut self.unreadable, *slot);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn set(bits: &mut [u64], slot: u32) {
+    if let Some(word) = usize::try_from(slot / 64)
+        .ok()
+        .and_then(|word| bits.get_mut(word))
+    {
+        *word |= 1u64.rotate_left(slot % 64);
+    }
+}

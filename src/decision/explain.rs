@@ -1,0 +1,194 @@
+//! Why a request is answered as it is: a decision with a recorder that listens.
+//!
+//! Ids are shown by source and a keyed short hash only. Nothing is booked.
+
+use std::collections::BTreeSet;
+
+use bumpalo::Bump;
+use serde_json::{Value, json};
+
+use super::{NoBid, Recorder, Refusal, Scratch, decide};
+use crate::campaigns::LineItem;
+use crate::clock::Timestamp;
+use crate::config::Exchange;
+use crate::generation::Generation;
+use crate::identity::IdOutcome;
+use crate::ids::{Keyer, UserKey};
+use crate::openrtb::{BidId, BidOut, Request, write_bids};
+use crate::privacy::Gate;
+
+/// An explanation, ready to be shown.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The document of `POST /v1/explain/{exchange}`.
+    pub document: Value,
+}
+
+struct Listener<'k> {
+    keyer: &'k Keyer,
+    gate: Option<Gate>,
+    ids: Vec<Value>,
+    keys: Vec<UserKey>,
+    considered: Vec<(usize, Box<str>, Result<(), Refusal>)>,
+}
+
+impl Recorder for Listener<'_> {
+    fn gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    fn id(&mut self, source: &str, outcome: IdOutcome) {
+        let (used, why, key) = match outcome {
+            IdOutcome::Used(key) => (true, "looked up".to_owned(), Some(key)),
+            IdOutcome::Repeated => (false, "the same id was there already".to_owned(), None),
+            IdOutcome::Refused(refused) => (false, refused.to_string(), None),
+            IdOutcome::ReservedSource => (
+                false,
+                "an extended id may not claim this source".to_owned(),
+                None,
+            ),
+            IdOutcome::OverLimit => (false, "64 ids are looked up at most".to_owned(), None),
+        };
+        let mut shown = json!({"source": source, "used": used, "why": why});
+        if let (Some(key), Some(shown)) = (key, shown.as_object_mut()) {
+            shown.insert("hash".into(), self.keyer.short_hash(key).into());
+            self.keys.push(key);
+        }
+        self.ids.push(shown);
+    }
+
+    fn line_item(&mut self, imp: usize, line_item: &LineItem, verdict: Result<(), Refusal>) {
+        self.considered.push((imp, line_item.id.clone(), verdict));
+    }
+}
+
+/// Decides on a request and tells the whole story.
+pub fn explain(
+    generation: &Generation,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Explanation {
+    let arena = Bump::new();
+    let mut scratch = Scratch::default();
+    let mut listener = Listener {
+        keyer: &generation.frame.keyer,
+        gate: None,
+        ids: Vec::new(),
+        keys: Vec::new(),
+        considered: Vec::new(),
+    };
+    let decision = decide(
+        generation,
+        exchange,
+        request,
+        now,
+        &arena,
+        &mut scratch,
+        &mut listener,
+    );
+    let proposals = decision.outcome.unwrap_or(&[]);
+    let imps: Vec<Value> = request
+        .imp
+        .iter()
+        .enumerate()
+        .map(|(place, imp)| {
+            let line_items: Vec<Value> = listener
+                .considered
+                .iter()
+                .filter(|(at, ..)| *at == place)
+                .map(|(_, id, verdict)| {
+                    let bids = proposals.iter().any(|bid| bid.imp == place && bid.line_item.id == *id);
+                    match verdict {
+                        Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null}),
+                        other => {
+                            let refusal = other.err().unwrap_or(Refusal::Outbid);
+                            json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why()})
+                        }
+                    }
+                })
+                .collect();
+            let bids: Vec<Value> = proposals
+                .iter()
+                .filter(|bid| bid.imp == place)
+                .map(|bid| {
+                    json!({"line_item": bid.line_item.id, "creative": bid.creative.id, "seat": bid.seat,
+                        "price": number(&bid.price.to_string()), "currency": decision.currency.as_str(),
+                        "deal": bid.deal, "w": bid.size.w, "h": bid.size.h})
+                })
+                .collect();
+            json!({"id": imp.id.value(), "line_items": line_items, "bids": bids})
+        })
+        .collect();
+    let (verdict, why) = match decision.gate {
+        Ok(_) => ("open", "no signal forbids reading the person's segments"),
+        Err(closed) => ("closed", closed.why()),
+    };
+    let reason: Option<NoBid> = decision.outcome.err();
+    let datasets: serde_json::Map<String, Value> = generation
+        .datasets
+        .iter()
+        .map(|dataset| (dataset.name.to_string(), dataset.version.into()))
+        .chain(
+            generation
+                .campaigns_version
+                .map(|version| ("campaigns".to_owned(), version.into())),
+        )
+        .collect();
+    let document = json!({
+        "generation": generation.number,
+        "datasets": datasets,
+        "privacy": {"verdict": verdict, "signal": decision.gate.err().map(|closed| closed.as_str()), "why": why},
+        "ids": listener.ids,
+        "segments": segments(generation, &listener.keys, now),
+        "unreadable": request.unreadable.iter().map(|field| field.as_str()).collect::<Vec<_>>(),
+        "imps": imps,
+        "decision": if reason.is_none() { "bid" } else { "no_bid" },
+        "reason": reason.map(NoBid::as_str),
+        "why": reason.map(NoBid::why),
+        "response": response(generation, request, decision.currency, proposals),
+    });
+    Explanation { document }
+}
+
+/// The segments the person is in, all of them, named by targeting or not.
+fn segments(generation: &Generation, keys: &[UserKey], now: Timestamp) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for dataset in &generation.datasets {
+        let local: Vec<&str> = dataset.audience.segments().collect();
+        for key in keys {
+            dataset.audience.lookup(*key, now, |index| {
+                if let Some(segment) = usize::try_from(index)
+                    .ok()
+                    .and_then(|index| local.get(index))
+                {
+                    names.insert(format!("{}/{segment}", dataset.name));
+                }
+            });
+        }
+    }
+    names
+}
+
+fn response(
+    generation: &Generation,
+    request: &Request<'_>,
+    currency: crate::money::Currency,
+    proposals: &[super::Proposal<'_>],
+) -> Value {
+    if proposals.is_empty() {
+        return Value::Null;
+    }
+    let bids: Vec<BidOut<'_>> = (1u64..)
+        .zip(proposals)
+        .map(|(id, proposal)| proposal.bid_out(&generation.book, BidId(id)))
+        .collect();
+    let mut out = Vec::new();
+    write_bids(&mut out, request.id, currency, &bids);
+    serde_json::from_slice(&out).unwrap_or(Value::Null)
+}
+
+/// A decimal text as a JSON number.
+fn number(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
+}

@@ -1,0 +1,183 @@
+//! From a request's fields to the attributes of the targeting language: which field each comes from, in which spelling,
+//! and what the closed gate hides.
+//!
+//! Spelling: `country` upper case; `os`, `browser`, `language`, `site_domain` lower case; codes as words; the rest as
+//! sent. A closed gate hides everything of the person, and every place finer than the country.
+
+use bumpalo::Bump;
+
+use super::audience::Membership;
+use crate::campaigns::{Attribute, Book, Facts, SegmentFacts, connection, device_type};
+use crate::clock::Timestamp;
+use crate::openrtb::Request;
+use crate::privacy::Gate;
+
+/// Most segments of the exchange's `user.data` shown to targeting.
+const REQUEST_SEGMENTS_MAX: usize = 1024;
+
+pub(super) fn facts<'a>(
+    request: &Request<'a>,
+    gate: Gate,
+    membership: &'a Membership,
+    book: &Book,
+    exchange: &'a str,
+    now: Timestamp,
+    arena: &'a Bump,
+) -> Facts<'a> {
+    let open = gate.is_ok();
+    let device = &request.device;
+    let geo = &device.geo;
+    let user = &request.user;
+    let placed = |place: Option<&'a str>| place.filter(|_| open);
+    let lower = |text: Option<&'a str>| {
+        text.map(|text| {
+            spelled(
+                text,
+                arena,
+                u8::is_ascii_uppercase,
+                str::make_ascii_lowercase,
+            )
+        })
+    };
+    let upper = |text: Option<&'a str>| {
+        text.map(|text| {
+            spelled(
+                text,
+                arena,
+                u8::is_ascii_lowercase,
+                str::make_ascii_uppercase,
+            )
+        })
+    };
+    Facts {
+        segments: open.then_some(SegmentFacts {
+            member: &membership.member,
+            unreadable: &membership.unreadable,
+            any: Some(membership.any),
+        }),
+        request_segments: if open && book.reads(Attribute::RequestSegments) {
+            user.data.segments(arena, REQUEST_SEGMENTS_MAX)
+        } else {
+            None
+        },
+        user_age: user.yob.filter(|_| open).and_then(|born| age(born, now)),
+        user_gender: placed(upper(user.gender)),
+        user_keywords: user.keywords.filter(|_| open),
+        country: upper(geo.country),
+        region: placed(geo.region),
+        city: placed(geo.city),
+        metro: placed(geo.metro),
+        zip: placed(geo.zip),
+        device_type: device.devicetype.and_then(device_type),
+        os: lower(device.os),
+        os_version: device.osv,
+        browser: if book.reads(Attribute::Browser) {
+            device.ua.and_then(browser)
+        } else {
+            None
+        },
+        language: lower(device.language),
+        connection: device.connectiontype.and_then(connection),
+        carrier: device.carrier,
+        site_domain: lower(
+            request
+                .site
+                .domain
+                .map(|domain| domain.trim_end_matches('.')),
+        ),
+        app_bundle: request.site.bundle,
+        publisher: request.site.publisher,
+        categories: request.site.cat,
+        keywords: request.site.keywords,
+        test: request.test,
+        ..Facts::new(exchange, now)
+    }
+}
+
+fn spelled<'a>(
+    text: &'a str,
+    arena: &'a Bump,
+    other_case: impl Fn(&u8) -> bool,
+    fold: impl Fn(&mut str),
+) -> &'a str {
+    if !text.as_bytes().iter().any(other_case) {
+        return text;
+    }
+    let copy = arena.alloc_str(text);
+    fold(copy);
+    copy
+}
+
+/// Full years a person born in `born` can have had by the end of this year; nothing where that is no age.
+fn age(born: i64, now: Timestamp) -> Option<i64> {
+    let year = jiff::Timestamp::from_millisecond(now.unix_ms)
+        .ok()?
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .year();
+    let age = i64::from(year).checked_sub(born)?;
+    (0..=130).contains(&age).then_some(age)
+}
+
+/// The browser by its own mark in the user agent. The order matters: most name those they imitate as well.
+fn browser(ua: &str) -> Option<&'static str> {
+    const MARKS: [(&str, &str); 11] = [
+        ("Edg", "edge"),
+        ("OPR/", "opera"),
+        ("SamsungBrowser/", "samsung"),
+        ("YaBrowser/", "yandex"),
+        ("UCBrowser/", "uc"),
+        ("Firefox/", "firefox"),
+        ("FxiOS/", "firefox"),
+        ("CriOS/", "chrome"),
+        ("Chrome/", "chrome"),
+        ("Trident/", "ie"),
+        ("Safari/", "safari"),
+    ];
+    MARKS
+        .iter()
+        .find(|(mark, _)| memchr::memmem::find(ua.as_bytes(), mark.as_bytes()).is_some())
+        .map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_are_told_apart() {
+        for (ua, want) in [
+            (
+                "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36",
+                Some("chrome"),
+            ),
+            (
+                "Mozilla/5.0 (X11) AppleWebKit/537.36 Chrome/120.0 Safari/537.36 Edg/120.0",
+                Some("edge"),
+            ),
+            (
+                "Mozilla/5.0 (Macintosh) AppleWebKit/605.1 Version/17.0 Safari/605.1",
+                Some("safari"),
+            ),
+            (
+                "Mozilla/5.0 (iPhone) AppleWebKit/605.1 CriOS/120.0 Mobile Safari/604.1",
+                Some("chrome"),
+            ),
+            (
+                "Mozilla/5.0 (X11; rv:120.0) Gecko/20100101 Firefox/120.0",
+                Some("firefox"),
+            ),
+            ("curl/8", None),
+        ] {
+            assert_eq!(browser(ua), want, "{ua}");
+        }
+    }
+
+    #[test]
+    fn ages_are_ages_or_nothing() {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().expect("a time");
+        assert_eq!(age(1990, now), Some(36));
+        for born in [2027, 1800, i64::MIN, i64::MAX] {
+            assert_eq!(age(born, now), None, "{born}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Why there is no bid: two closed lists, one for a request and one for a line item.
+//!
+//! Each has one bounded metric label, and each no-bid an OpenRTB code (`nbr`; the list of OpenRTB 3.0, and from 500
+//! our own, as that list allows).
+
+/// Why a line item does not bid on an imp, in the order in which it is asked: a later reason is a nearer miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// It is paused.
+    Paused,
+    /// Its flight has not begun or is over.
+    Flight,
+    /// Its seat is not among those allowed, or is blocked.
+    Seat,
+    /// The imp offers no format of which it has a creative.
+    Format,
+    /// No creative has a size that the imp takes.
+    Size,
+    /// The imp wants HTTPS and the creative is not declared secure.
+    Secure,
+    /// The imp blocks an attribute of the creative.
+    BlockedAttribute,
+    /// The creative's language is not among those allowed.
+    Language,
+    /// The request blocks a category of the creative, or allows others only.
+    BlockedCategory,
+    /// The request blocks the advertiser's domain.
+    BlockedAdvertiser,
+    /// Its targeting is not true for this request.
+    Targeting,
+    /// It buys in deals only, and none of its deals is offered to it here.
+    NoDeal,
+    /// The imp takes bids in deals only.
+    PrivateAuction,
+    /// There is no exchange rate from its currency, or from the floor's.
+    Currency,
+    /// Its price is under the floor.
+    Floor,
+    /// Another line item bids more.
+    Outbid,
+}
+
+/// Why a request as a whole gets no bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoBid {
+    /// The service is not ready yet: what was live before the start is not live again.
+    NotReady,
+    /// It could not be answered in time.
+    Shed,
+    /// `tmax` leaves no time at all.
+    TmaxTooShort,
+    /// Several of site, app and dooh, or two imps with one id.
+    Invalid,
+    /// A list or a flag that limits us was sent and cannot be read.
+    UnreadableLimit,
+    /// No currency that the request allows is one we have a rate for.
+    Currency,
+    /// No imp has an id and limits that can be read.
+    NoUsableImp,
+    /// There is no line item at all.
+    NoLineItem,
+    /// The decision failed in a way that it never should.
+    Failed,
+    /// Line items were considered; this is how far the nearest came.
+    Refused(Refusal),
+}
+
+macro_rules! labels {
+    ($type:ident: $($variant:ident $label:literal $nbr:literal $why:literal,)*) => {
+        impl $type {
+            /// Every reason without a payload.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            fn row(self) -> (&'static str, u16, &'static str) {
+                #[allow(unreachable_patterns, reason = "one list has a variant with a payload")]
+                match self { $(Self::$variant => ($label, $nbr, $why),)* _ => ("refused", 500, "") }
+            }
+        }
+    };
+}
+
+labels! { Refusal:
+    Paused "paused" 500 "the line item is paused",
+    Flight "flight" 500 "now is outside the line item's flight",
+    Seat "seat" 503 "the request allows other seats only, or blocks this one",
+    Format "format" 500 "the imp offers no format that the creatives have",
+    Size "size" 500 "no creative has a size that the imp takes",
+    Secure "secure" 500 "the imp wants https markup and the creative is not declared secure",
+    BlockedAttribute "blocked_attribute" 500 "the imp blocks an attribute of the creative (battr)",
+    Language "language" 500 "the creative's language is not among those allowed (wlang)",
+    BlockedCategory "blocked_category" 500 "the request blocks the creative's category, or allows others only",
+    BlockedAdvertiser "blocked_advertiser" 500 "the request blocks the advertiser's domain (badv)",
+    Targeting "targeting" 500 "the targeting is not true for this request",
+    NoDeal "no_deal" 500 "the line item buys in deals only, and none of its deals is offered to it here",
+    PrivateAuction "private_auction" 500 "the imp takes bids in deals only",
+    Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
+    Floor "floor" 501 "the price is under the floor",
+    Outbid "outbid" 500 "another line item bids more",
+}
+
+labels! { NoBid:
+    NotReady "not_ready" 1 "the service is not ready: what was live before the start is not live again yet",
+    Shed "shed" 15 "the request had waited too long to be answered in time",
+    TmaxTooShort "tmax" 15 "tmax less the exchange's margin leaves no time",
+    Invalid "invalid" 2 "the request has several of site, app and dooh, or two imps with one id",
+    UnreadableLimit "unreadable_limit" 2 "a list that limits bids was sent and cannot be read",
+    Currency "currency" 502 "the request allows no currency that there is a rate for",
+    NoUsableImp "no_usable_imp" 2 "no imp has an id and limits that can be read",
+    NoLineItem "no_line_item" 500 "there are no line items: upload a campaigns document",
+    Failed "failed" 1 "the decision failed; this is a defect of ours",
+}
+
+impl Refusal {
+    /// The reason's metric label.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The reason in a sentence.
+    pub fn why(self) -> &'static str {
+        self.row().2
+    }
+}
+
+impl NoBid {
+    /// How many different reasons there are.
+    pub const COUNT: usize = Self::ALL.len() + Refusal::ALL.len();
+
+    /// Every reason, at its [`index`](Self::index).
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .chain(Refusal::ALL.iter().copied().map(Self::Refused))
+    }
+
+    /// The reason's place among [`every`](Self::every), under [`COUNT`](Self::COUNT).
+    pub fn index(self) -> usize {
+        match self {
+            Self::Refused(refusal) => Self::ALL.len().saturating_add(refusal as usize),
+            Self::NotReady => 0,
+            Self::Shed => 1,
+            Self::TmaxTooShort => 2,
+            Self::Invalid => 3,
+            Self::UnreadableLimit => 4,
+            Self::Currency => 5,
+            Self::NoUsableImp => 6,
+            Self::NoLineItem => 7,
+            Self::Failed => 8,
+        }
+    }
+
+    /// The reason's metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.as_str(),
+            // The one word that both lists have: here it is the whole request that has no currency.
+            Self::Currency => "no_currency",
+            other => other.row().0,
+        }
+    }
+
+    /// The reason in a sentence.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.why(),
+            other => other.row().2,
+        }
+    }
+
+    /// OpenRTB's code for it.
+    pub fn nbr(self) -> u16 {
+        match self {
+            Self::Refused(refusal) => refusal.row().1,
+            other => other.row().1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_place_and_a_label_of_its_own() {
+        let labels: std::collections::BTreeSet<_> = NoBid::every().map(NoBid::as_str).collect();
+        assert_eq!(labels.len(), NoBid::COUNT);
+        for (place, reason) in NoBid::every().enumerate() {
+            assert_eq!(reason.index(), place, "{reason:?}");
+            assert!(!reason.why().is_empty(), "{reason:?}");
+            assert!(reason.nbr() <= 17 || reason.nbr() >= 500, "{reason:?}");
+        }
+    }
+}

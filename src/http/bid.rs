@@ -1,0 +1,147 @@
+//! The bid listener: bytes from exchanges to one decoded body, and the answer back. Nothing here knows what a bid is.
+//!
+//! **Shape.** One current-thread runtime a core, each on a thread of its own, so that a request is read, decided and
+//! answered by one thread without a lock, and a [`Bidder`] need not be `Send`. An acceptor thread deals each new
+//! connection to the worker with the fewest. HTTP/1.1 is hyper's; around it stand a [wire](wire) that notes how far
+//! a connection is, a [service](request) that routes and gathers the body, and a sweep that closes what overstays.
+//!
+//! **Invariants.** Nothing a caller sends makes a 5xx, a panic that leaves its request, or two requests out of one.
+//! Every wait has a named deadline and every buffer a named bound. A connection is closed only where its framing can
+//! no longer be trusted, a deadline passed, or we drain; a no-bid or a malformed body never closes it.
+//!
+//! **Cost.** A request whose body comes in one piece is handed over without a copy; the answer costs one allocation
+//! of its size, a no-bid none of ours. Deadlines cost one `Instant::now` a read and no timers: phases are stamped in
+//! sweeps (see [`connection`]).
+#![deny(clippy::indexing_slicing)]
+
+mod connection;
+mod gzip;
+mod request;
+mod route;
+mod server;
+mod wire;
+mod worker;
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests;
+
+use std::time::Instant;
+
+pub use server::{BidListener, BidServer, DrainReport};
+
+use crate::config::Exchange;
+
+/// Who decides. One a worker thread, made on it by the factory given to [`BidListener::start`], so it may be full of
+/// `Rc` and `Cell`; called between awaits, so it must not block.
+///
+/// A panic in any of the calls costs the one request: it is caught, the bidder is dropped and made anew.
+pub trait Bidder: 'static {
+    /// Decides on one body, already decoded and within `limits.bid_body_bytes` (perhaps empty). Writes the response's
+    /// bytes into `out` (empty when called) for [`Answer::Body`].
+    ///
+    /// `arrived`: when the first byte of this request was read from its socket. For a pipelined request, which came with an
+    /// earlier one's bytes: when the last read before it returned. Time spent in the kernel before that read is not in it.
+    fn bid(
+        &mut self,
+        exchange: &Exchange,
+        body: &[u8],
+        arrived: Instant,
+        out: &mut Vec<u8>,
+    ) -> Answer;
+
+    /// Called about four times a second, busy or idle: the moment to let go of old generations and to flush.
+    /// `in_flight`: requests whose head has been read and that are not yet answered, on this worker.
+    fn tick(&mut self, in_flight: usize);
+
+    /// A request or connection ended before `bid` could answer it. `exchange` where it is known.
+    fn refused(&mut self, exchange: Option<&Exchange>, why: Refused);
+}
+
+/// What a [`Bidder`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// 200 with `out` as JSON. An empty `out` is sent as a no-bid: exchanges choke on 200 without a body.
+    Body,
+    /// 204.
+    NoBid,
+    /// 400 without content.
+    Malformed,
+}
+
+/// Why a request was not asked about, or a connection ended: a closed list, fit for a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// 404: no such path or exchange.
+    Path,
+    /// 404: the path's key is missing, wrong, or not expected.
+    Key,
+    /// 403: the caller is not in the exchange's `allow`.
+    Caller,
+    /// 405.
+    Method,
+    /// 415: a `Content-Type` that is not JSON.
+    ContentType,
+    /// 415: a `Content-Encoding` other than gzip.
+    ContentEncoding,
+    /// 413: over `limits.bid_body_bytes`, on the wire or decoded.
+    TooLarge,
+    /// 400: the gzip body is cut, damaged, or followed by something.
+    Gzip,
+    /// 400, 414 or 431 and closed: what was sent is not strict HTTP/1.1, or ended within a request.
+    Framing,
+    /// 204: this worker holds too many half-received bodies.
+    Overloaded,
+    /// 204: the bidder panicked.
+    Panicked,
+    /// Closed: the head did not end within `limits.header_timeout_ms`.
+    HeadTimeout,
+    /// Closed: the body did not end within `limits.body_timeout_ms`.
+    BodyTimeout,
+    /// Closed: the client did not take the answer within `limits.write_timeout_ms`.
+    WriteTimeout,
+    /// Closed on arrival: `limits.bid_connections` were open.
+    Connections,
+}
+
+impl Refused {
+    /// All of them, for a metric that exists at 0 from the start.
+    pub const ALL: [Self; 15] = [
+        Self::Path,
+        Self::Key,
+        Self::Caller,
+        Self::Method,
+        Self::ContentType,
+        Self::ContentEncoding,
+        Self::TooLarge,
+        Self::Gzip,
+        Self::Framing,
+        Self::Overloaded,
+        Self::Panicked,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+        Self::WriteTimeout,
+        Self::Connections,
+    ];
+
+    /// As a metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Key => "key",
+            Self::Caller => "caller",
+            Self::Method => "method",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::TooLarge => "too_large",
+            Self::Gzip => "gzip",
+            Self::Framing => "framing",
+            Self::Overloaded => "overloaded",
+            Self::Panicked => "panicked",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::Connections => "connections",
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! How far one connection is, and the task that drives it.
+//!
+//! A [`Connection`] is a handful of cells shared by the wire, the service and the sweep of its worker: the phase it is
+//! in and since which sweep. The sweep counts itself, so a phase's age is in sweeps that really ran: a machine that
+//! stalls, or a process that was stopped, charges no client for the time. A deadline fires between its length and
+//! two sweeps more.
+//!
+//! | phase | from | to | limit |
+//! |---|---|---|---|
+//! | `Idle` | accepted, or the answer flushed | the next byte | `idle_timeout_ms` |
+//! | `Head` | the first byte | the end of the head | `header_timeout_ms` |
+//! | `Body` | the end of the head | the answer | `body_timeout_ms` |
+//! | `Writing` | the answer | all of it taken by the socket | `write_timeout_ms` |
+//! | `Lingering` | our half is closed | the client's half is | [`LINGER`] |
+#![deny(clippy::indexing_slicing)]
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::mem;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::request::Exchanger;
+use super::wire::{HeadCheck, Wire};
+use super::worker::Worker;
+use super::{Bidder, Refused};
+
+/// How long what a refused client still sends is read and thrown away. Closing at once would reset the connection,
+/// and the reset can overtake the answer.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes so thrown away.
+const LINGER_BYTES_MAX: usize = 8 << 20;
+
+/// Where a connection is between two requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Head,
+    Body,
+    Writing,
+    Lingering,
+}
+
+/// What the worker wants of a connection's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Serve,
+    /// Answer what has begun, then close.
+    Finish,
+    Close,
+}
+
+/// One connection's state, for all who touch it on its thread.
+pub(super) struct Connection {
+    /// The caller; an IPv4 address mapped into IPv6 is taken as what it is.
+    pub(super) peer: IpAddr,
+    sweeps: Rc<Cell<u32>>,
+    phase: Cell<Phase>,
+    since: Cell<u32>,
+    arrived: Cell<Instant>,
+    head: RefCell<HeadCheck>,
+    /// The exchange whose request is being served, by index.
+    exchange: Cell<Option<usize>>,
+    /// Bytes of a refused request may still come: linger instead of closing at once.
+    linger: Cell<bool>,
+    order: Cell<Order>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl Connection {
+    pub(super) fn new(peer: IpAddr, sweeps: Rc<Cell<u32>>) -> Self {
+        Self {
+            peer: peer.to_canonical(),
+            since: Cell::new(sweeps.get()),
+            sweeps,
+            phase: Cell::new(Phase::Idle),
+            arrived: Cell::new(Instant::now()),
+            head: RefCell::default(),
+            exchange: Cell::new(None),
+            linger: Cell::new(false),
+            order: Cell::new(Order::Serve),
+            task: RefCell::new(None),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn exchange(&self) -> Option<usize> {
+        self.exchange.get()
+    }
+
+    /// Sweeps since the phase began.
+    pub(super) fn age_sweeps(&self) -> u32 {
+        self.sweeps.get().wrapping_sub(self.since.get())
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.sweeps.get());
+    }
+
+    /// Bytes came off the socket.
+    pub(super) fn has_read(&self, bytes: &[u8]) {
+        match self.phase.get() {
+            Phase::Idle => {
+                self.arrived.set(Instant::now());
+                let mut head = HeadCheck::default();
+                head.feed(bytes);
+                self.head.replace(head);
+                self.enter(Phase::Head);
+            }
+            Phase::Head => self.head.borrow_mut().feed(bytes),
+            // Some of them may be the next request's.
+            Phase::Body | Phase::Writing => self.arrived.set(Instant::now()),
+            Phase::Lingering => {}
+        }
+    }
+
+    /// A request's head is complete. When the request arrived, and whether its head was fit.
+    pub(super) fn has_head(&self) -> (Instant, bool) {
+        let fit = self.phase.get() != Phase::Head || self.head.borrow().passed();
+        self.enter(Phase::Body);
+        self.exchange.set(None);
+        (self.arrived.get(), fit)
+    }
+
+    pub(super) fn serves(&self, exchange: usize) {
+        self.exchange.set(Some(exchange));
+    }
+
+    /// The answer is on its way; `linger` when the request was not read to its end.
+    pub(super) fn has_answer(&self, linger: bool) {
+        self.enter(Phase::Writing);
+        self.linger.set(linger);
+    }
+
+    /// All that was to be written is in the socket.
+    pub(super) fn has_flushed(&self) {
+        if self.phase.get() == Phase::Writing {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// Finish what has begun, then close.
+    pub(super) fn finish(&self) {
+        if self.order.get() == Order::Serve {
+            self.give(Order::Finish);
+        }
+    }
+
+    /// Close now, whatever is under way.
+    pub(super) fn close(&self) {
+        self.give(Order::Close);
+    }
+
+    fn give(&self, order: Order) {
+        self.order.set(order);
+        if let Some(task) = self.task.borrow().as_ref() {
+            task.wake_by_ref();
+        }
+    }
+
+    fn listen(&self, waker: &Waker) {
+        let mut task = self.task.borrow_mut();
+        match task.as_mut() {
+            Some(known) => known.clone_from(waker),
+            None => *task = Some(waker.clone()),
+        }
+    }
+}
+
+type Http<B> = http1::Connection<TokioIo<Wire>, Exchanger<B>>;
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a connection is in the large one all its life, and its task is on the heap as it is"
+)]
+enum Stage<B: Bidder> {
+    Serving(Http<B>),
+    Lingering {
+        stream: TcpStream,
+        thrown_away: usize,
+    },
+    Over,
+}
+
+/// The task of one connection. However it ends, it leaves its worker's books.
+pub(super) struct Serve<B: Bidder> {
+    stage: Stage<B>,
+    slot: usize,
+    connection: Rc<Connection>,
+    worker: Rc<Worker<B>>,
+}
+
+impl<B: Bidder> Serve<B> {
+    pub(super) fn new(
+        http: &http1::Builder,
+        stream: TcpStream,
+        slot: usize,
+        connection: Rc<Connection>,
+        worker: Rc<Worker<B>>,
+    ) -> Self {
+        let wire = Wire::new(stream, Rc::clone(&connection));
+        let exchanger = Exchanger::new(Rc::clone(&worker), Rc::clone(&connection));
+        Self {
+            stage: Stage::Serving(http.serve_connection(TokioIo::new(wire), exchanger)),
+            slot,
+            connection,
+            worker,
+        }
+    }
+
+    fn poll_serving(&mut self, cx: &mut Context<'_>) -> Poll<Stage<B>> {
+        let Stage::Serving(http) = &mut self.stage else {
+            return Poll::Ready(Stage::Over);
+        };
+        // Once before the order is looked at: a request that already lies in the socket has begun.
+        let mut polled = Pin::new(&mut *http).poll(cx);
+        if polled.is_pending() && self.connection.order.get() == Order::Finish {
+            Pin::new(&mut *http).graceful_shutdown();
+            polled = Pin::new(&mut *http).poll(cx);
+        }
+        let Poll::Ready(ended) = polled else {
+            return Poll::Pending;
+        };
+        let not_http = ended.is_err_and(|e| e.is_parse());
+        if not_http {
+            self.worker.refused(None, Refused::Framing);
+        }
+        let Stage::Serving(http) = mem::replace(&mut self.stage, Stage::Over) else {
+            return Poll::Ready(Stage::Over);
+        };
+        Poll::Ready(if not_http || self.connection.linger.get() {
+            self.connection.enter(Phase::Lingering);
+            Stage::Lingering {
+                stream: http.into_parts().io.into_inner().into_stream(),
+                thrown_away: 0,
+            }
+        } else {
+            Stage::Over
+        })
+    }
+}
+
+/// Reads to the client's end of stream, or as much as it is worth.
+fn poll_linger(stream: &mut TcpStream, thrown_away: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+    let mut waste = [0u8; 4096];
+    // Our half was closed by hyper unless it gave up early; a second time does nothing.
+    let _ = Pin::new(&mut *stream).poll_shutdown(cx);
+    while *thrown_away < LINGER_BYTES_MAX {
+        let mut buffer = ReadBuf::new(&mut waste);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                *thrown_away = thrown_away.saturating_add(buffer.filled().len());
+            }
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Ready(())
+}
+
+impl<B: Bidder> Future for Serve<B> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.connection.listen(cx.waker());
+        loop {
+            if this.connection.order.get() == Order::Close {
+                return Poll::Ready(());
+            }
+            match &mut this.stage {
+                Stage::Serving(_) => match this.poll_serving(cx) {
+                    Poll::Ready(next) => this.stage = next,
+                    Poll::Pending => return Poll::Pending,
+                },
+                Stage::Lingering {
+                    stream,
+                    thrown_away,
+                } => return poll_linger(stream, thrown_away, cx),
+                Stage::Over => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<B: Bidder> Drop for Serve<B> {
+    fn drop(&mut self) {
+        self.worker.leave(self.slot);
+    }
+}

@@ -1,0 +1,292 @@
+//! One request: judged by its head, its body gathered within bounds, asked about, answered.
+//!
+//! A refused request's body is read to its end and thrown away where it is within the limit, so that a 404 or a 415
+//! keeps the connection as a 204 does. Where it is longer, or was announced with `Expect: 100-continue` and not yet
+//! sent, the answer goes out at once and the connection closes after it.
+#![deny(clippy::indexing_slicing)]
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode, Version};
+
+use super::connection::Connection;
+use super::route::{self, Coding, Refusal};
+use super::worker::Worker;
+use super::{Bidder, Refused};
+
+static X_OPENRTB_VERSION: HeaderName = HeaderName::from_static("x-openrtb-version");
+const VERSION_2_6: HeaderValue = HeaderValue::from_static("2.6");
+const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+const POST: HeaderValue = HeaderValue::from_static("POST");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Most that a `Content-Length` may make us reserve ahead of the bytes.
+const AHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// hyper's service of one connection.
+pub(super) struct Exchanger<B: Bidder> {
+    worker: Rc<Worker<B>>,
+    connection: Rc<Connection>,
+}
+
+impl<B: Bidder> Exchanger<B> {
+    pub(super) fn new(worker: Rc<Worker<B>>, connection: Rc<Connection>) -> Self {
+        Self { worker, connection }
+    }
+}
+
+impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Answering<B>;
+
+    fn call(&self, request: Request<Incoming>) -> Answering<B> {
+        let (arrived, fit) = self.connection.has_head();
+        let (head, body) = request.into_parts();
+        let announced = body.size_hint().exact();
+        let strict =
+            fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
+        let mut close = head.version != Version::HTTP_11;
+        let todo = if !strict {
+            // Where this request ends is in doubt, so nothing after it is read.
+            close = true;
+            let status = StatusCode::BAD_REQUEST;
+            self.worker.refused(None, Refused::Framing);
+            Todo::RefuseUnread(status)
+        } else {
+            let routed = route::route(
+                &self.worker.exchanges,
+                self.connection.peer,
+                &head.method,
+                head.uri.path(),
+                &head.headers,
+            );
+            let too_long = announced.is_some_and(|n| n > self.worker.limits.body_bytes as u64);
+            match routed {
+                Ok((exchange, _)) if too_long => {
+                    self.worker.refused(Some(exchange), Refused::TooLarge);
+                    Todo::RefuseUnread(StatusCode::PAYLOAD_TOO_LARGE)
+                }
+                Ok((exchange, coding)) => {
+                    self.connection.serves(exchange);
+                    Todo::Ask { exchange, coding }
+                }
+                Err(Refusal {
+                    exchange,
+                    status,
+                    why,
+                }) => {
+                    self.worker.refused(exchange, why);
+                    if too_long || head.headers.contains_key(EXPECT) {
+                        Todo::RefuseUnread(status)
+                    } else {
+                        Todo::Refuse(status)
+                    }
+                }
+            }
+        };
+        self.worker
+            .in_flight
+            .set(self.worker.in_flight.get().saturating_add(1));
+        Answering {
+            worker: Rc::clone(&self.worker),
+            connection: Rc::clone(&self.connection),
+            headers: head.headers,
+            todo,
+            body: Some(body),
+            gathered: Gathered::Nothing,
+            seen: 0,
+            arrived,
+            close,
+        }
+    }
+}
+
+/// What is to become of a request once its body is here.
+#[derive(Clone, Copy)]
+enum Todo {
+    Ask {
+        exchange: usize,
+        coding: Coding,
+    },
+    /// Answer so, after throwing the body away.
+    Refuse(StatusCode),
+    /// Answer so at once and close.
+    RefuseUnread(StatusCode),
+}
+
+/// The body so far. One frame is kept as it came; only a second one makes a copy.
+enum Gathered {
+    Nothing,
+    One(Bytes),
+    Many(Vec<u8>),
+}
+
+impl Gathered {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes,
+        }
+    }
+}
+
+/// The answer to one request, when its body is here.
+pub(super) struct Answering<B: Bidder> {
+    worker: Rc<Worker<B>>,
+    connection: Rc<Connection>,
+    /// The request's, until they become the answer's: one map serves both, and hyper takes it back for the next.
+    headers: HeaderMap,
+    todo: Todo,
+    body: Option<Incoming>,
+    gathered: Gathered,
+    /// Bytes of the body so far, kept or thrown away.
+    seen: usize,
+    arrived: Instant,
+    close: bool,
+}
+
+impl<B: Bidder> Answering<B> {
+    /// Reads on to the body's end, or to where it need not be read any further.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(body) = &mut self.body {
+            if matches!(self.todo, Todo::RefuseUnread(_)) && !body.is_end_stream() {
+                return Poll::Ready(());
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers say nothing that we read.
+                    if let Ok(bytes) = frame.into_data() {
+                        self.gather(bytes);
+                    }
+                }
+                None => self.body = None,
+                Some(Err(_)) => {
+                    // Cut, or chunked wrongly: hyper reads nothing more from this connection.
+                    self.refuse(
+                        Refused::Framing,
+                        Todo::RefuseUnread(StatusCode::BAD_REQUEST),
+                    );
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn gather(&mut self, bytes: Bytes) {
+        self.seen = self.seen.saturating_add(bytes.len());
+        let over = self.seen > self.worker.limits.body_bytes;
+        match self.todo {
+            Todo::Ask { .. } if over => {
+                let status = StatusCode::PAYLOAD_TOO_LARGE;
+                self.refuse(Refused::TooLarge, Todo::RefuseUnread(status));
+            }
+            Todo::Ask { .. } => self.keep(bytes),
+            Todo::Refuse(status) if over => self.todo = Todo::RefuseUnread(status),
+            Todo::Refuse(_) | Todo::RefuseUnread(_) => {}
+        }
+    }
+
+    fn keep(&mut self, bytes: Bytes) {
+        let more = match &self.gathered {
+            Gathered::Nothing => {
+                self.gathered = Gathered::One(bytes);
+                return;
+            }
+            Gathered::One(first) => first.len().saturating_add(bytes.len()),
+            Gathered::Many(_) => bytes.len(),
+        };
+        if !self.worker.hold(more) {
+            self.refuse(Refused::Overloaded, Todo::Refuse(StatusCode::NO_CONTENT));
+            return;
+        }
+        match &mut self.gathered {
+            Gathered::One(first) => {
+                let ahead = self.body.as_ref().and_then(|b| b.size_hint().exact());
+                let ahead = usize::try_from(ahead.unwrap_or(0)).unwrap_or(usize::MAX);
+                let mut many = self.worker.spare();
+                many.reserve(more.saturating_add(ahead.min(AHEAD_BYTES_MAX)));
+                many.extend_from_slice(first);
+                many.extend_from_slice(&bytes);
+                self.gathered = Gathered::Many(many);
+            }
+            Gathered::Many(many) => many.extend_from_slice(&bytes),
+            Gathered::Nothing => {}
+        }
+    }
+
+    fn refuse(&mut self, why: Refused, todo: Todo) {
+        let exchange = match self.todo {
+            Todo::Ask { exchange, .. } => Some(exchange),
+            Todo::Refuse(_) | Todo::RefuseUnread(_) => None,
+        };
+        self.worker.refused(exchange, why);
+        self.todo = todo;
+        self.let_go();
+    }
+
+    /// Gives the gathered bytes back to the worker's account.
+    fn let_go(&mut self) {
+        if let Gathered::Many(many) = mem::replace(&mut self.gathered, Gathered::Nothing) {
+            self.worker.give_back(many);
+        }
+    }
+
+    fn answer(&mut self) -> Response<Full<Bytes>> {
+        let (status, content) = match self.todo {
+            Todo::Ask { exchange, coding } => {
+                self.worker
+                    .ask(exchange, coding, self.gathered.as_slice(), self.arrived)
+            }
+            Todo::Refuse(status) | Todo::RefuseUnread(status) => (status, Bytes::new()),
+        };
+        self.let_go();
+        let unread = self.body.take().is_some_and(|body| !body.is_end_stream());
+        let mut headers = mem::take(&mut self.headers);
+        headers.clear();
+        headers.insert(X_OPENRTB_VERSION.clone(), VERSION_2_6);
+        if status == StatusCode::OK {
+            headers.insert(CONTENT_TYPE, APPLICATION_JSON);
+        } else if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, POST);
+        }
+        if self.close || unread || self.worker.draining.get() {
+            headers.insert(CONNECTION, CLOSE);
+        }
+        self.connection.has_answer(unread);
+        let mut response = Response::new(Full::new(content));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+impl<B: Bidder> Future for Answering<B> {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        ready!(this.poll_body(cx));
+        Poll::Ready(Ok(this.answer()))
+    }
+}
+
+impl<B: Bidder> Drop for Answering<B> {
+    fn drop(&mut self) {
+        self.let_go();
+        let in_flight = &self.worker.in_flight;
+        in_flight.set(in_flight.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,214 @@
+//! What a request's head says, judged by pure functions: whose path it is, and in what form the body comes.
+#![deny(clippy::indexing_slicing)]
+
+use std::net::IpAddr;
+
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::{Method, StatusCode, Version};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Refused;
+use crate::config::{Exchange, Exchanges};
+
+/// How a body is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Identity,
+    Gzip,
+}
+
+/// A request that will not be asked about: whose it is where known, the status, and what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) exchange: Option<usize>,
+    pub(super) status: StatusCode,
+    pub(super) why: Refused,
+}
+
+/// The exchange (by index) that may be asked, and how its body is coded.
+pub(super) fn route(
+    exchanges: &Exchanges,
+    caller: IpAddr,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(usize, Coding), Refusal> {
+    let refuse = |exchange, status, why| Refusal {
+        exchange,
+        status,
+        why,
+    };
+    let unknown = refuse(None, StatusCode::NOT_FOUND, Refused::Path);
+    let (name, key) = bid_path(path).ok_or(unknown)?;
+    let exchange = exchanges.get(name).ok_or(unknown)?;
+    let whose = Some(exchange.index);
+    if !key_fits(exchange, key) {
+        return Err(refuse(whose, StatusCode::NOT_FOUND, Refused::Key));
+    }
+    if !exchange.allow.is_empty() && !exchange.allow.iter().any(|net| net.contains(&caller)) {
+        return Err(refuse(whose, StatusCode::FORBIDDEN, Refused::Caller));
+    }
+    if method != Method::POST {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return Err(refuse(whose, status, Refused::Method));
+    }
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    if !is_json(headers) {
+        return Err(refuse(whose, status, Refused::ContentType));
+    }
+    let coding = coding(headers).ok_or(refuse(whose, status, Refused::ContentEncoding))?;
+    Ok((exchange.index, coding))
+}
+
+/// Name and key of `/bid/{exchange}` or `/bid/{exchange}/{key}`, taken literally: names need no percent-decoding.
+fn bid_path(path: &str) -> Option<(&str, Option<&str>)> {
+    let rest = path.strip_prefix("/bid/")?;
+    Some(match rest.split_once('/') {
+        Some((name, key)) => (name, Some(key)),
+        None => (rest, None),
+    })
+}
+
+fn key_fits(exchange: &Exchange, key: Option<&str>) -> bool {
+    match (&exchange.path_key_sha256, key) {
+        (None, None) => true,
+        (Some(want), Some(key)) => {
+            let given = Sha256::digest(key.as_bytes());
+            bool::from(given.as_slice().ct_eq(want.as_slice()))
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+/// Absent, empty, `application/json` or `application/*+json`, whatever its parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_TYPE).iter().all(|value| {
+        let Ok(text) = value.to_str() else {
+            return false;
+        };
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        essence.is_empty() || is_json_type(essence.as_bytes())
+    })
+}
+
+fn is_json_type(essence: &[u8]) -> bool {
+    const APPLICATION: &[u8] = b"application/";
+    let Some((kind, name)) = essence.split_at_checked(APPLICATION.len()) else {
+        return false;
+    };
+    kind.eq_ignore_ascii_case(APPLICATION)
+        && (name.eq_ignore_ascii_case(b"json")
+            || name
+                .split_last_chunk::<5>()
+                .is_some_and(|(_, end)| end.eq_ignore_ascii_case(b"+json")))
+}
+
+/// Nothing or `identity`, or gzip once; `x-gzip` is its older name (RFC 9110 §8.4.1.3).
+fn coding(headers: &HeaderMap) -> Option<Coding> {
+    let mut found = Coding::Identity;
+    for value in headers.get_all(CONTENT_ENCODING) {
+        for token in value.to_str().ok()?.split(',').map(str::trim) {
+            if token.is_empty() || token.eq_ignore_ascii_case("identity") {
+                continue;
+            }
+            let gzip = token.eq_ignore_ascii_case("gzip") || token.eq_ignore_ascii_case("x-gzip");
+            if !gzip || found == Coding::Gzip {
+                return None;
+            }
+            found = Coding::Gzip;
+        }
+    }
+    Some(found)
+}
+
+/// What RFC 9112 wants of a head and hyper lets pass: one `Host` in HTTP/1.1 (§3.2), and no transfer coding but one
+/// `chunked` (§6.1; its 501 for others is a 400 here, as we answer no 5xx).
+pub(super) fn framing_is_strict(version: Version, headers: &HeaderMap, chunked: bool) -> bool {
+    if version == Version::HTTP_11 {
+        let mut hosts = headers.get_all(HOST).iter();
+        if hosts.next().is_none() || hosts.next().is_some() {
+            return false;
+        }
+    }
+    if chunked {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let one = codings
+            .next()
+            .is_some_and(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        return one && codings.next().is_none();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn with(name: hyper::header::HeaderName, values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(&name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn content_types() {
+        for good in [
+            &[][..],
+            &[""],
+            &["application/json"],
+            &["Application/JSON ; charset=UTF-8"],
+            &["application/json;charset=utf-8"],
+            &["  application/json  "],
+            &["application/openrtb+json"],
+            &["application/vnd.x+JSON;v=1"],
+        ] {
+            assert!(is_json(&with(CONTENT_TYPE, good)), "{good:?}");
+        }
+        for bad in [
+            &["application/x-protobuf"][..],
+            &["avro/binary"],
+            &["text/plain"],
+            &["application/jsonp"],
+            &["application/"],
+            &["json"],
+            &["application/json, text/plain"],
+            &["application/json", "application/x-protobuf"],
+        ] {
+            assert!(!is_json(&with(CONTENT_TYPE, bad)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn content_encodings() {
+        for (values, want) in [
+            (&[][..], Some(Coding::Identity)),
+            (&[""], Some(Coding::Identity)),
+            (&["Identity"], Some(Coding::Identity)),
+            (&["gzip"], Some(Coding::Gzip)),
+            (&[" GZip "], Some(Coding::Gzip)),
+            (&["x-gzip"], Some(Coding::Gzip)),
+            (&["identity, gzip"], Some(Coding::Gzip)),
+            (&["gzip, gzip"], None),
+            (&["gzip", "gzip"], None),
+            (&["br"], None),
+            (&["deflate"], None),
+            (&["gzip, br"], None),
+        ] {
+            assert_eq!(coding(&with(CONTENT_ENCODING, values)), want, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        assert_eq!(bid_path("/bid/demo"), Some(("demo", None)));
+        assert_eq!(bid_path("/bid/demo/"), Some(("demo", Some(""))));
+        assert_eq!(bid_path("/bid/demo/k/x"), Some(("demo", Some("k/x"))));
+        for bad in ["/bid", "/", "", "/Bid/demo", "/bids/demo", "bid/demo"] {
+            assert_eq!(bid_path(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Which ids a request carries, as user keys: bounded, each once, and none without the gate's leave.
+//!
+//! `user.id` is the exchange's own namespace (`exchange:<name>`), `user.buyeruid` is ours (`buyeruid`), `device.ifa` is
+//! `ifa`, and every extended id belongs to its source domain. An extended id cannot claim one of our own
+//! namespaces: a `source` of `ifa` in `user.eids` is refused, or any exchange could speak for every device.
+//! A request's segments are the union over all its ids.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use arrayvec::ArrayVec;
+use bumpalo::Bump;
+
+use crate::ids::{IdRefused, Keyer, UserKey};
+use crate::openrtb::{Eid, Request};
+use crate::privacy::Open;
+
+/// Most ids looked up for one request. Real requests carry 1 to 20.
+pub const IDS_MAX: usize = 64;
+/// Most ids looked at for one request, junk and repeats included: bounds the work of a hostile one.
+pub const CANDIDATES_MAX: usize = 1024;
+
+/// What became of one id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdOutcome {
+    /// It is looked up.
+    Used(UserKey),
+    /// It is there already.
+    Repeated,
+    /// It is junk.
+    Refused(IdRefused),
+    /// An extended id whose source is one of our own namespaces.
+    ReservedSource,
+    /// There are as many already as may be looked up.
+    OverLimit,
+}
+
+/// The ids of a request that are to be looked up.
+pub type Ids = ArrayVec<UserKey, IDS_MAX>;
+
+/// Collects the ids of a request, at most `ids_max` and [`IDS_MAX`]. `seen` is told of each and what became of it, in order; it is how an explanation is made.
+pub fn collect<'a>(
+    _leave: Open,
+    request: &Request<'a>,
+    exchange_source: &'a str,
+    ids_max: usize,
+    keyer: &Keyer,
+    arena: &'a Bump,
+    mut seen: impl FnMut(&'a str, IdOutcome),
+) -> Ids {
+    let mut ids = Ids::new();
+    let mut add = |source: &'a str, id: &str| {
+        let outcome = match keyer.user_key(source, id) {
+            Err(refused) => IdOutcome::Refused(refused),
+            Ok(key) if ids.contains(&key) => IdOutcome::Repeated,
+            Ok(_) if ids.len() >= ids_max.min(IDS_MAX) => IdOutcome::OverLimit,
+            Ok(key) => {
+                ids.push(key);
+                IdOutcome::Used(key)
+            }
+        };
+        seen(source, outcome);
+    };
+    let own = [
+        (exchange_source, request.user.id),
+        ("buyeruid", request.user.buyeruid),
+        ("ifa", request.device.ifa),
+    ];
+    for (source, id) in own {
+        if let Some(id) = id {
+            add(source, id);
+        }
+    }
+    let mut candidates = 0usize;
+    let mut reserved = None;
+    request.user.eids.walk(arena, |Eid { source, id }| {
+        if is_reserved(source) {
+            reserved = Some(source);
+        } else {
+            add(source, id);
+        }
+        candidates = candidates.saturating_add(1);
+        candidates < CANDIDATES_MAX
+    });
+    if let Some(source) = reserved {
+        seen(source, IdOutcome::ReservedSource);
+    }
+    ids
+}
+
+/// Namespaces that are not domains and that only we, not a request's `eids`, may fill.
+fn is_reserved(source: &str) -> bool {
+    let source = source.trim();
+    let is = |name: &str| source.eq_ignore_ascii_case(name);
+    is("ifa")
+        || is("buyeruid")
+        || is("email")
+        || is("phone")
+        || is("customer")
+        || is("person")
+        || source
+            .get(..9)
+            .is_some_and(|start| start.eq_ignore_ascii_case("exchange:"))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic"
+)]
+mod tests {
+    use super::*;
+    use crate::ids::SecretKey;
+    use crate::privacy::{Policy, gate};
+
+    fn collected(user: &str, device: &str) -> (Ids, Vec<(String, IdOutcome)>) {
+        let arena = Bump::new();
+        let body = arena.alloc_str(&format!(
+            r#"{{"id":"r","imp":[{{"id":"1"}}],"user":{user},"device":{device}}}"#
+        ));
+        let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
+        let leave = gate(&request, Policy::default()).expect("an open gate");
+        let mut seen = Vec::new();
+        let ids = collect(
+            leave,
+            &request,
+            "exchange:demo",
+            IDS_MAX,
+            &keyer(),
+            &arena,
+            |source, outcome| {
+                seen.push((source.to_owned(), outcome));
+            },
+        );
+        (ids, seen)
+    }
+
+    fn keyer() -> Keyer {
+        Keyer::new(&SecretKey::from_bytes([7; 32]))
+    }
+
+    fn key(source: &str, id: &str) -> UserKey {
+        keyer().user_key(source, id).expect("a good id")
+    }
+
+    #[test]
+    fn every_id_has_its_namespace() {
+        let (ids, _) = collected(
+            r#"{"id":"a","buyeruid":"b","eids":[{"source":"UidApi.com","uids":[{"id":"c"}]}],
+                "ext":{"eids":[{"source":"liveramp.com","uids":[{"id":"d"},{"id":"e"}]}]}}"#,
+            r#"{"ifa":"F-1"}"#,
+        );
+        let want = [
+            key("exchange:demo", "a"),
+            key("buyeruid", "b"),
+            key("ifa", "f-1"),
+            key("uidapi.com", "c"),
+            key("liveramp.com", "d"),
+            key("liveramp.com", "e"),
+        ];
+        assert_eq!(ids.as_slice(), want);
+    }
+
+    #[test]
+    fn junk_repeats_and_pretenders_are_left_out() {
+        let (ids, seen) = collected(
+            r#"{"buyeruid":"0000-000-000-0000","eids":[{"source":"a.com","uids":[{"id":"x"},{"id":"x"},{"id":"null"}]},
+                {"source":"IFA","uids":[{"id":"stolen"}]},{"source":"exchange:other","uids":[{"id":"stolen"}]}]}"#,
+            "{}",
+        );
+        assert_eq!(ids.as_slice(), [key("a.com", "x")]);
+        let outcomes: Vec<_> = seen.iter().map(|(_, outcome)| *outcome).collect();
+        assert_eq!(
+            outcomes,
+            [
+                IdOutcome::Refused(IdRefused::AllZero),
+                IdOutcome::Used(key("a.com", "x")),
+                IdOutcome::Repeated,
+                IdOutcome::Refused(IdRefused::Placeholder),
+                IdOutcome::ReservedSource,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_flood_of_ids_is_cut() {
+        let uids = (0..5000)
+            .map(|n| format!(r#"{{"id":"{n}x"}}"#))
+            .collect::<Vec<_>>()
+            .join(",");
+        let (ids, seen) = collected(
+            &format!(r#"{{"eids":[{{"source":"a.com","uids":[{uids}]}}]}}"#),
+            "{}",
+        );
+        assert_eq!(ids.len(), IDS_MAX);
+        assert_eq!(seen.len(), CANDIDATES_MAX);
+        assert_eq!(ids[0], key("a.com", "0x"), "the first ones are kept");
+    }
+}

@@ -1,0 +1,353 @@
+//! The bid threads' counts as Prometheus metric families.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::{
+    BidCounters, BidThreads, Count, DURATION_BUCKETS_US, ExchangeCounts, LookupTotals, Outcome,
+};
+use crate::decision::NoBid;
+use crate::openrtb::FieldName;
+use crate::privacy::Closed;
+
+/// The exchange label of requests that named none of ours.
+const NO_EXCHANGE: &str = "other";
+
+/// Gives the names of the datasets by ordinal, as they are now.
+type DatasetNames = Box<dyn Fn() -> Vec<(usize, String)> + Send + Sync>;
+
+/// A Prometheus collector over all bid threads.
+pub struct BidMetrics {
+    threads: Arc<BidThreads>,
+    datasets: DatasetNames,
+    descriptions: Vec<Desc>,
+}
+
+impl std::fmt::Debug for BidMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BidMetrics")
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+const FAMILIES: [(&str, &str, &[&str]); 9] = [
+    (
+        "kith_bid_requests_total",
+        "Bid requests answered, by how.",
+        &["exchange", "outcome"],
+    ),
+    (
+        "kith_bid_duration_seconds",
+        "From a request's first byte to its answer.",
+        &["exchange"],
+    ),
+    (
+        "kith_no_bids_total",
+        "Requests without a bid, by reason.",
+        &["exchange", "reason"],
+    ),
+    ("kith_bids_total", "Bids made.", &["exchange"]),
+    (
+        "kith_privacy_total",
+        "Verdicts of the privacy gate.",
+        &["exchange", "verdict"],
+    ),
+    (
+        "kith_shed_total",
+        "Requests answered without a bid because they had waited too long.",
+        &["exchange"],
+    ),
+    (
+        "kith_unreadable_fields_total",
+        "Requests in which a field could not be read.",
+        &["field"],
+    ),
+    (
+        "kith_lookups_total",
+        "Ids looked up.",
+        &["dataset", "result"],
+    ),
+    ("kith_in_flight", "Bid requests being worked on now.", &[]),
+];
+
+impl BidMetrics {
+    /// A collector; `datasets` names what the ordinals stand for.
+    pub fn new(
+        threads: Arc<BidThreads>,
+        datasets: DatasetNames,
+    ) -> Result<Self, prometheus::Error> {
+        let descriptions = FAMILIES
+            .iter()
+            .map(|(name, help, labels)| {
+                let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+                Desc::new(
+                    (*name).to_owned(),
+                    (*help).to_owned(),
+                    labels,
+                    std::collections::HashMap::new(),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            threads,
+            datasets,
+            descriptions,
+        })
+    }
+}
+
+/// A count, as the sum over all threads.
+fn sum<'c>(
+    threads: &'c [Arc<BidCounters>],
+    of: impl Fn(&'c BidCounters) -> Option<&'c Count>,
+) -> u64 {
+    threads
+        .iter()
+        .filter_map(|counters| of(counters))
+        .map(Count::get)
+        .fold(0, u64::wrapping_add)
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        })
+        .collect()
+}
+
+fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_counter(counter);
+    metric
+}
+
+fn family(which: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    let help = FAMILIES
+        .iter()
+        .find(|(name, ..)| *name == which)
+        .map_or("", |(_, help, _)| help);
+    family.set_name(which.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+impl Collector for BidMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let threads = self.threads.all();
+        let mut names: Vec<&str> = self
+            .threads
+            .exchanges
+            .iter()
+            .map(|exchange| exchange.name.as_str())
+            .collect();
+        names.push(NO_EXCHANGE);
+        let of = |exchange: usize, pick: &dyn Fn(&ExchangeCounts) -> Option<&Count>| {
+            sum(&threads, |counters| {
+                counters.exchanges.get(exchange).and_then(pick)
+            })
+        };
+        let by_exchange = |pairs: &dyn Fn(usize, &str) -> Vec<Metric>| -> Vec<Metric> {
+            names
+                .iter()
+                .enumerate()
+                .flat_map(|(index, name)| pairs(index, name))
+                .collect()
+        };
+        let requests = by_exchange(&|index, name| {
+            let one = |outcome: Outcome| {
+                let count = of(index, &|counts| counts.outcomes.get(outcome as usize));
+                counter(&[("exchange", name), ("outcome", outcome.as_str())], count)
+            };
+            Outcome::ALL.into_iter().map(one).collect()
+        });
+        let durations = by_exchange(&|index, name| vec![histogram(&threads, index, name)]);
+        let no_bids = by_exchange(&|index, name| {
+            let one = |reason: NoBid| {
+                let count = of(index, &|counts| counts.no_bids.get(reason.index()));
+                counter(&[("exchange", name), ("reason", reason.as_str())], count)
+            };
+            NoBid::every().map(one).collect()
+        });
+        let bids = by_exchange(&|index, name| {
+            vec![counter(
+                &[("exchange", name)],
+                of(index, &|counts| Some(&counts.bids)),
+            )]
+        });
+        let privacy = by_exchange(&|index, name| {
+            let verdicts =
+                std::iter::once("open").chain(Closed::ALL.iter().map(|closed| closed.as_str()));
+            let one = |(place, verdict): (usize, &str)| {
+                counter(
+                    &[("exchange", name), ("verdict", verdict)],
+                    of(index, &|counts| counts.privacy.get(place)),
+                )
+            };
+            verdicts.enumerate().map(one).collect()
+        });
+        let shed = by_exchange(&|index, name| {
+            vec![counter(
+                &[("exchange", name)],
+                of(index, &|counts| Some(&counts.shed)),
+            )]
+        });
+        let unreadable = FieldName::ALL
+            .iter()
+            .map(|field| {
+                let count = sum(&threads, |counters| {
+                    counters.unreadable.get(*field as usize)
+                });
+                counter(&[("field", field.as_str())], count)
+            })
+            .collect();
+        let mut gauge = Gauge::default();
+        gauge.set_value(sum(&threads, |counters| Some(&counters.in_flight)) as f64);
+        vec![
+            family("kith_bid_requests_total", MetricType::COUNTER, requests),
+            family(
+                "kith_bid_duration_seconds",
+                MetricType::HISTOGRAM,
+                durations,
+            ),
+            family("kith_no_bids_total", MetricType::COUNTER, no_bids),
+            family("kith_bids_total", MetricType::COUNTER, bids),
+            family("kith_privacy_total", MetricType::COUNTER, privacy),
+            family("kith_shed_total", MetricType::COUNTER, shed),
+            family(
+                "kith_unreadable_fields_total",
+                MetricType::COUNTER,
+                unreadable,
+            ),
+            family(
+                "kith_lookups_total",
+                MetricType::COUNTER,
+                self.lookups(&threads),
+            ),
+            family(
+                "kith_in_flight",
+                MetricType::GAUGE,
+                vec![Metric::from_gauge(gauge)],
+            ),
+        ]
+    }
+}
+
+impl BidMetrics {
+    fn lookups(&self, threads: &[Arc<BidCounters>]) -> Vec<Metric> {
+        let results: [(&str, PickLookups); 3] = [
+            ("found", |totals| &totals.found),
+            ("absent", |totals| &totals.absent),
+            ("damaged", |totals| &totals.damaged),
+        ];
+        (self.datasets)()
+            .iter()
+            .flat_map(|(ordinal, name)| {
+                results.map(|(result, pick)| {
+                    let count = sum(threads, |counters| counters.lookups.get(*ordinal).map(pick));
+                    counter(&[("dataset", name), ("result", result)], count)
+                })
+            })
+            .collect()
+    }
+}
+
+/// Picks one of a dataset's counts.
+type PickLookups = fn(&LookupTotals) -> &Count;
+
+fn histogram(threads: &[Arc<BidCounters>], exchange: usize, name: &str) -> Metric {
+    let of = |pick: &dyn Fn(&ExchangeCounts) -> Option<&Count>| {
+        sum(threads, |counters| {
+            counters.exchanges.get(exchange).and_then(pick)
+        })
+    };
+    let mut cumulative = 0u64;
+    let mut buckets = Vec::with_capacity(DURATION_BUCKETS_US.len());
+    for (place, bound) in DURATION_BUCKETS_US.iter().enumerate() {
+        cumulative = cumulative.wrapping_add(of(&|counts| counts.durations.get(place)));
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    let total = cumulative.wrapping_add(of(&|counts| counts.durations.last()));
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(total);
+    histogram.set_sample_sum(of(&|counts| Some(&counts.duration_sum_us)) as f64 / 1e6);
+    let mut metric = Metric::from_label(labels(&[("exchange", name)]));
+    metric.set_histogram(histogram);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::decision::LookupCounts;
+    use prometheus::{Encoder as _, Registry, TextEncoder};
+    use std::time::Duration;
+
+    #[test]
+    fn threads_are_added_up_and_every_series_is_there_from_the_start() {
+        let exchanges = Arc::new(Config::default().exchanges);
+        let threads = Arc::new(BidThreads::new(exchanges, 4));
+        let names: DatasetNames = Box::new(|| vec![(2, "crm".to_owned())]);
+        let registry = Registry::new();
+        registry
+            .register(Box::new(
+                BidMetrics::new(Arc::clone(&threads), names).expect("metrics"),
+            ))
+            .expect("registered");
+        let text = || {
+            let mut out = Vec::new();
+            TextEncoder::new()
+                .encode(&registry.gather(), &mut out)
+                .expect("text");
+            String::from_utf8(out).expect("UTF-8")
+        };
+        let (one, two) = (threads.enlist(), threads.enlist());
+        assert!(text().contains("kith_no_bids_total{exchange=\"demo\",reason=\"outbid\"} 0"));
+        for counters in [&one, &two] {
+            counters.finished(Some(0), Outcome::Bid, Duration::from_micros(60));
+            counters.lookups(
+                2,
+                LookupCounts {
+                    found: 1,
+                    absent: 2,
+                    damaged: 0,
+                },
+            );
+        }
+        two.finished(None, Outcome::Refused, Duration::from_secs(1));
+        let text = text();
+        for line in [
+            "kith_bid_requests_total{exchange=\"demo\",outcome=\"bid\"} 2",
+            "kith_bid_requests_total{exchange=\"other\",outcome=\"refused\"} 1",
+            "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.00005\"} 0",
+            "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.000075\"} 2",
+            "kith_bid_duration_seconds_count{exchange=\"other\"} 1",
+            "kith_lookups_total{dataset=\"crm\",result=\"absent\"} 4",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

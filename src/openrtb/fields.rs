@@ -1,0 +1,327 @@
+//! What a field's value can be once somebody has tried to read it, and the names of the fields that can fail.
+
+use bumpalo::Bump;
+
+use super::json::{Raw, Shape};
+use crate::money::{Price, Round};
+
+/// One read field. `null` and, for strings, `""` count as absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Field<T> {
+    /// Not sent.
+    #[default]
+    Absent,
+    /// Sent, and not to be understood.
+    Unreadable,
+    /// Sent and understood.
+    Value(T),
+}
+
+impl<T> Field<T> {
+    /// The value, if there is one.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+
+    /// Whether something was sent that could not be read.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable)
+    }
+
+    pub(super) fn and_then<U>(self, read: impl FnOnce(T) -> Option<U>) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Unreadable => Field::Unreadable,
+            Self::Value(value) => read(value).map_or(Field::Unreadable, Field::Value),
+        }
+    }
+}
+
+/// A string, or a number taken by its digits exactly as sent (ids come as numbers too).
+pub(super) fn text<'a>(raw: Raw<'a>, arena: &'a Bump) -> Field<&'a str> {
+    match raw.shape() {
+        Shape::Null => Field::Absent,
+        Shape::String => match raw.string(arena) {
+            Some("") => Field::Absent,
+            Some(text) => Field::Value(text),
+            None => Field::Unreadable,
+        },
+        Shape::Number => Field::Value(raw.text()),
+        Shape::Bool | Shape::Array | Shape::Object => Field::Unreadable,
+    }
+}
+
+/// A number, also as `"1"` or `1.0`; what follows the point is cut off.
+pub(super) fn integer(raw: Raw<'_>, arena: &Bump) -> Field<i64> {
+    number_text(raw, arena).and_then(|text| {
+        let digits = text.split_once('.').map_or(text, |(whole, fraction)| {
+            if fraction.bytes().all(|b| b.is_ascii_digit()) {
+                whole
+            } else {
+                text
+            }
+        });
+        if let Ok(integer) = digits.parse::<i64>() {
+            return Some(integer);
+        }
+        // 1e3 and the like: exact enough up to 2^53, and out of bounds beyond.
+        let float: f64 = text.parse().ok()?;
+        (float.abs() < 9e15).then_some(float.trunc() as i64)
+    })
+}
+
+/// A 0/1 flag, also as `"1"`, `1.0` or `true`. Any other value cannot be read.
+pub(super) fn flag(raw: Raw<'_>, arena: &Bump) -> Field<bool> {
+    match raw.shape() {
+        Shape::Bool => Field::Value(raw.text() == "true"),
+        Shape::String if matches!(raw.string(arena), Some("true" | "false")) => {
+            Field::Value(raw.text() == "\"true\"")
+        }
+        _ => integer(raw, arena).and_then(|number| match number {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }),
+    }
+}
+
+/// A floor, rounded up to the next micro. Negative and impossible ones cannot be read.
+pub(super) fn price(raw: Raw<'_>, arena: &Bump) -> Field<Price> {
+    number_text(raw, arena).and_then(|text| Price::parse(text, Round::Up))
+}
+
+fn number_text<'t>(raw: Raw<'t>, arena: &Bump) -> Field<&'t str> {
+    match raw.shape() {
+        Shape::Null => Field::Absent,
+        Shape::Number => Field::Value(raw.text()),
+        Shape::String => {
+            // Numbers have no escapes: the text between the quotes is the number or nothing is.
+            let inside = raw.text().trim_matches('"').trim();
+            if inside.is_empty() {
+                return if raw.string(arena).is_some() {
+                    Field::Absent
+                } else {
+                    Field::Unreadable
+                };
+            }
+            let numeric = inside
+                .bytes()
+                .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
+            if numeric {
+                Field::Value(inside)
+            } else {
+                Field::Unreadable
+            }
+        }
+        Shape::Bool | Shape::Array | Shape::Object => Field::Unreadable,
+    }
+}
+
+macro_rules! field_names {
+    ($($variant:ident $name:literal,)*) => {
+        /// A field that can be unreadable: the closed list behind `kith_unreadable_fields_total{field}`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each is its OpenRTB name")]
+        #[repr(u8)]
+        pub enum FieldName { $($variant),* }
+
+        impl FieldName {
+            /// Every field, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The field's path in the specification.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
+}
+
+field_names! {
+    Acat "acat",
+    At "at",
+    Badv "badv",
+    Bapp "bapp",
+    Bcat "bcat",
+    Bseat "bseat",
+    Cattax "cattax",
+    Content "content",
+    Cur "cur",
+    Device "device",
+    DeviceText "device.text",
+    DeviceType "device.devicetype",
+    Dnt "device.dnt",
+    Ifa "device.ifa",
+    Lmt "device.lmt",
+    Geo "geo",
+    Imp "imp",
+    ImpBanner "imp.banner",
+    ImpFloor "imp.bidfloor",
+    ImpFloorCurrency "imp.bidfloorcur",
+    ImpId "imp.id",
+    ImpInstl "imp.instl",
+    ImpPmp "imp.pmp",
+    ImpPrivateAuction "imp.pmp.private_auction",
+    ImpRewarded "imp.rwdd",
+    ImpSecure "imp.secure",
+    BannerFormat "imp.banner.format",
+    BannerBattr "imp.banner.battr",
+    BannerPosition "imp.banner.pos",
+    BannerSize "imp.banner.size",
+    Deal "imp.pmp.deals",
+    DealAt "imp.pmp.deals.at",
+    DealFloor "imp.pmp.deals.bidfloor",
+    DealSeats "imp.pmp.deals.wseat",
+    DealDomains "imp.pmp.deals.wadomain",
+    Regs "regs",
+    Coppa "regs.coppa",
+    Gdpr "regs.gdpr",
+    Gpc "regs.gpc",
+    Gpp "regs.gpp",
+    GppSid "regs.gpp_sid",
+    UsPrivacy "regs.us_privacy",
+    Site "site",
+    App "app",
+    Dooh "dooh",
+    Test "test",
+    Tmax "tmax",
+    User "user",
+    UserId "user.id",
+    BuyerUid "user.buyeruid",
+    Consent "user.consent",
+    Eids "user.eids",
+    UserText "user.text",
+    Yob "user.yob",
+    UserData "user.data",
+    Wlang "wlang",
+    Wseat "wseat",
+}
+
+/// Which fields of a request could not be read, each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FieldSet(u64);
+
+const _: () = assert!(FieldName::ALL.len() <= 64);
+
+impl FieldSet {
+    /// Notes a field.
+    pub fn insert(&mut self, field: FieldName) {
+        self.0 |= 1u64.rotate_left(u32::from(field as u8));
+    }
+
+    /// Whether none was noted.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The fields noted.
+    pub fn iter(self) -> impl Iterator<Item = FieldName> {
+        FieldName::ALL
+            .iter()
+            .copied()
+            .filter(move |field| self.0 & 1u64.rotate_left(u32::from(*field as u8)) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::json::Cursor;
+    use super::*;
+
+    fn with<T>(json: &str, read: impl for<'a> Fn(Raw<'a>, &'a Bump) -> T) -> T {
+        let arena = Bump::new();
+        let text = arena.alloc_str(json);
+        let raw = Cursor::new(text, &arena).value().expect("JSON");
+        read(raw, &arena)
+    }
+
+    #[test]
+    fn ids_keep_their_digits() {
+        let read = |json: &str| {
+            with(json, |raw, arena| {
+                text(raw, arena).value().map(str::to_owned)
+            })
+        };
+        assert_eq!(
+            read("9007199254740993").as_deref(),
+            Some("9007199254740993")
+        );
+        assert_eq!(read("\"a\"").as_deref(), Some("a"));
+        assert_eq!(read("\"\""), None);
+        assert!(with("\"\\ud800\"", |raw, arena| text(raw, arena).is_unreadable()));
+        assert!(with("{}", |raw, arena| text(raw, arena).is_unreadable()));
+    }
+
+    #[test]
+    fn integers_in_all_their_disguises() {
+        use Field::{Absent, Unreadable, Value};
+        for (json, want) in [
+            ("1", Value(1)),
+            ("1.0", Value(1)),
+            ("933.33", Value(933)),
+            ("\"1\"", Value(1)),
+            ("\" 7 \"", Value(7)),
+            ("1e3", Value(1000)),
+            ("-2", Value(-2)),
+            ("null", Absent),
+            ("\"\"", Absent),
+            ("1e400", Unreadable),
+            ("true", Unreadable),
+            ("\"x\"", Unreadable),
+            ("\"inf\"", Unreadable),
+            ("[]", Unreadable),
+            ("99999999999999999999", Unreadable),
+        ] {
+            assert_eq!(with(json, integer), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn flags_are_zero_or_one_and_nothing_else() {
+        use Field::{Absent, Unreadable, Value};
+        for (json, want) in [
+            ("1", Value(true)),
+            ("0", Value(false)),
+            ("true", Value(true)),
+            ("\"false\"", Value(false)),
+            ("\"1\"", Value(true)),
+            ("1.0", Value(true)),
+            ("null", Absent),
+            ("2", Unreadable),
+            ("\"yes\"", Unreadable),
+        ] {
+            assert_eq!(with(json, flag), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn floors_are_never_read_as_less() {
+        let read = |json: &str| with(json, price);
+        assert_eq!(
+            read("0.0000001"),
+            Field::Value(Price::from_micros(1).expect("a price"))
+        );
+        assert_eq!(
+            read("\"0.5\""),
+            Field::Value(Price::from_micros(500_000).expect("a price"))
+        );
+        assert_eq!(read("1e999"), Field::Unreadable);
+        assert_eq!(read("-1"), Field::Unreadable);
+        assert_eq!(read("-0.0"), Field::Value(Price::ZERO));
+    }
+
+    #[test]
+    fn a_set_of_fields_holds_each_once() {
+        let mut set = FieldSet::default();
+        set.insert(FieldName::Wseat);
+        set.insert(FieldName::Acat);
+        set.insert(FieldName::Wseat);
+        assert_eq!(
+            set.iter().collect::<Vec<_>>(),
+            [FieldName::Acat, FieldName::Wseat]
+        );
+    }
+}
