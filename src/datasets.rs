@@ -62,6 +62,8 @@ pub struct Settings {
     pub datasets_max: usize,
     /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
+    /// The configured exchanges, which campaigns may name.
+    pub exchanges: Vec<Name>,
     /// What of every generation comes from the configuration.
     pub frame: Frame,
 }
@@ -74,6 +76,7 @@ impl Settings {
             datasets: config.datasets.clone(),
             datasets_max: config.limits.datasets,
             campaigns_bytes: config.limits.campaigns_bytes as u64,
+            exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,
         }
     }

@@ -453,7 +453,7 @@ impl Datasets {
             audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
         };
         let currencies = |currency| frame.rates.knows(currency);
-        let exchanges: Vec<&str> = frame.exchanges.iter().map(|e| e.name.as_str()).collect();
+        let exchanges: Vec<&str> = self.settings.exchanges.iter().map(Name::as_str).collect();
         let warnings = book.warnings(&Surroundings {
             segments: &segments,
             currencies: &currencies,
