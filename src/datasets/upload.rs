@@ -8,6 +8,7 @@
 //! are judged one after the other, under the dataset's `building` lock; uploads to different datasets run in parallel.
 
 use std::io::{BufReader, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
@@ -169,12 +170,29 @@ impl Datasets {
     pub fn publish(
         &self,
         upload: &Upload,
-        mut spool: Spool,
+        spool: Spool,
         by: &str,
         now: Timestamp,
     ) -> Result<Published, Refused> {
         let building = self.building(&upload.dataset);
-        let _one_at_a_time = lock(&building);
+        let published = {
+            let _one_at_a_time = lock(&building);
+            self.publish_alone(upload, spool, by, now)
+        };
+        drop(building);
+        // Names of refused uploads must not pile up.
+        lock(&self.building).retain(|_, users| Arc::strong_count(users) > 1);
+        published
+    }
+
+    /// One upload to a dataset, while no other is made there.
+    fn publish_alone(
+        &self,
+        upload: &Upload,
+        mut spool: Spool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Published, Refused> {
         self.admit(upload, now)?;
         let state = self.ready_snapshot()?;
         let dataset = state.manifest.datasets.get(&upload.dataset);

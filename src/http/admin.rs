@@ -37,7 +37,7 @@ mod tests;
 
 pub use problem::Problem;
 
-/// How much lower than the bid threads everything here runs: `nice` steps.
+/// The niceness of everything here; bid threads and the storage thread have 0.
 const NICE: i32 = 10;
 /// Threads that serve admin connections.
 const THREADS: usize = 2;
@@ -171,9 +171,12 @@ impl Drop for AdminServer {
     }
 }
 
-/// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it.
+/// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it; hence a fixed
+/// value, where a step would add up from parent to child.
 pub(crate) fn lower_priority() {
-    if let Err(error) = rustix::process::nice(NICE) {
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|now| rustix::process::setpriority_process(None, now.max(NICE)));
+    if let Err(error) = lowered {
         tracing::warn!(%error, "admin threads run at the same priority as bid threads");
     }
 }
