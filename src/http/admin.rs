@@ -27,6 +27,7 @@ use crate::datasets::Datasets;
 mod access;
 mod body;
 mod encoding;
+mod patience;
 mod problem;
 mod put;
 mod routes;
@@ -36,6 +37,8 @@ mod switches;
 mod tests;
 
 pub use problem::Problem;
+
+use patience::Patient;
 
 /// The niceness of everything here; bid threads and the storage thread have 0.
 const NICE: i32 = 10;
@@ -218,7 +221,9 @@ async fn connection(
     _place: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
-    let header_timeout = Duration::from_millis(shared.state.limits.header_timeout_ms);
+    let limits = &shared.state.limits;
+    let header_timeout = Duration::from_millis(limits.header_timeout_ms);
+    let stream = Patient::new(stream, Duration::from_millis(limits.write_timeout_ms));
     let service = service_fn(move |request| routes::answer(Arc::clone(&shared), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -135,3 +135,14 @@ fn no_symbolic_link_is_followed() {
     Storage::start(dir.path()).expect_err("the lock is a link");
     assert!(!target.exists());
 }
+
+#[test]
+fn a_directory_is_made_with_those_above_it() {
+    let dir = folder();
+    let nested = dir.path().join("a/b/data");
+    let storage = Storage::start(&nested).expect("started");
+    storage
+        .write_atomic(Path::new("x"), b"1".to_vec())
+        .expect("written");
+    assert!(nested.join("x").exists());
+}
