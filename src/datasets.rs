@@ -147,6 +147,16 @@ impl Datasets {
         &self.live
     }
 
+    /// The datasets by the place that each has in this process's metrics.
+    pub fn ordinals(&self) -> Vec<(usize, String)> {
+        let snapshot = self.snapshot();
+        snapshot
+            .ordinals
+            .iter()
+            .map(|(name, ordinal)| (*ordinal, name.to_string()))
+            .collect()
+    }
+
     /// How many replaced generations are still read by someone.
     pub fn retired_generations(&self) -> usize {
         self.retired.count()

@@ -33,3 +33,5 @@ pub mod http;
 pub mod metrics;
 
 pub mod config;
+
+pub mod service;

@@ -15,12 +15,7 @@ pub(crate) const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
 /// A frame under key `7…`, from a configuration.
 pub(crate) fn frame(config: &Config) -> Frame {
-    Frame {
-        keyer: Keyer::new(&SecretKey::from_bytes([7; 32])),
-        policy: config.privacy.policy(),
-        rates: Arc::new(config.currency.rates.clone()),
-        ids_max: config.limits.ids_per_request,
-    }
+    Frame::of(config, Keyer::new(&SecretKey::from_bytes([7; 32])))
 }
 
 struct Kit {

@@ -1,0 +1,172 @@
+//! A bid thread's way through one request: read, gate, look up, decide, commit, write, count.
+//!
+//! Everything here is the thread's own (arena, scratch, desk, counters), so nothing waits for another thread. The
+//! generation is loaded once a request and let go of at the next tick, busy or idle.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as ArenaVec;
+
+use super::bid::{Answer, Bidder, Refused};
+use crate::clock::Timestamp;
+use crate::config::{Exchange, NoBidForm};
+use crate::datasets::LiveReader;
+use crate::decision::{self, NoBid, Scratch, Silent, answer_within_ms, decide};
+use crate::ledger::{Desk, Reservation};
+use crate::metrics::{BidCounters, Outcome};
+use crate::openrtb::{self, Request, write_bids, write_no_bid};
+
+/// An arena that a hostile request has grown beyond this is given back, not kept.
+const ARENA_KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// What bid threads share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Whether all that was live is live again. Until then every request is a no-bid.
+    pub ready: Arc<AtomicBool>,
+    /// Most imps looked at in one request.
+    pub imps_max: usize,
+}
+
+/// One bid thread's worth of Kith.
+#[derive(Debug)]
+pub struct KithBidder {
+    shared: Shared,
+    live: LiveReader,
+    arena: Bump,
+    scratch: Scratch,
+    desk: Desk,
+    counters: Arc<BidCounters>,
+}
+
+impl KithBidder {
+    /// A bidder that reads from `live` and counts into `counters`.
+    pub fn new(shared: Shared, live: LiveReader, desk: Desk, counters: Arc<BidCounters>) -> Self {
+        Self {
+            shared,
+            live,
+            arena: Bump::new(),
+            scratch: Scratch::default(),
+            desk,
+            counters,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        exchange: &Exchange,
+        body: &[u8],
+        arrived: Instant,
+        out: &mut Vec<u8>,
+    ) -> (Answer, Outcome) {
+        let Ok(request) = openrtb::read(body, &self.arena, self.shared.imps_max) else {
+            return (Answer::Malformed, Outcome::Malformed);
+        };
+        self.counters.unreadable(request.unreadable);
+        let outcome = if self.shared.ready.load(Relaxed) {
+            in_time(&request, exchange, arrived)
+        } else {
+            Err(NoBid::NotReady)
+        };
+        let outcome = outcome.and_then(|()| {
+            let generation = self.live.load();
+            let scratch = &mut self.scratch;
+            let decision = decide(
+                generation,
+                exchange,
+                &request,
+                Timestamp::now(),
+                &self.arena,
+                scratch,
+                &mut Silent,
+            );
+            self.counters.gate(exchange.index, decision.gate);
+            for (dataset, counts) in generation.datasets.iter().zip(scratch.lookups()) {
+                self.counters.lookups(dataset.ordinal, *counts);
+            }
+            let proposals = decision.outcome?;
+            let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
+            for proposal in proposals {
+                let reservation = Reservation {
+                    price: proposal.price,
+                    test: request.test,
+                };
+                if let Ok(id) = self.desk.commit(reservation) {
+                    bids.push(proposal.bid_out(&generation.book, id));
+                }
+            }
+            if bids.is_empty() {
+                return Err(NoBid::Failed);
+            }
+            write_bids(out, request.id, decision.currency, &bids);
+            self.counters.bids(exchange.index, bids.len());
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => (Answer::Body, Outcome::Bid),
+            Err(reason) => {
+                self.counters.no_bid(exchange.index, reason);
+                (no_bid(exchange, &request, reason, out), Outcome::NoBid)
+            }
+        }
+    }
+}
+
+/// Whether there is still time to decide. An answer that comes late costs both sides and earns nothing.
+fn in_time(request: &Request<'_>, exchange: &Exchange, arrived: Instant) -> Result<(), NoBid> {
+    let within = Duration::from_millis(u64::from(answer_within_ms(request, exchange)?));
+    if arrived.elapsed() < within {
+        Ok(())
+    } else {
+        Err(NoBid::Shed)
+    }
+}
+
+fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut Vec<u8>) -> Answer {
+    match exchange.no_bid {
+        NoBidForm::Status204 => Answer::NoBid,
+        NoBidForm::Reason => {
+            out.clear();
+            write_no_bid(out, request.id, reason.nbr());
+            Answer::Body
+        }
+    }
+}
+
+impl Bidder for KithBidder {
+    fn bid(
+        &mut self,
+        exchange: &Exchange,
+        body: &[u8],
+        arrived: Instant,
+        out: &mut Vec<u8>,
+    ) -> Answer {
+        let (answer, outcome) = self.answer(exchange, body, arrived, out);
+        self.counters
+            .finished(Some(exchange.index), outcome, arrived.elapsed());
+        if self.arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
+            self.arena = Bump::new();
+        } else {
+            self.arena.reset();
+        }
+        answer
+    }
+
+    fn tick(&mut self, in_flight: usize) {
+        self.live.load();
+        self.counters.set_in_flight(in_flight);
+    }
+
+    fn refused(&mut self, exchange: Option<&Exchange>, why: Refused) {
+        let index = exchange.map(|exchange| exchange.index);
+        if let (Refused::Panicked, Some(index)) = (why, index) {
+            self.counters.no_bid(index, decision::NoBid::Failed);
+        }
+        self.counters
+            .finished(index, Outcome::Refused, Duration::ZERO);
+    }
+}
