@@ -1,7 +1,7 @@
 //! The life of a version: stage, validate, warm, activate, retire; pin and hold; and the generation that comes of it.
 //!
 //! One upload, step by step, in [`upload`]; one activation in [`activation`], by which a restart too brings versions
-//! back. The [manifest](manifest) is what survives; the version files lie beside it; [`live`] is where bid threads see the outcome.
+//! back. The [`manifest`] is what survives; the version files lie beside it; [`live`] is where bid threads see the outcome.
 //!
 //! Order of a change, always: version file durable, manifest durable, swap visible, then acknowledged. A crash between
 //! any two leaves the old state or the new, and at most a file that the manifest does not name.
@@ -25,6 +25,7 @@ use crate::ids::Name;
 use crate::storage::Storage;
 
 mod activation;
+mod build;
 mod guards;
 mod listing;
 mod live;

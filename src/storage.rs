@@ -14,7 +14,6 @@
 //!
 //! Cost: one copy of the data into 256 KiB chunks; at most [`QUEUE_COMMANDS_MAX`] of them wait.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,10 +169,9 @@ impl Storage {
     }
 
     fn start_as(dir: &Path, disk: worker::Disk) -> Result<Storage, StorageError> {
-        let lock = worker::prepare(dir)?;
         let stopped = Arc::new(OnceLock::new());
         let (commands, queue) = sync_channel(QUEUE_COMMANDS_MAX);
-        let thread = spawn(dir, queue, lock, disk, Arc::clone(&stopped))?;
+        let thread = spawn(dir, queue, disk, Arc::clone(&stopped))?;
         Ok(Storage {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),
@@ -270,21 +268,39 @@ impl Drop for Shared {
     }
 }
 
+/// Starts the thread, and waits until it has the directory: locking and clearing up are its work too.
 fn spawn(
     dir: &Path,
     queue: Receiver<Command>,
-    lock: File,
     disk: worker::Disk,
     stopped: Arc<OnceLock<String>>,
 ) -> Result<JoinHandle<()>, StorageError> {
-    let worker = worker::Worker::new(dir.to_owned(), disk, stopped, lock);
-    std::thread::Builder::new()
+    let dir = dir.to_owned();
+    let (prepared, ready) = sync_channel(1);
+    let thread = std::thread::Builder::new()
         .name("kith-storage".to_owned())
-        .spawn(move || worker.run(&queue))
+        .spawn(move || {
+            let lock = match worker::prepare(&dir, &disk) {
+                Ok(lock) => lock,
+                Err(error) => {
+                    let _ = prepared.send(Err(error));
+                    return;
+                }
+            };
+            let worker = worker::Worker::new(dir, disk, stopped, lock);
+            let _ = prepared.send(Ok(()));
+            worker.run(&queue);
+        })
         .map_err(|source| StorageError::Io {
             path: "storage thread".to_owned(),
             source,
-        })
+        })?;
+    match ready.recv() {
+        Ok(prepared) => prepared.map(|()| thread),
+        Err(_) => Err(StorageError::Stopped {
+            reason: "its thread has ended".to_owned(),
+        }),
+    }
 }
 
 /// A path of plain names below the data directory, or nothing.

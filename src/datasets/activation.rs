@@ -3,6 +3,7 @@
 //! Opening verifies every byte and touches every page, so that what is swapped in is whole and warm. Nothing is locked
 //! meanwhile. Only then comes the change: manifest durable, swap, done.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -201,10 +202,9 @@ impl Datasets {
     ) -> Result<Opened, String> {
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
-        let found = open_to_read(&path)
-            .and_then(|f| f.metadata())
-            .map_err(|e| format!("{}: {e}", file.display()))?
-            .len();
+        let unread = |e: std::io::Error| format!("{}: {e}", file.display());
+        let mut stored = open_to_read(&path).map_err(unread)?;
+        let found = stored.metadata().map_err(unread)?.len();
         if found != version.bytes {
             return Err(format!(
                 "{} has {found} bytes, not {}",
@@ -214,7 +214,8 @@ impl Datasets {
         }
         match kind {
             Kind::Campaigns => {
-                let document = std::fs::read(&path).map_err(|e| e.to_string())?;
+                let mut document = Vec::new();
+                stored.read_to_end(&mut document).map_err(unread)?;
                 if Hex(&Sha256::digest(&document)).to_string() != version.body_sha256 {
                     return Err(format!("{} is damaged", file.display()));
                 }

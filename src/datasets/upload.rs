@@ -7,20 +7,20 @@
 //! parameters again is the same upload again and changes nothing. Everything else is refused. Two uploads to one dataset
 //! are judged one after the other, under the dataset's `building` lock; uploads to different datasets run in parallel.
 
-use std::io::{BufReader, Write};
+use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use super::activation::{Effect, Opened};
-use super::manifest::{Dataset, Notice, Rejected, Rows, Standing, Version, version_file};
+use super::manifest::{Dataset, Notice, Rejected, Standing, Version, version_file};
 use super::measures::Outcome;
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
-use crate::audience::{self, AsOf, Audience, BuildError, RowFormat, RowReport, VersionMeta};
-use crate::campaigns::{self, Book, Surroundings};
+use crate::audience::{AsOf, RowFormat};
 use crate::clock::Timestamp;
-use crate::ids::{Hex, Kind, Name, SegmentRef};
-use crate::storage::{StorageWriter, open_to_read};
+use crate::ids::{Hex, Kind, Name};
+use crate::storage::StorageWriter;
 
 /// How far ahead of our clock an `as_of` may lie: two clocks that NTP keeps differ by less.
 const AS_OF_SKEW_MS: i64 = 60_000;
@@ -71,7 +71,7 @@ pub enum Format {
 /// A decoded body on its way to disk. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Spool {
-    writer: StorageWriter,
+    pub(super) writer: StorageWriter,
     digest: Sha256,
 }
 
@@ -103,14 +103,6 @@ pub struct Published {
     /// What in a document deserves a look.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Notice>,
-}
-
-/// A version made but not yet known to the manifest.
-struct Built {
-    rows: Rows,
-    warnings: Vec<Notice>,
-    as_of: Option<AsOf>,
-    bytes: u64,
 }
 
 impl Datasets {
@@ -169,12 +161,29 @@ impl Datasets {
     pub fn publish(
         &self,
         upload: &Upload,
-        mut spool: Spool,
+        spool: Spool,
         by: &str,
         now: Timestamp,
     ) -> Result<Published, Refused> {
         let building = self.building(&upload.dataset);
-        let _one_at_a_time = lock(&building);
+        let published = {
+            let _one_at_a_time = lock(&building);
+            self.publish_alone(upload, spool, by, now)
+        };
+        drop(building);
+        // Names of refused uploads must not pile up.
+        lock(&self.building).retain(|_, users| Arc::strong_count(users) > 1);
+        published
+    }
+
+    /// One upload to a dataset, while no other is made there.
+    fn publish_alone(
+        &self,
+        upload: &Upload,
+        mut spool: Spool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Published, Refused> {
         self.admit(upload, now)?;
         let state = self.ready_snapshot()?;
         let dataset = state.manifest.datasets.get(&upload.dataset);
@@ -338,135 +347,6 @@ impl Datasets {
         Ok(kind)
     }
 
-    fn build(
-        &self,
-        upload: &Upload,
-        kind: Kind,
-        spool: Spool,
-        state: &Snapshot,
-        now: Timestamp,
-    ) -> Result<Built, Refused> {
-        let file = version_file(&upload.dataset, kind, upload.version);
-        match &upload.format {
-            Format::Document => {
-                let length = spool.writer.bytes();
-                if length > self.settings.campaigns_bytes {
-                    return Err(Refused::DocumentTooLong(self.settings.campaigns_bytes));
-                }
-                let document = std::fs::read(spool.writer.path())?;
-                let book = campaigns::compile(&document).map_err(Refused::Document)?;
-                let rows = Rows {
-                    rows: book.line_items.len() as u64,
-                    segments: book.segments.len() as u64,
-                    ..Rows::default()
-                };
-                Ok(Built {
-                    rows,
-                    warnings: self.warnings(&book, state),
-                    as_of: upload.as_of,
-                    bytes: spool.writer.commit(&file)?,
-                })
-            }
-            Format::Snapshot => {
-                let audience = Audience::open(spool.writer.path()).map_err(Refused::Snapshot)?;
-                self.fits(&audience, upload)?;
-                let as_of = audience.meta().as_of;
-                not_ahead(as_of, now)?;
-                let rows = Rows {
-                    rows: audience.rows(),
-                    ids: audience.ids(),
-                    segments: audience.segments().len() as u64,
-                    ..Rows::default()
-                };
-                drop(audience);
-                Ok(Built {
-                    rows,
-                    warnings: Vec::new(),
-                    as_of,
-                    bytes: spool.writer.commit(&file)?,
-                })
-            }
-            Format::Rows(format) => {
-                let meta = VersionMeta {
-                    kind,
-                    dataset: upload.dataset.clone(),
-                    version: upload.version,
-                    base: None,
-                    as_of: upload.as_of,
-                };
-                let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
-                    .map_err(Refused::Build)?;
-                let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
-                builder
-                    .read_rows(format, input, &mut |_| {})
-                    .map_err(Refused::Rows)?;
-                let mut out = self.storage.create()?;
-                let report = builder.finish(&mut out).map_err(|error| match error {
-                    BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
-                    other => Refused::Build(other),
-                })?;
-                Ok(Built {
-                    rows: rows(report),
-                    warnings: Vec::new(),
-                    as_of: upload.as_of,
-                    bytes: out.commit(&file)?,
-                })
-            }
-        }
-    }
-
-    /// Whether a version file is for this service, dataset and number.
-    fn fits(&self, audience: &Audience, upload: &Upload) -> Result<(), Refused> {
-        let meta = audience.meta();
-        let (file, ours) = (audience.key_id(), self.settings.frame.keyer.key_id());
-        if file != ours {
-            return Err(Refused::OtherKey { file, ours });
-        }
-        if meta.base.is_some() {
-            return Err(Refused::NotYet("a delta"));
-        }
-        if meta.dataset != upload.dataset
-            || meta.version != upload.version
-            || meta.kind != Kind::Audience
-        {
-            return Err(Refused::OtherVersion {
-                file: format!("{} version {} ({})", meta.dataset, meta.version, meta.kind),
-                asked: format!("{} version {}", upload.dataset, upload.version),
-            });
-        }
-        match upload.as_of {
-            Some(query) if meta.as_of != Some(query) => Err(Refused::AsOfDiffers {
-                file: meta
-                    .as_of
-                    .map_or_else(|| "none".to_owned(), |a| a.to_string()),
-                query,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// What of a book may not do what was meant, given what is live and configured now.
-    fn warnings(&self, book: &Book, state: &Snapshot) -> Vec<Notice> {
-        let frame = &self.settings.frame;
-        let segments = |segment: &SegmentRef| {
-            let audience = state.audiences.get(&segment.dataset);
-            audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
-        };
-        let currencies = |currency| frame.rates.knows(currency);
-        let exchanges: Vec<&str> = self.settings.exchanges.iter().map(Name::as_str).collect();
-        let warnings = book.warnings(&Surroundings {
-            segments: &segments,
-            currencies: &currencies,
-            exchanges: &exchanges,
-        });
-        let notice = |w: campaigns::Warning| Notice {
-            path: w.path,
-            id: w.id,
-            message: w.message,
-        };
-        warnings.into_iter().map(notice).collect()
-    }
-
     /// Removes a version file that did not become a version.
     fn forget(&self, upload: &Upload, kind: Kind) {
         self.measures.begin(&upload.dataset);
@@ -540,7 +420,7 @@ fn same(upload: &Upload, known: &Version, body: &str, query: &str) -> Result<(),
     Ok(())
 }
 
-fn not_ahead(as_of: Option<AsOf>, now: Timestamp) -> Result<(), Refused> {
+pub(super) fn not_ahead(as_of: Option<AsOf>, now: Timestamp) -> Result<(), Refused> {
     match as_of {
         Some(AsOf::Time(time)) if time.unix_ms > now.unix_ms.saturating_add(AS_OF_SKEW_MS) => {
             Err(Refused::AsOfFuture(AsOf::Time(time)))
@@ -556,20 +436,5 @@ fn published(upload: &Upload, dataset: &Dataset, known: &Version, fresh: bool) -
         version: listing::version_view(upload.version, known, dataset.live),
         rejected: known.rows.rejected.clone(),
         warnings: known.warnings.clone(),
-    }
-}
-
-fn rows(report: RowReport) -> Rows {
-    let rejected = report.rejected.into_iter().map(|r| Rejected {
-        line: r.line,
-        reason: r.reason,
-    });
-    Rows {
-        rows: report.rows,
-        ids: report.ids,
-        segments: report.segments,
-        merged: report.merged,
-        rejected_rows: report.rejected_rows,
-        rejected: rejected.collect(),
     }
 }

@@ -27,6 +27,7 @@ use crate::datasets::Datasets;
 mod access;
 mod body;
 mod encoding;
+mod patience;
 mod problem;
 mod put;
 mod routes;
@@ -37,7 +38,9 @@ mod tests;
 
 pub use problem::Problem;
 
-/// How much lower than the bid threads everything here runs: `nice` steps.
+use patience::Patient;
+
+/// The niceness of everything here; bid threads and the storage thread have 0.
 const NICE: i32 = 10;
 /// Threads that serve admin connections.
 const THREADS: usize = 2;
@@ -171,9 +174,12 @@ impl Drop for AdminServer {
     }
 }
 
-/// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it.
+/// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it; hence a fixed
+/// value, where a step would add up from parent to child.
 pub(crate) fn lower_priority() {
-    if let Err(error) = rustix::process::nice(NICE) {
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|now| rustix::process::setpriority_process(None, now.max(NICE)));
+    if let Err(error) = lowered {
         tracing::warn!(%error, "admin threads run at the same priority as bid threads");
     }
 }
@@ -215,7 +221,9 @@ async fn connection(
     _place: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
-    let header_timeout = Duration::from_millis(shared.state.limits.header_timeout_ms);
+    let limits = &shared.state.limits;
+    let header_timeout = Duration::from_millis(limits.header_timeout_ms);
+    let stream = Patient::new(stream, Duration::from_millis(limits.write_timeout_ms));
     let service = service_fn(move |request| routes::answer(Arc::clone(&shared), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -77,9 +77,13 @@ fn a_full_disk_costs_one_file_only() {
     let storage = Storage::start_with(dir.path(), Arc::clone(&faults)).expect("started");
     let mut writer = storage.create().expect("created");
     writer.write_all(b"some").expect("gathered");
+    writer.flush().expect("written");
+    writer.write_all(b"more").expect("gathered");
     faults.write.store(true, Ordering::Relaxed);
     let error = writer.flush().expect_err("no space");
     assert!(is_full(&error), "{error}");
+    let left = std::fs::metadata(writer.path()).expect("still open");
+    assert_eq!(left.len(), 0, "the space is given back at once");
     faults.write.store(false, Ordering::Relaxed);
     assert!(
         writer
@@ -134,4 +138,15 @@ fn no_symbolic_link_is_followed() {
     std::os::unix::fs::symlink(&target, dir.path().join("lock")).expect("linked");
     Storage::start(dir.path()).expect_err("the lock is a link");
     assert!(!target.exists());
+}
+
+#[test]
+fn a_directory_is_made_with_those_above_it() {
+    let dir = folder();
+    let nested = dir.path().join("a/b/data");
+    let storage = Storage::start(&nested).expect("started");
+    storage
+        .write_atomic(Path::new("x"), b"1".to_vec())
+        .expect("written");
+    assert!(nested.join("x").exists());
 }

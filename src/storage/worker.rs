@@ -18,8 +18,19 @@ use super::{Command, Fault, INCOMING, StorageError};
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 /// Makes the directory and its folders, locks it and removes unfinished files. The lock lasts as long as the file.
-pub(super) fn prepare(dir: &Path) -> Result<File, StorageError> {
-    make_folder(dir).map_err(failed(dir))?;
+pub(super) fn prepare(dir: &Path, disk: &Disk) -> Result<File, StorageError> {
+    if !dir.is_dir() {
+        make_folder(dir).map_err(failed(dir))?;
+        // What is acknowledged in a folder that a power cut takes away was not durable.
+        let dir = std::path::absolute(dir).map_err(failed(dir))?;
+        for above in dir.ancestors().skip(1) {
+            // A folder above that we may not read was not made by us.
+            match disk.sync_folder(above) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+                other => other.map_err(failed(above))?,
+            }
+        }
+    }
     let path = dir.join("lock");
     let lock = OpenOptions::new()
         .create(true)
