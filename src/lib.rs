@@ -29,3 +29,7 @@ pub mod http;
 pub mod metrics;
 
 pub mod config;
+
+pub mod cli;
+
+pub mod demo;
