@@ -649,6 +649,25 @@ fn bodies_go_as_they_should() {
 }
 
 #[test]
+fn a_pipe_with_a_name_is_read_once() {
+    let here = folder(&[("crm.csv", ROWS)]);
+    let fake = Fake::start(vec![(200, published("active", true))]);
+    let script = format!(
+        "{} upload --dataset crm --version 8 --format csv <(cat crm.csv)",
+        env!("CARGO_BIN_EXE_kith")
+    );
+    let done = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(here.path())
+        .env("KITH_ADMIN_URL", format!("http://{}", fake.address))
+        .output()
+        .expect("bash");
+    assert!(done.status.success(), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("was so before"));
+    assert_eq!(fake.asked()[0].body, ROWS);
+}
+
+#[test]
 fn a_held_version_fails_with_its_checks() {
     let here = folder(&[("crm.csv", ROWS)]);
     let unknown = json!({"detail": "no such dataset"});

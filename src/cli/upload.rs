@@ -6,7 +6,7 @@
 mod joined;
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -192,8 +192,8 @@ struct Body {
 enum Source {
     /// One file, as it is.
     File(PathBuf),
-    /// Standard input, already opened for a look at its first bytes. Read once.
-    Stdin(Box<dyn Read>),
+    /// Standard input or a pipe, already opened for a look at its first bytes. Read once.
+    Once(Box<dyn Read>),
     /// Several files.
     Joined(joined::Joiner),
 }
@@ -211,12 +211,15 @@ impl Body {
                 let (coding, raw) = input::open(one)?;
                 headers.coding = coding.map(input::Coding::as_str);
                 headers.length = stored_bytes;
-                match input::is_stdin(one) {
-                    true => Source::Stdin(raw),
-                    false => Source::File(one.clone()),
+                match stored_bytes {
+                    Some(_) => Source::File(one.clone()),
+                    None => Source::Once(raw),
                 }
             }
-            several => Source::Joined(joined::Joiner::check(several, format == Format::Csv)?),
+            several => {
+                several.iter().try_for_each(|path| readable_twice(path))?;
+                Source::Joined(joined::Joiner::check(several, format == Format::Csv)?)
+            }
         };
         if stored_bytes.is_some_and(|bytes| bytes <= DIGEST_BYTES_MAX) {
             let progress = Progress::new("reading", stored_bytes);
@@ -234,11 +237,23 @@ impl Body {
     }
 }
 
+/// Several files are looked at before they are sent, which a pipe does not survive.
+fn readable_twice(path: &Path) -> Result<(), Failure> {
+    match std::fs::metadata(path) {
+        Ok(file) if file.is_file() => Ok(()),
+        Ok(_) => Err(Failure::usage(format!(
+            "{} is no file; a pipe goes alone",
+            path.display()
+        ))),
+        Err(e) => Err(Failure::new(format!("{}: {e}", path.display()))),
+    }
+}
+
 impl Source {
     fn open(&mut self) -> Result<Box<dyn Read + '_>, Failure> {
         Ok(match self {
             Self::File(path) => input::open(path)?.1,
-            Self::Stdin(raw) => Box::new(raw),
+            Self::Once(raw) => Box::new(raw),
             Self::Joined(files) => Box::new(files.open()),
         })
     }
@@ -269,7 +284,7 @@ fn tell(args: &Upload, version: u64, answer: &Answer) -> Result<(), Failure> {
         return Err(refused(args, answer));
     };
     if !args.json {
-        print(&told(args, version, state, &answer.body))?;
+        print(&told(args, version, state, answer))?;
     }
     if state == "held" {
         return Err(Failure::new(format!(
@@ -281,14 +296,15 @@ fn tell(args: &Upload, version: u64, answer: &Answer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn told(args: &Upload, version: u64, state: &str, body: &Value) -> String {
-    let known = if body.get("known").is_some() {
-        " already"
-    } else {
-        ""
+fn told(args: &Upload, version: u64, state: &str, answer: &Answer) -> String {
+    let body = &answer.body;
+    // 201 is for what is new.
+    let again = match answer.status {
+        200 => ", and was so before: the same upload again changes nothing",
+        _ => "",
     };
     let mut text = format!(
-        "{} version {version}: {}{known}\n",
+        "{} version {version}: {}{again}\n",
         args.dataset,
         plain(state)
     );
