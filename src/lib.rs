@@ -35,3 +35,7 @@ pub mod metrics;
 pub mod config;
 
 pub mod service;
+
+pub mod cli;
+
+pub mod demo;
