@@ -7,8 +7,8 @@
 //!
 //! A bid then goes: [`Book::resolve`] once, [`Book::resolve_deals`] for each imp, [`Book::matches`] for each line item.
 //!
-//! Invariants: every index in a book points into it; the same document gives the same book. Cost: compiling 10,000
-//! line items takes under half a second; a match is a few ns an operator.
+//! Invariants: every index in a book points into it; the same document gives the same book. Cost: about 60 µs a
+//! line item to compile, under 100 ns to match (`what_it_costs` in the tests measures both).
 
 mod attributes;
 mod compile;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::audience::Audience;
 use crate::campaigns::Book;
+use crate::config::{Config, Exchanges};
 use crate::ids::{Keyer, Name};
 use crate::money::Rates;
 use crate::privacy::Policy;
@@ -20,12 +21,27 @@ use crate::privacy::Policy;
 pub struct Frame {
     /// Turns ids into user keys.
     pub keyer: Keyer,
+    /// Who may ask.
+    pub exchanges: Arc<Exchanges>,
     /// When the privacy gate is closed.
     pub policy: Policy,
     /// Exchange rates.
     pub rates: Arc<Rates>,
     /// Most ids looked up for one request.
     pub ids_max: usize,
+}
+
+impl Frame {
+    /// What a configuration says, under the deployment's key.
+    pub fn of(config: &Config, keyer: Keyer) -> Self {
+        Self {
+            keyer,
+            exchanges: Arc::new(config.exchanges.clone()),
+            policy: config.privacy.policy(),
+            rates: Arc::new(config.currency.rates.clone()),
+            ids_max: config.limits.ids_per_request,
+        }
+    }
 }
 
 /// One dataset's live version, before it is tied to a book.

@@ -24,11 +24,17 @@ pub mod ledger;
 
 pub mod decision;
 
+pub mod datasets;
+
+pub mod storage;
+
 pub mod http;
 
 pub mod metrics;
 
 pub mod config;
+
+pub mod service;
 
 pub mod cli;
 

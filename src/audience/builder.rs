@@ -4,8 +4,8 @@
 //! where their ids will stand, merges those of one id, and writes. The sort is by remixed key, so the order in which
 //! rows came leaves no trace, and no table of ids is ever held.
 //!
-//! Cost: 64 bytes a row of twelve segments while reading, and the file itself besides while finishing; a million rows
-//! of CSV in about a second on one core.
+//! Cost: 64 bytes a row of twelve segments while reading, and the file itself besides while finishing. A million rows of
+//! CSV with 11 segments each: 1.8 s to read and 0.8 s to finish, CPU time on a busy machine (`tests/measure.rs`).
 
 mod arrange;
 

@@ -49,7 +49,7 @@ struct Segments {
 impl Audience {
     /// Opens a version file: reads it whole into memory and verifies every byte and every claim.
     ///
-    /// Takes about 0.5 s a gigabyte from a warm page cache. The file may be changed or deleted afterwards.
+    /// Takes about 0.2 µs an id, nearly all of it walking the records. The file may be changed or deleted afterwards.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let at_path = |flaw| OpenError {
             path: path.display().to_string(),
@@ -148,8 +148,8 @@ impl Audience {
 
     /// Calls `member` with the local index of each segment the id is in at `now`, in no particular order, each once.
     ///
-    /// A membership that expires at a second is over from that second on. Allocates nothing; about 0.2 to 0.5 µs,
-    /// nearly all of it waiting for memory. After [`Lookup::Damaged`] what `member` was told must be thrown away.
+    /// A membership that expires at a second is over from that second on. Allocates nothing; 0.3 µs for a miss and 0.55 µs
+    /// for a hit among a million ids. After [`Lookup::Damaged`] what `member` was told must be thrown away.
     pub fn lookup(&self, key: UserKey, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
         let now = now.unix_seconds();
         self.each(key, |index, expires| {

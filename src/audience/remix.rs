@@ -5,7 +5,7 @@
 //! a counter, so that the same rows always make the same bytes; nobody without the deployment's secret can
 //! choose keys that crowd one bucket.
 //!
-//! Cost: one SipHash-1-3 of 16 bytes to 128 bits, about 15 ns.
+//! Cost: one SipHash-1-3 of 16 bytes to 128 bits.
 
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::SipHasher13;

@@ -5,8 +5,8 @@
 //! quotes segment names and times, never an id. Since neither ids nor names hold line breaks, a quoted CSV field that
 //! spans lines is a bad row, and a forgotten quote cannot swallow the file.
 //!
-//! Cost: about 0.1 µs a row and 0.03 µs a segment in it, on top of hashing the id; no allocation for a good row of CSV
-//! or text.
+//! Cost: 1.8 µs a CSV row of 11 segments, the id's hash included; no allocation for a good row of
+//! CSV or text.
 
 mod csv;
 mod lines;

@@ -2,6 +2,7 @@
 
 mod damage;
 mod lookups;
+mod measure;
 mod row_reports;
 
 use crate::clock::Timestamp;

@@ -19,7 +19,7 @@ const KEYS_MAX: usize = 64;
 
 /// One thing wrong with a document: where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, thiserror::Error)]
-#[error("{path}{}: {message}", Named(.id))]
+#[error("{}{message}", Place { path, id })]
 pub struct DocumentError {
     /// Where, as in `line_items[3].price.cpm`; empty for the document as a whole.
     pub path: String,
@@ -30,14 +30,18 @@ pub struct DocumentError {
     pub message: String,
 }
 
-/// An id behind a path, for people: ` (acme-vip)`.
-pub(super) struct Named<'a>(pub(super) &'a Option<String>);
+/// A path and an id before a message, for people: `line_items[3].price (acme-vip): `; nothing for the whole.
+pub(super) struct Place<'a> {
+    pub(super) path: &'a str,
+    pub(super) id: &'a Option<String>,
+}
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(id) => write!(f, " ({id})"),
-            None => Ok(()),
+        match (self.path, self.id) {
+            ("", _) => Ok(()),
+            (path, Some(id)) => write!(f, "{path} ({id}): "),
+            (path, None) => write!(f, "{path}: "),
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Invariants: no allocation once the scratch has grown to the book; no panic and no endless loop whatever the facts; a
 //! segment outside the bit sets handed in is null, never "not in it".
-//! Cost: 10 to 20 ns an attribute that the book reads, then about 2 ns an operation.
+//! Cost, optimised, on a busy two-core VM (`what_it_costs` in the tests of `campaigns`): 45 to 200 ns to resolve a request,
+//! then 55 to 75 ns a line item with four tests, most of it mispredicted branches.
 
 #![deny(clippy::indexing_slicing)]
 

@@ -195,8 +195,11 @@ impl Compiler {
         skip: fn(u32) -> Op,
         slots: &BTreeMap<SegmentRef, u32>,
     ) -> Result<(), Full> {
+        // In this logic the order is free: ask first what is cheap, and decides most often without looking at sets.
+        let mut parts: Vec<_> = parts.iter().collect();
+        parts.sort_by_cached_key(|part| cost(part));
         let mut skips = Vec::new();
-        for (place, part) in parts.iter().enumerate() {
+        for (place, part) in parts.into_iter().enumerate() {
             if place > 0 {
                 skips.push(self.code.len());
                 self.code.push(skip(0));
@@ -284,6 +287,19 @@ impl Compiler {
             new.sort_unstable();
         }
         range(start, self.strings.len())
+    }
+}
+
+/// How long an answer takes, roughly in operations.
+fn cost(expr: &Expr) -> usize {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().map(cost).sum(),
+        Expr::Not(inner) => cost(inner),
+        Expr::Test(Test::Segments(_, segments)) => 2 + segments.len(),
+        Expr::Test(Test::Texts(..)) => 4,
+        Expr::Test(Test::TextIn(_, values)) if values.len() > 1 => 2,
+        Expr::Test(Test::IntegerIn(..)) => 2,
+        Expr::Test(_) => 1,
     }
 }
 

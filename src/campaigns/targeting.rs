@@ -5,7 +5,7 @@
 //! parentheses), so that neither the parser's recursion nor anything behind it depends on what a person sent: the tree is
 //! at most [`NESTING_MAX`] parentheses deep.
 //!
-//! Cost: about 5 µs for an expression of a line; at upload only.
+//! Cost: some tens of µs for an expression of a line; at upload only.
 
 use std::fmt;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Book;
-use super::document::Named;
+use super::document::Place;
 use crate::ids::SegmentRef;
 use crate::money::Currency;
 
@@ -28,10 +28,11 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            return f.write_str(&self.message);
-        }
-        write!(f, "{}{}: {}", self.path, Named(&self.id), self.message)
+        let place = Place {
+            path: &self.path,
+            id: &self.id,
+        };
+        write!(f, "{place}{}", self.message)
     }
 }
 

@@ -62,13 +62,12 @@ impl Recorder for Listener<'_> {
     }
 }
 
-/// Decides on a request and tells the whole story. `show` says which datasets the reader may see.
+/// Decides on a request and tells the whole story.
 pub fn explain(
     generation: &Generation,
     exchange: &Exchange,
     request: &Request<'_>,
     now: Timestamp,
-    show: &dyn Fn(&str) -> bool,
 ) -> Explanation {
     let arena = Bump::new();
     let mut scratch = Scratch::default();
@@ -135,14 +134,13 @@ pub fn explain(
                 .campaigns_version
                 .map(|version| ("campaigns".to_owned(), version.into())),
         )
-        .filter(|(name, _)| show(name))
         .collect();
     let document = json!({
         "generation": generation.number,
         "datasets": datasets,
         "privacy": {"verdict": verdict, "signal": decision.gate.err().map(|closed| closed.as_str()), "why": why},
         "ids": listener.ids,
-        "segments": segments(generation, &listener.keys, now, show),
+        "segments": segments(generation, &listener.keys, now),
         "unreadable": request.unreadable.iter().map(|field| field.as_str()).collect::<Vec<_>>(),
         "imps": imps,
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
@@ -154,18 +152,9 @@ pub fn explain(
 }
 
 /// The segments the person is in, all of them, named by targeting or not.
-fn segments(
-    generation: &Generation,
-    keys: &[UserKey],
-    now: Timestamp,
-    show: &dyn Fn(&str) -> bool,
-) -> BTreeSet<String> {
+fn segments(generation: &Generation, keys: &[UserKey], now: Timestamp) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for dataset in generation
-        .datasets
-        .iter()
-        .filter(|dataset| show(dataset.name.as_str()))
-    {
+    for dataset in &generation.datasets {
         let local: Vec<&str> = dataset.audience.segments().collect();
         for key in keys {
             dataset.audience.lookup(*key, now, |index| {

@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::generation::{Frame, LiveVersion};
 use crate::ids::{Keyer, Kind, SecretKey};
 use crate::money::Rates;
-use crate::privacy::Policy;
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -41,18 +40,14 @@ impl World {
             .collect();
         let rates =
             Rates::new(Currency::USD, [("EUR".parse().expect("a code"), 0.5)]).expect("rates");
+        let config = Config::default();
         let frame = Frame {
-            keyer,
-            policy: Policy::default(),
             rates: Arc::new(rates),
-            ids_max: 64,
+            ..Frame::of(&config, keyer)
         };
         let generation =
             Generation::assemble(1, Arc::new(book(line_items)), Some(1), audiences, frame);
-        Self {
-            generation,
-            config: Config::default(),
-        }
+        Self { generation, config }
     }
 
     /// Decides on a request with these fields, and hands decision and scratch to `look`.
@@ -543,7 +538,6 @@ fn explained(world: &World, fields: Value) -> Value {
         exchange,
         &request,
         NOW.parse().expect("a time"),
-        &|_| true,
     )
     .document
 }

@@ -2,8 +2,8 @@
 //!
 //! **Shape.** One current-thread runtime a core, each on a thread of its own, so that a request is read, decided and
 //! answered by one thread without a lock, and a [`Bidder`] need not be `Send`. An acceptor thread deals each new
-//! connection to the worker with the fewest. HTTP/1.1 is hyper's; around it stand a [wire](wire) that notes how far
-//! a connection is, a [service](request) that routes and gathers the body, and a sweep that closes what overstays.
+//! connection to the worker with the fewest. HTTP/1.1 is hyper's; around it stand a `wire` that notes how far
+//! a connection is, a service that routes and gathers the body, and a sweep that closes what overstays.
 //!
 //! **Invariants.** Nothing a caller sends makes a 5xx, a panic that leaves its request, or two requests out of one.
 //! Every wait has a named deadline and every buffer a named bound. A connection is closed only where its framing can
@@ -11,7 +11,7 @@
 //!
 //! **Cost.** A request whose body comes in one piece is handed over without a copy; the answer costs one allocation
 //! of its size, a no-bid none of ours. Deadlines cost one `Instant::now` a read and no timers: phases are stamped in
-//! sweeps (see [`connection`]).
+//! sweeps (see `bid/connection.rs`).
 #![deny(clippy::indexing_slicing)]
 
 mod connection;

@@ -46,19 +46,44 @@ pub struct KithBidder {
 impl KithBidder {
     /// A bidder that reads from `live` and counts into `counters`.
     pub fn new(shared: Shared, live: LiveReader, desk: Desk, counters: Arc<BidCounters>) -> Self {
-        Self { shared, live, arena: Bump::new(), scratch: Scratch::default(), desk, counters }
+        Self {
+            shared,
+            live,
+            arena: Bump::new(),
+            scratch: Scratch::default(),
+            desk,
+            counters,
+        }
     }
 
-    fn answer(&mut self, exchange: &Exchange, body: &[u8], arrived: Instant, out: &mut Vec<u8>) -> (Answer, Outcome) {
+    fn answer(
+        &mut self,
+        exchange: &Exchange,
+        body: &[u8],
+        arrived: Instant,
+        out: &mut Vec<u8>,
+    ) -> (Answer, Outcome) {
         let Ok(request) = openrtb::read(body, &self.arena, self.shared.imps_max) else {
             return (Answer::Malformed, Outcome::Malformed);
         };
         self.counters.unreadable(request.unreadable);
-        let outcome = if self.shared.ready.load(Relaxed) { in_time(&request, exchange, arrived) } else { Err(NoBid::NotReady) };
+        let outcome = if self.shared.ready.load(Relaxed) {
+            in_time(&request, exchange, arrived)
+        } else {
+            Err(NoBid::NotReady)
+        };
         let outcome = outcome.and_then(|()| {
             let generation = self.live.load();
             let scratch = &mut self.scratch;
-            let decision = decide(generation, exchange, &request, Timestamp::now(), &self.arena, scratch, &mut Silent);
+            let decision = decide(
+                generation,
+                exchange,
+                &request,
+                Timestamp::now(),
+                &self.arena,
+                scratch,
+                &mut Silent,
+            );
             self.counters.gate(exchange.index, decision.gate);
             for (dataset, counts) in generation.datasets.iter().zip(scratch.lookups()) {
                 self.counters.lookups(dataset.ordinal, *counts);
@@ -66,7 +91,10 @@ impl KithBidder {
             let proposals = decision.outcome?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
             for proposal in proposals {
-                let reservation = Reservation { price: proposal.price, test: request.test };
+                let reservation = Reservation {
+                    price: proposal.price,
+                    test: request.test,
+                };
                 if let Ok(id) = self.desk.commit(reservation) {
                     bids.push(proposal.bid_out(&generation.book, id));
                 }
@@ -91,7 +119,11 @@ impl KithBidder {
 /// Whether there is still time to decide. An answer that comes late costs both sides and earns nothing.
 fn in_time(request: &Request<'_>, exchange: &Exchange, arrived: Instant) -> Result<(), NoBid> {
     let within = Duration::from_millis(u64::from(answer_within_ms(request, exchange)?));
-    if arrived.elapsed() < within { Ok(()) } else { Err(NoBid::Shed) }
+    if arrived.elapsed() < within {
+        Ok(())
+    } else {
+        Err(NoBid::Shed)
+    }
 }
 
 fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut Vec<u8>) -> Answer {
@@ -106,9 +138,16 @@ fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut V
 }
 
 impl Bidder for KithBidder {
-    fn bid(&mut self, exchange: &Exchange, body: &[u8], arrived: Instant, out: &mut Vec<u8>) -> Answer {
+    fn bid(
+        &mut self,
+        exchange: &Exchange,
+        body: &[u8],
+        arrived: Instant,
+        out: &mut Vec<u8>,
+    ) -> Answer {
         let (answer, outcome) = self.answer(exchange, body, arrived, out);
-        self.counters.finished(Some(exchange.index), outcome, arrived.elapsed());
+        self.counters
+            .finished(Some(exchange.index), outcome, arrived.elapsed());
         if self.arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
             self.arena = Bump::new();
         } else {
@@ -127,6 +166,7 @@ impl Bidder for KithBidder {
         if let (Refused::Panicked, Some(index)) = (why, index) {
             self.counters.no_bid(index, decision::NoBid::Failed);
         }
-        self.counters.finished(index, Outcome::Refused, Duration::ZERO);
+        self.counters
+            .finished(index, Outcome::Refused, Duration::ZERO);
     }
 }

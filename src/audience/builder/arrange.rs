@@ -239,3 +239,76 @@ fn block_sums(parts: [&[u8]; 3]) -> Vec<u8> {
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Keyer, SecretKey};
+
+    use super::super::super::rows::{RowFormat, read};
+
+    fn collected(ids: usize) -> Collected {
+        let mut collected = Collected::new(Keyer::new(&SecretKey::from_bytes([7; 32])));
+        let format = RowFormat::Text {
+            source: "ifa".to_owned(),
+            segment: "vip".parse().expect("a name"),
+        };
+        let rows: String = (0..ids).map(|i| format!("u{i}\n")).collect();
+        read(&mut collected, &format, rows.as_bytes(), &mut |_| {}).expect("readable");
+        collected
+    }
+
+    fn honest(key: UserKey) -> Mixed {
+        Remix::new(&[0; 16]).mix(key)
+    }
+
+    #[test]
+    fn a_clash_moves_on_to_the_next_salt() {
+        let mut collected = collected(100);
+        let ranks = Ranks::of(&collected);
+        let (counter, arranged) = arrange(&mut collected, &ranks, |counter| {
+            move |key| Mixed {
+                fingerprint: if counter < 3 {
+                    5
+                } else {
+                    honest(key).fingerprint
+                },
+                ..honest(key)
+            }
+        })
+        .expect("the fourth salt keeps them apart");
+        assert_eq!(
+            (counter, arranged.ids, &*arranged.in_rank),
+            (3, 100, &[100][..])
+        );
+    }
+
+    #[test]
+    fn a_full_bucket_moves_on_to_the_next_salt() {
+        let crowd = |counter| {
+            move |key| Mixed {
+                spread: if counter == 0 { 0 } else { honest(key).spread },
+                ..honest(key)
+            }
+        };
+        for (ids, expected) in [(255, 0), (256, 1)] {
+            let mut collected = collected(ids);
+            let ranks = Ranks::of(&collected);
+            let (counter, _) = arrange(&mut collected, &ranks, crowd).expect("a salt");
+            assert_eq!(counter, expected, "{ids} ids in one bucket");
+        }
+    }
+
+    #[test]
+    fn the_salts_end() {
+        let mut collected = collected(2);
+        let ranks = Ranks::of(&collected);
+        let told = arrange(&mut collected, &ranks, |_| {
+            |_| Mixed {
+                spread: 0,
+                fingerprint: 0,
+            }
+        });
+        assert!(matches!(told.map(|_| ()), Err(BuildError::NoSalt)));
+    }
+}

@@ -162,7 +162,8 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
                 let count = usize::try_from(index)
                     .ok()
                     .and_then(|i| in_segment.get_mut(i));
-                *count.ok_or(Flaw::Contradiction("a record"))? += 1;
+                let count = count.ok_or(Flaw::Contradiction("a record"))?;
+                *count = count.saturating_add(1);
             }
         }
     }

@@ -83,3 +83,20 @@ impl<R: BufRead> Lines<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_takes_no_more_memory_than_the_longest_allowed() {
+        let endless = io::repeat(b'x').take(20 * LINE_BYTES_MAX as u64);
+        let mut lines = Lines::new(io::BufReader::new(endless));
+        let line = lines.next().expect("readable").expect("one line");
+        assert_eq!(line, (1, Err(Refused::TooLong)));
+        assert!(lines.line.capacity() <= 3 * LINE_BYTES_MAX);
+        assert!(lines.next().expect("readable").is_none());
+    }
+}

@@ -58,7 +58,7 @@ fn every_flipped_byte_of_several_blocks_is_found() {
 }
 
 #[test]
-#[ignore = "takes a minute unoptimised: every byte of a 100 KB file, where the test above takes every seventh"]
+#[ignore = "takes ten seconds unoptimised: every byte of a 100 KB file, where the test above takes every seventh"]
 fn every_flipped_byte_of_several_blocks_is_found_without_gaps() {
     let rows: String = (0..9000)
         .map(|i| format!("ifa,u{i},a|b|c|s{},\n", i % 90))
@@ -211,6 +211,90 @@ fn huge_claims_allocate_nothing() {
                 assert!(told.is_some(), "{value} at {at}");
             }
         }
+    }
+}
+
+/// A file's sections, to be put together again with some of them changed; checksums and lengths are made to fit.
+fn with_parts(file: &[u8], change: impl Fn(&mut [Vec<u8>; 3])) -> Vec<u8> {
+    let entry = |i: usize| 256 + 24 * i;
+    let mut parts = [0, 1, 2].map(|i| {
+        let at = u64_at(file, entry(i) + 8) as usize;
+        file[at..at + u64_at(file, entry(i) + 16) as usize].to_vec()
+    });
+    change(&mut parts);
+    let mut changed = file[..512].to_vec();
+    let data: usize = parts.iter().map(Vec::len).sum();
+    let sums = vec![0; 4 * data.div_ceil(65_536)];
+    for (i, part) in parts.iter().chain([&sums]).enumerate() {
+        let (at, length) = (changed.len() as u64, part.len() as u64);
+        changed[entry(i) + 8..entry(i) + 16].copy_from_slice(&at.to_le_bytes());
+        changed[entry(i) + 16..entry(i) + 24].copy_from_slice(&length.to_le_bytes());
+        changed.extend(part);
+    }
+    let length = changed.len() as u64;
+    changed[16..24].copy_from_slice(&length.to_le_bytes());
+    reseal(&mut changed);
+    changed
+}
+
+/// The sections are changed in a way that only their meaning betrays.
+#[track_caller]
+fn check_contradiction(part: &str, change: impl Fn(&mut [Vec<u8>; 3])) {
+    let file = small_file();
+    assert!(with_parts(&file, |_| {}) == file);
+    match refused(&with_parts(&file, change)) {
+        Some(Flaw::Contradiction(what)) => assert!(what.contains(part), "{what}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sections_that_contradict_are_refused() {
+    check_contradiction("segment table", |[segments, ..]| {
+        let second = segments[80..160].to_vec();
+        segments.copy_within(0..80, 80);
+        segments[..80].copy_from_slice(&second);
+    });
+    check_contradiction("segment table", |[segments, ..]| segments[8] ^= 1);
+    check_contradiction("segment table", |[segments, ..]| segments[16] = b'/');
+    check_contradiction("segment table", |[segments, ..]| segments[79] = 1);
+    check_contradiction("sizes of the segments", |[segments, ..]| segments[0] -= 1);
+    // Bytes that no bucket has: after the last, and before the first.
+    check_contradiction("directory", |[_, _, records]| records.push(0));
+    check_contradiction("directory", |[_, directory, records]| {
+        records.insert(0, 0);
+        for offset in directory.chunks_mut(5) {
+            let moved = u16::from_le_bytes([offset[0], offset[1]]) + 1;
+            offset[..2].copy_from_slice(&moved.to_le_bytes());
+        }
+    });
+    check_contradiction("a record", |[_, directory, _]| directory[0] = 255);
+    // The first bucket's first two fingerprints, in the wrong order and then the same.
+    check_contradiction("order of fingerprints", |[_, _, records]| {
+        let first = records[1..6].to_vec();
+        records.copy_within(6..11, 1);
+        records[6..11].copy_from_slice(&first);
+    });
+    check_contradiction("order of fingerprints", |[_, _, records]| {
+        records.copy_within(1..6, 6);
+    });
+}
+
+/// Each checksum is looked at for itself, though another covers the same bytes.
+#[test]
+fn each_checksum_counts() {
+    let file = small_file();
+    let sums_at = u64_at(&file, 256 + 24 * 3 + 8) as usize;
+    let mut block = file.clone();
+    block[sums_at] ^= 1;
+    let crc = crc32fast::hash(&block[sums_at..]).to_le_bytes();
+    block[256 + 24 * 3 + 4..256 + 24 * 3 + 8].copy_from_slice(&crc);
+    let mut section = file;
+    section[256 + 24 * 2 + 4] ^= 1;
+    for mut changed in [block, section] {
+        let crc = crc32fast::hash(&changed[..508]).to_le_bytes();
+        changed[508..512].copy_from_slice(&crc);
+        assert!(matches!(refused(&changed), Some(Flaw::Damaged { .. })));
     }
 }
 

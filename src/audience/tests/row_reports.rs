@@ -96,6 +96,18 @@ fn a_bad_row_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_name_first_seen_in_a_bad_row_is_as_good_as_new() {
+    let (file, report) = build_csv("ifa,a,new|newer|v p,\nifa,b,vip|new,\nifa,c,newer,\n");
+    assert_eq!((report.rows, report.segments), (2, 3));
+    let audience = open(&file);
+    let found = |id| look_up(&audience, key(id), at(0)).expect("there").join(" ");
+    assert_eq!(
+        (found("b"), found("c")),
+        ("new vip".to_owned(), "newer".to_owned())
+    );
+}
+
+#[test]
 fn columns_come_in_any_order_and_expires_may_be_missing() {
     let (a, _) = build(meta(1), &RowFormat::Csv, b"id,segments,source\nx,vip,ifa\n");
     let (b, _) = build_csv("ifa,x,vip,\n");

@@ -1,6 +1,8 @@
 //! The evaluator against truth tables, against an interpreter so simple that it is unlikely to be wrong, and against
 //! the a-tree crate, whose language this is.
 
+#![allow(clippy::indexing_slicing)]
+
 use a_tree::{ATree, AttributeDefinition};
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,7 +1,8 @@
 //! Start, deal, drain: the threads of the listener and the one that feeds them.
 //!
-//! The acceptor has a thread of its own, so that a burst of new connections delays no bid. It knows each worker's number of
-//! open connections and deals to the smallest; connections live long, so that is the load that matters.
+//! The acceptor has a thread of its own, so that a burst of new connections delays no bid. It knows each
+//! worker's number of open connections and deals to the smallest; connections live long, so that is the load that
+//! matters.
 #![deny(clippy::indexing_slicing)]
 
 use std::io;
@@ -41,8 +42,8 @@ pub struct BidListener {
 }
 
 impl BidListener {
-    /// Binds, starts the threads, and returns when all of them serve. `factory` makes the [`Bidder`] of the worker of that number, on
-    /// that worker's thread, and again after a panic.
+    /// Binds, starts the threads, and returns when all of them serve. `factory` makes the
+    /// [`Bidder`] of the worker of that number, on that worker's thread, and again after a panic.
     ///
     /// # Errors
     /// Where the address cannot be bound, a thread or its runtime not be started, or the factory panics.
@@ -204,7 +205,8 @@ impl Acceptor {
             return;
         }
         let counted = self.shared.open.iter().zip(&self.dealers);
-        let least = counted.min_by_key(|(open, _)| load(open));
+        let alive = counted.filter(|(_, dealer)| !dealer.is_closed());
+        let least = alive.min_by_key(|(open, _)| load(open));
         if let (Some((open, dealer)), Ok(stream)) = (least, stream.into_std()) {
             open.fetch_add(1, Ordering::Relaxed);
             let _ = dealer.send(Deal::Connection(stream));
@@ -247,8 +249,9 @@ impl BidServer {
 
     /// Stops accepting, answers what has begun, closes, and joins the threads; at the latest after `timeout`.
     ///
-    /// From now on every answer says `connection: close`. Connections with no request under way stay open for half a second more (or half
-    /// of `timeout`), so that a request that is already on its way is answered and not cut.
+    /// From now on every answer says `connection: close`. Connections with no request under way
+    /// stay open for half a second more (or half of `timeout`), so that a request that is already on its way is
+    /// answered and not cut.
     pub fn drain(self, timeout: Duration) -> DrainReport {
         let began = Instant::now();
         let _ = self.stop.send(timeout);

@@ -26,7 +26,6 @@ struct Seen {
     calls: AtomicUsize,
     made: AtomicUsize,
     ticks: AtomicUsize,
-    late_arrivals: AtomicUsize,
 }
 
 impl Seen {
@@ -62,9 +61,6 @@ impl Bidder for Toy {
         out: &mut Vec<u8>,
     ) -> Answer {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
-        if arrived.elapsed() > Duration::from_millis(150) {
-            self.seen.late_arrivals.fetch_add(1, Ordering::SeqCst);
-        }
         assert!(out.is_empty(), "the buffer is handed over empty");
         let text = String::from_utf8_lossy(body);
         if self.keeps_bodies {
@@ -81,6 +77,10 @@ impl Bidder for Toy {
             }
             Some("big") => {
                 out.resize(BIG_ANSWER_BYTES, b' ');
+                Answer::Body
+            }
+            Some("age") => {
+                out.extend(arrived.elapsed().as_millis().to_string().bytes());
                 Answer::Body
             }
             Some("empty") => Answer::Body,

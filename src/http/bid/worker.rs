@@ -25,8 +25,6 @@ use super::route::Coding;
 use super::{Answer, Bidder, Refused};
 use crate::config::{Exchange, Exchanges};
 
-/// What bodies that came in pieces may hold on one worker: 128 of the largest, or 20,000 of 3 KB.
-const HELD_BYTES_MAX: usize = 128 << 20;
 /// Buffers kept for the next body in pieces, and the largest that is kept: 8 × 64 KiB a worker.
 const SPARE_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 64 << 10;
@@ -198,7 +196,7 @@ impl<B: Bidder> Worker<B> {
     /// Whether so many more bytes may be held; they are then on the account until [given back](Self::give_back).
     pub(super) fn hold(&self, bytes: usize) -> bool {
         let held = self.held_bytes.get().saturating_add(bytes);
-        if held > HELD_BYTES_MAX {
+        if held > self.limits.held_bytes {
             return false;
         }
         self.held_bytes.set(held);

@@ -309,6 +309,13 @@ fn too_large_is_said_before_the_connection_closes() {
     let reply = client.reply();
     assert_eq!(reply.status, 404);
     assert!(reply.closes());
+    let mut client = rig.client();
+    client.send("POST /bid/unknown HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("ea60\r\n");
+    client.send(&body[..60_000]);
+    let reply = client.reply();
+    assert_eq!(reply.status, 404, "without the body's end");
+    assert!(reply.closes());
 
     let mut client = rig.client();
     client.send(post("/bid/demo", "", &body[..50_000]));

@@ -16,11 +16,30 @@ fn ten_thousand_requests_on_one_connection() {
         assert_eq!(client.reply().status, status, "request {n}");
     }
     assert_eq!(rig.seen.calls(), 10_000);
-    assert_eq!(
-        rig.seen.late_arrivals.load(Ordering::SeqCst),
-        0,
-        "`arrived` is each request's own"
-    );
+}
+
+#[test]
+fn a_request_arrives_with_its_first_byte() {
+    const PAUSE: Duration = Duration::from_millis(400);
+    let rig = Rig::start();
+    let mut client = rig.client();
+    let age = |client: &mut Client| {
+        let text = String::from_utf8(client.reply().body).expect("digits");
+        Duration::from_millis(text.parse().expect("a number"))
+    };
+    // Neither opening the connection nor the request before counts.
+    client.still_serves();
+    thread::sleep(PAUSE);
+    client.send(post("/bid/demo", "", "age"));
+    assert!(age(&mut client) < PAUSE);
+    for cut in [1, 30] {
+        let request = post("/bid/demo", "", "age");
+        let (first, rest) = request.split_at(cut);
+        client.send(first);
+        thread::sleep(PAUSE);
+        client.send(rest);
+        assert!(age(&mut client) >= PAUSE - Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -152,6 +171,88 @@ fn connections_over_the_limit_are_closed_and_counted() {
 }
 
 #[test]
+fn half_received_bodies_are_bounded_together() {
+    const BODY_BYTES: usize = 20_000;
+    let rig = Rig::with(1, |limits| limits.bid_body_bytes = BODY_BYTES);
+    let body = format!("none {}", "x".repeat(BODY_BYTES - 5));
+    let request = post("/bid/demo", "", &body);
+    let (most, last) = request.split_at(request.len() - 1);
+    let mut clients: Vec<Client> = (0..140).map(|_| rig.client()).collect();
+    for client in &mut clients {
+        client.send(most);
+    }
+    // 128 whole bodies fit; 140 that lack a byte each do not.
+    soon("refused", || rig.seen.counted(Refused::Overloaded) == 12);
+    for client in &mut clients {
+        client.send(last);
+    }
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 204);
+        client.still_serves();
+    }
+    assert_eq!(rig.seen.calls(), 128 + 140);
+    for client in &mut clients {
+        client.send(&request);
+        assert_eq!(client.reply().status, 204);
+    }
+    assert_eq!(
+        rig.seen.counted(Refused::Overloaded),
+        12,
+        "all was given back"
+    );
+}
+
+#[test]
+fn whatever_bytes_come_the_answer_is_no_5xx_and_the_next_caller_is_served() {
+    let rig = Rig::start();
+    let chunked = b"POST /bid/demo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nnone\r\n0\r\n\r\n";
+    let seeds = [
+        post("/bid/demo", "Content-Encoding: gzip\r\n", "none"),
+        post("/bid/demo?q", "Content-Type: application/json\r\n", "bid"),
+        chunked.to_vec(),
+    ];
+    // xorshift64: the same every time.
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % bound as u64).expect("small")
+    };
+    for case in 0..600 {
+        let mut bytes = seeds[below(seeds.len())].clone();
+        for _ in 0..=below(4) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = b"\r\n :0\0,;\xff"[below(9)],
+                1 => bytes[at] ^= 1 << below(8),
+                2 => drop(bytes.drain(at..(at + below(20)).min(bytes.len() - 1).max(at))),
+                _ => {
+                    let copy = bytes[at..].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        let mut client = rig.client();
+        client.send(&bytes);
+        let _ = client.stream.shutdown(Shutdown::Write);
+        let shown = String::from_utf8_lossy(&bytes);
+        while let Some(reply) = client.try_reply() {
+            assert!(
+                (100..500).contains(&reply.status),
+                "case {case}: {reply:?}\n{shown}"
+            );
+        }
+        assert!(
+            client.buffer.is_empty(),
+            "case {case}: half a reply\n{shown}"
+        );
+    }
+    rig.client().still_serves();
+    assert_eq!(rig.seen.made.load(Ordering::SeqCst), 1, "no panic");
+}
+
+#[test]
 fn a_drain_answers_every_request_that_was_begun() {
     let rig = Rig::with(2, |_| {});
     let address = rig.server.local_addr();
@@ -184,6 +285,15 @@ fn a_drain_answers_every_request_that_was_begun() {
     idle.still_serves();
     soon("under load", || answered.load(Ordering::SeqCst) > 500);
 
+    // One whose request was already on its way when the drain began.
+    let mut late = rig.client();
+    late.still_serves();
+    let late = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        late.send(post("/bid/demo", "", "bid"));
+        let reply = late.reply();
+        (reply.status, reply.closes())
+    });
     let finishing = thread::spawn(move || {
         thread::sleep(Duration::from_millis(800));
         slow.send("id");
@@ -197,13 +307,14 @@ fn a_drain_answers_every_request_that_was_begun() {
         assert!(client.join().expect("no request was lost"), "told to close");
     }
     assert_eq!(finishing.join().expect("answered"), (200, true));
+    assert_eq!(late.join().expect("answered"), (200, true));
     assert!(idle.is_closed());
-    assert_eq!((report.open, report.cut), (10, 0));
+    assert_eq!((report.open, report.cut), (11, 0));
     assert!(report.took < Duration::from_secs(5), "{report:?}");
     assert!(TcpStream::connect(address).is_err(), "no longer listening");
     assert_eq!(
         rig.seen.calls(),
-        answered.load(Ordering::SeqCst) + 8 + 1 + 1
+        answered.load(Ordering::SeqCst) + 8 + 1 + 1 + 2
     );
 }
 

@@ -107,6 +107,18 @@ fn what_is_not_strict_is_refused_and_closed() {
 }
 
 #[test]
+fn http_2_is_not_spoken() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let _ = client.stream.shutdown(Shutdown::Write);
+    assert_eq!(client.rest(), "");
+    let upgrade =
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    assert_eq!(rig.ask(post("/bid/demo", upgrade, "none")).status, 204);
+}
+
+#[test]
 fn chunks_that_are_not_strict_end_the_connection() {
     let rig = Rig::start();
     for (name, chunks) in [
@@ -208,4 +220,15 @@ fn heads_over_the_limit() {
     client.send(format!("{start}X: {}\r\n\r\nbid", "y".repeat(15_000)));
     assert_eq!(client.reply().status, 200);
     assert_eq!(rig.seen.calls(), 1);
+
+    let rig = Rig::with(1, |limits| limits.bid_header_bytes = 1000);
+    for (bytes, status) in [(800, 200), (1000, 431)] {
+        let mut client = rig.client();
+        client.send(format!("{start}X: {}\r\n\r\nbid", "y".repeat(bytes)));
+        assert_eq!(
+            client.reply().status,
+            status,
+            "{bytes}, under the read buffer's size"
+        );
+    }
 }

@@ -1,8 +1,8 @@
 //! A worker's connections: their coming, their deadlines, their going.
 //!
-//! Four times a second (more often where a deadline is short) the sweep looks over the connections, closes those past their
-//! phase's limit, and ticks the bidder. It pauses every [`SWEEP_RUN`] connections, so that ten thousand idle ones do
-//! not hold up a bid.
+//! Four times a second (more often where a deadline is short) the sweep looks over the connections, closes those
+//! past their phase's limit, and ticks the bidder. It pauses every [`SWEEP_RUN`] connections, so that ten thousand idle
+//! ones do not hold up a bid.
 #![deny(clippy::indexing_slicing)]
 
 use std::net::TcpStream as StdStream;
@@ -26,6 +26,9 @@ const TICK: Duration = Duration::from_millis(250);
 const SWEEP_MIN: Duration = Duration::from_millis(10);
 /// Connections looked at before other tasks have their turn; each is one or two cache misses.
 const SWEEP_RUN: usize = 512;
+/// What bodies that came in pieces may hold on one worker, in bodies of the largest size: 128 MiB of them by default,
+/// or 40,000 of 3 KB.
+const HELD_BODIES_MAX: usize = 128;
 /// At drain, how long idle connections may still bring a request, which is then answered with `connection: close`.
 /// A busy exchange uses each of its connections many times in this span.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
@@ -36,6 +39,7 @@ const READ_BUFFER_MIN: usize = 8192;
 #[derive(Debug, Clone)]
 pub(in crate::http::bid) struct WorkerLimits {
     pub(in crate::http::bid) body_bytes: usize,
+    pub(in crate::http::bid) held_bytes: usize,
     header_bytes: usize,
     sweep_every: Duration,
     idle: u32,
@@ -61,6 +65,7 @@ impl WorkerLimits {
         };
         Self {
             body_bytes: limits.bid_body_bytes,
+            held_bytes: limits.bid_body_bytes.saturating_mul(HELD_BODIES_MAX),
             header_bytes: limits.bid_header_bytes,
             sweep_every,
             idle: sweeps(idle),
@@ -235,6 +240,8 @@ struct Drain {
     deadline: Instant,
 }
 
+/// A longer drain is taken as this long, which no operator will wait for.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How often a drain looks whether it is done.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -242,6 +249,7 @@ impl Drain {
     fn begin<B: Bidder>(worker: &Worker<B>, timeout: Duration) -> Self {
         worker.draining.set(true);
         let now = Instant::now();
+        let timeout = timeout.min(DRAIN_MAX);
         Self {
             open: worker.open(),
             grace_over: Some(now + DRAIN_GRACE.min(timeout / 2)),

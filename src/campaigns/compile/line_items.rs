@@ -1,0 +1,253 @@
+//! Line items: each value by its rule, and that all of one fit together.
+
+use super::super::document::{Fields, Node};
+use super::super::targeting::{self, Expr};
+use super::super::{Expression, Flight, LineItem, Pacing, Status};
+use super::values::check_text;
+use super::{
+    CREATIVES_PER_LINE_ITEM_MAX, DEALS_PER_LINE_ITEM_MAX, Draft, LINE_ITEMS_MAX, Work, count,
+};
+use crate::clock::Timestamp;
+use crate::money::{Currency, Price, Round};
+
+impl Work {
+    pub(super) fn line_items(&mut self, root: &Fields<'_>) {
+        let known = [
+            "id",
+            "campaign",
+            "seat",
+            "creatives",
+            "targeting",
+            "price",
+            "flight",
+            "deals",
+            "budget",
+            "pacing",
+            "caps",
+            "status",
+        ];
+        for (place, id, fields) in self.tables(root, "line_items", LINE_ITEMS_MAX, &known) {
+            let draft = self.line_item(place, id, &fields);
+            self.line_items.extend(draft);
+        }
+    }
+
+    /// A line item; `None` where no expression could be read, which then is among the errors.
+    fn line_item(&mut self, place: usize, id: &str, fields: &Fields<'_>) -> Option<Draft> {
+        let (creatives, advertiser) = self.creatives_of(fields);
+        let campaign = self.campaign_of(id, fields, advertiser);
+        let (price, currency) = self.price(fields, advertiser);
+        if let Some(currency) = currency {
+            let users = self.notes.currencies.entry(currency).or_default();
+            users.add(|| fields.at("price.currency"), id);
+        }
+        let flight = self.flight(fields);
+        let deals = self.deals(fields);
+        let budget = self.budget(fields);
+        let caps = self.caps(fields);
+        let pacing = [
+            ("even", Pacing::Even),
+            ("asap", Pacing::Asap),
+            ("ahead", Pacing::Ahead),
+        ];
+        let pacing = fields.word("pacing", &pacing, &mut self.errors);
+        let status = [("active", Status::Active), ("paused", Status::Paused)];
+        let status = fields.word("status", &status, &mut self.errors);
+        let seat = self.short_text(fields, "seat");
+        self.inactive(fields, &["budget", "pacing", "caps"]);
+        let expr = self.targeting(fields)?;
+        Some(Draft {
+            line_item: LineItem {
+                id: id.into(),
+                index: count(&self.line_items),
+                campaign,
+                advertiser: advertiser.unwrap_or(u32::MAX),
+                seat,
+                creatives,
+                price: price.unwrap_or(Price::ZERO),
+                currency: currency.unwrap_or(Currency::USD),
+                flight,
+                deals,
+                status: status.unwrap_or(Status::Active),
+                expression: Expression::none(),
+                budget,
+                pacing,
+                caps,
+                zone: advertiser
+                    .and_then(|place| self.advertiser_zones.get(place as usize).copied())
+                    .unwrap_or(0),
+            },
+            place,
+            expr,
+        })
+    }
+
+    /// A line item's creatives and the one advertiser that they have.
+    fn creatives_of(&mut self, fields: &Fields<'_>) -> (Box<[u32]>, Option<u32>) {
+        let example = "[\"acme-300x250\"]";
+        fields.required("creatives", example, &mut self.errors);
+        let most = CREATIVES_PER_LINE_ITEM_MAX;
+        let list = fields.texts("creatives", most, &mut self.errors);
+        if matches!(fields.get("creatives"), Some(Node::List(list)) if list.is_empty()) {
+            fields.wrong("creatives", "name at least one creative", &mut self.errors);
+        }
+        let mut places = Vec::with_capacity(list.len());
+        let mut first: Option<u32> = None;
+        for (key, id) in list {
+            let Some(place) = self.creative_places.get(id).copied() else {
+                let message = format!("there is no creative `{id}`: add it under `creatives`");
+                fields.wrong(&key, message, &mut self.errors);
+                continue;
+            };
+            if places.contains(&place) {
+                let message = format!("`{id}` is named twice");
+                fields.wrong(&key, message, &mut self.errors);
+                continue;
+            }
+            places.push(place);
+            let advertiser = self
+                .creatives
+                .get(place as usize)
+                .map(|creative| creative.advertiser)
+                .filter(|advertiser| *advertiser != u32::MAX);
+            match (first, advertiser) {
+                (Some(first), Some(other)) if first != other => {
+                    let name = |place: u32| {
+                        self.advertisers
+                            .get(place as usize)
+                            .map_or("", |advertiser| &*advertiser.id)
+                    };
+                    let message = format!(
+                        "`{id}` is of advertiser `{}`, the creatives before it of `{}`: a line item has one advertiser",
+                        name(other),
+                        name(first)
+                    );
+                    fields.wrong(&key, message, &mut self.errors);
+                }
+                (None, advertiser) => first = advertiser,
+                _ => {}
+            }
+        }
+        (places.into(), first)
+    }
+
+    fn campaign_of(&mut self, own: &str, fields: &Fields<'_>, advertiser: Option<u32>) -> Box<str> {
+        let Some(id) = self.short_text(fields, "campaign") else {
+            return own.into();
+        };
+        let listed = self
+            .campaign_places
+            .get(&*id)
+            .and_then(|place| self.campaigns.get(*place as usize));
+        if let (Some(campaign), Some(advertiser)) = (listed, advertiser)
+            && campaign.advertiser != advertiser
+            && campaign.advertiser != u32::MAX
+        {
+            let message = format!("campaign `{id}` is of another advertiser than the creatives");
+            fields.wrong("campaign", message, &mut self.errors);
+        }
+        id
+    }
+
+    fn price(
+        &mut self,
+        fields: &Fields<'_>,
+        advertiser: Option<u32>,
+    ) -> (Option<Price>, Option<Currency>) {
+        let example = "{\"cpm\": \"4.20\", \"currency\": \"EUR\"}";
+        let Some(node) = fields.required("price", example, &mut self.errors) else {
+            return (None, None);
+        };
+        let path = fields.at("price");
+        let known = ["cpm", "currency"];
+        let Some(price) = Fields::open(node, path, fields.id(), &known, &mut self.errors) else {
+            return (None, None);
+        };
+        let cpm = price
+            .required("cpm", "\"4.20\"", &mut self.errors)
+            .and_then(|node| {
+                let text = node.decimal();
+                let cpm = text.and_then(|text| Price::parse(&text, Round::Down));
+                let cpm = cpm.filter(|cpm| *cpm > Price::ZERO);
+                if cpm.is_none() {
+                    let message = "expected a decimal over 0 and up to 1000000, like \"4.20\"";
+                    price.wrong("cpm", message, &mut self.errors);
+                }
+                cpm
+            });
+        if price.get("currency").is_some() {
+            return (cpm, price.parsed("currency", &mut self.errors));
+        }
+        let currency = advertiser
+            .and_then(|place| self.advertisers.get(place as usize))
+            .and_then(|advertiser| advertiser.currency);
+        // Without a known advertiser its currency is unknown too; that error is enough.
+        if currency.is_none() && advertiser.is_some() {
+            let message = "is required, like \"EUR\", for the advertiser has none";
+            price.wrong("currency", message, &mut self.errors);
+        }
+        (cpm, currency)
+    }
+
+    fn flight(&mut self, fields: &Fields<'_>) -> Flight {
+        let Some(node) = fields.get("flight") else {
+            return Flight::default();
+        };
+        let path = fields.at("flight");
+        let known = ["start", "end"];
+        let Some(flight) = Fields::open(node, path, fields.id(), &known, &mut self.errors) else {
+            return Flight::default();
+        };
+        let start: Option<Timestamp> = flight.parsed("start", &mut self.errors);
+        let end: Option<Timestamp> = flight.parsed("end", &mut self.errors);
+        if let (Some(start), Some(end)) = (start, end)
+            && end <= start
+        {
+            let message = format!("is not after the start, {start}");
+            flight.wrong("end", message, &mut self.errors);
+        }
+        Flight { start, end }
+    }
+
+    fn deals(&mut self, fields: &Fields<'_>) -> Box<[Box<str>]> {
+        let list = fields.texts("deals", DEALS_PER_LINE_ITEM_MAX, &mut self.errors);
+        let mut deals: Vec<Box<str>> = Vec::with_capacity(list.len());
+        for (key, id) in list {
+            if let Err(message) = check_text(id) {
+                fields.wrong(&key, message, &mut self.errors);
+            }
+            deals.push(id.into());
+        }
+        deals.sort_unstable();
+        deals.dedup();
+        deals.into()
+    }
+
+    fn short_text(&mut self, fields: &Fields<'_>, key: &str) -> Option<Box<str>> {
+        let text = fields.text(key, &mut self.errors)?;
+        if let Err(message) = check_text(text) {
+            fields.wrong(key, message, &mut self.errors);
+        }
+        Some(text.into())
+    }
+
+    fn targeting(&mut self, fields: &Fields<'_>) -> Option<Expr> {
+        let example = "\"country = 'FRA'\"";
+        let node = fields.required("targeting", example, &mut self.errors)?;
+        let text = fields.text_of("targeting", node, &mut self.errors)?;
+        match targeting::parse(text) {
+            Ok(parsed) => {
+                for doubt in parsed.doubts {
+                    self.notes.warn(fields.at("targeting"), fields.id(), doubt);
+                }
+                Some(parsed.expr)
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    fields.wrong("targeting", mistake.to_string(), &mut self.errors);
+                }
+                None
+            }
+        }
+    }
+}

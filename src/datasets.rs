@@ -1,0 +1,213 @@
+//! The life of a version: stage, validate, warm, activate, retire; pin and hold; and the generation that comes of it.
+//!
+//! One upload, step by step, in [`upload`]; one activation in [`activation`], by which a restart too brings versions
+//! back. The [`manifest`] is what survives; the version files lie beside it; [`live`] is where bid threads see the outcome.
+//!
+//! Order of a change, always: version file durable, manifest durable, swap visible, then acknowledged. A crash between
+//! any two leaves the old state or the new, and at most a file that the manifest does not name.
+//!
+//! Locks. `building` (one a dataset) is held while a version is made: a second upload to the same dataset waits, and is
+//! then judged against what the first left (it gets 409, or 200 when it brought the same). `changes` is held over one
+//! manifest write and swap. `state` is held to copy a pointer. Readers take `state` only, so a listing or a rollback
+//! never waits for a build.
+//!
+//! This module and its parts are the only ones that name ArcSwap.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::audience::Audience;
+use crate::campaigns::Book;
+use crate::config;
+use crate::generation::{Frame, Generation, LiveVersion};
+use crate::ids::Name;
+use crate::storage::Storage;
+
+mod activation;
+mod build;
+mod guards;
+mod listing;
+mod live;
+mod manifest;
+mod measures;
+mod recovery;
+mod refused;
+mod upload;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use activation::Activated;
+pub use listing::{DatasetView, State, VersionView};
+pub use live::{Live, LiveReader};
+pub use manifest::{Check, Event, ManifestError, Notice, Rejected, Rows};
+pub use recovery::{NotReady, OpenFailed};
+pub use refused::Refused;
+pub use upload::{Format, Mode, Published, Spool, Upload};
+
+use live::Retired;
+use manifest::Manifest;
+use measures::Measures;
+
+pub use config::CAMPAIGNS;
+
+/// What the configuration says about datasets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Newest versions kept of each dataset, beside the live one.
+    pub keep_versions: usize,
+    /// What is configured of single datasets, and what holds for all others.
+    pub datasets: config::Datasets,
+    /// Most datasets there may be (`limits.datasets`); metrics have a series for each.
+    pub datasets_max: usize,
+    /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
+    pub campaigns_bytes: u64,
+    /// The configured exchanges, which campaigns may name.
+    pub exchanges: Vec<Name>,
+    /// What of every generation comes from the configuration.
+    pub frame: Frame,
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    pub fn of(config: &config::Config, frame: Frame) -> Settings {
+        Settings {
+            keep_versions: config.data.keep_versions,
+            datasets: config.datasets.clone(),
+            datasets_max: config.limits.datasets,
+            campaigns_bytes: config.limits.campaigns_bytes as u64,
+            exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
+            frame,
+        }
+    }
+}
+
+/// All datasets of one data directory.
+#[derive(Debug)]
+pub struct Datasets {
+    settings: Settings,
+    storage: Storage,
+    live: Live,
+    retired: Arc<Retired>,
+    measures: Measures,
+    recovered: AtomicBool,
+    /// Held over one manifest write and swap.
+    changes: Mutex<()>,
+    /// Held to copy or replace the pointer.
+    state: Mutex<Arc<Snapshot>>,
+    building: Mutex<BTreeMap<Name, Arc<Mutex<()>>>>,
+}
+
+/// What is known and open now. Replaced as a whole by whoever holds `changes`.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    manifest: Manifest,
+    audiences: BTreeMap<Name, Arc<Audience>>,
+    book: Arc<Book>,
+    campaigns_version: Option<u64>,
+    /// The place of each dataset in this process's metrics: order of first appearance.
+    ordinals: BTreeMap<Name, usize>,
+    /// Live in the manifest, but could not be opened at start: name and why.
+    unreadable: BTreeMap<Name, String>,
+}
+
+impl Snapshot {
+    fn ordinal(&mut self, name: &Name) -> usize {
+        let next = self.ordinals.len();
+        *self.ordinals.entry(name.clone()).or_insert(next)
+    }
+}
+
+impl Datasets {
+    /// Whether [`Datasets::recover`] has run through: until then bids are answered 204.
+    pub fn recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// Why the service is not ready as far as datasets go; `Ok` when all that was live is live.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        if !self.recovered() {
+            return Err(NotReady::Recovering);
+        }
+        if let Some((dataset, reason)) = self.snapshot().unreadable.first_key_value() {
+            return Err(NotReady::Unreadable {
+                dataset: dataset.clone(),
+                reason: reason.clone(),
+            });
+        }
+        match self.storage.stopped_because() {
+            Some(reason) => Err(NotReady::Storage(reason.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// The generation in force.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The datasets by the place that each has in this process's metrics.
+    pub fn ordinals(&self) -> Vec<(usize, String)> {
+        let snapshot = self.snapshot();
+        snapshot
+            .ordinals
+            .iter()
+            .map(|(name, ordinal)| (*ordinal, name.to_string()))
+            .collect()
+    }
+
+    /// How many replaced generations are still read by someone.
+    pub fn retired_generations(&self) -> usize {
+        self.retired.count()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&lock(&self.state))
+    }
+
+    fn replace(&self, next: Snapshot) {
+        *lock(&self.state) = Arc::new(next);
+    }
+
+    /// The largest upload to a dataset, decoded, where it is not the general limit.
+    pub fn upload_bytes_max(&self, name: &Name) -> Option<u64> {
+        self.settings.datasets.get_or_default(name).max_bytes
+    }
+
+    /// The lock under which versions of one dataset are made, one at a time.
+    fn building(&self, name: &Name) -> Arc<Mutex<()>> {
+        Arc::clone(lock(&self.building).entry(name.clone()).or_default())
+    }
+
+    /// Puts what `next` holds in force as the generation its manifest names.
+    fn swap(&self, next: &Snapshot) {
+        let audiences = next.audiences.iter().map(|(name, audience)| LiveVersion {
+            name: name.clone(),
+            ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
+            version: audience.meta().version,
+            audience: Arc::clone(audience),
+            purposes: self.settings.datasets.get_or_default(name).purposes,
+        });
+        let generation = Generation::assemble(
+            next.manifest.generation,
+            Arc::clone(&next.book),
+            next.campaigns_version,
+            audiences.collect(),
+            self.settings.frame.clone(),
+        );
+        self.retired.put(self.live.swap(Arc::new(generation)));
+        self.measures.generation.set(next.manifest.generation);
+    }
+}
+
+impl Drop for Datasets {
+    fn drop(&mut self) {
+        self.retired.close();
+    }
+}
+
+/// Locks; what a panic left behind is whole, because values are replaced, never changed in place.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,359 @@
+//! From a version file on disk to its being served: the one path that uploads, rollbacks and restarts share.
+//!
+//! Opening verifies every byte and touches every page, so that what is swapped in is whole and warm. Nothing is locked
+//! meanwhile. Only then comes the change: manifest durable, swap, done.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use super::manifest::{self, Dataset, Standing, Version, version_file};
+use super::measures::{Outcome, Served};
+use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
+use crate::audience::{AsOf, Audience};
+use crate::campaigns::{self, Book};
+use crate::clock::Timestamp;
+use crate::ids::{Hex, Kind, Name};
+use crate::storage::open_to_read;
+
+/// A version, open and verified.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Audience(Arc<Audience>),
+    Book(Arc<Book>),
+}
+
+/// What a change asks for beyond the manifest.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// Put a new generation in force.
+    pub(super) swap: bool,
+    /// Files that nothing names any more.
+    pub(super) gone: Vec<PathBuf>,
+}
+
+/// The answer to an activation.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Activated {
+    /// The dataset.
+    pub dataset: Name,
+    /// What it serves now.
+    pub version: u64,
+    /// What it served before.
+    pub previous: Option<u64>,
+    /// The generation in force.
+    pub generation: u64,
+    /// How long it took.
+    pub activate_seconds: f64,
+}
+
+impl Datasets {
+    /// Serves a staged, older or (with `force`) held version. With `force` a pin gives way too, and stays.
+    ///
+    /// Activating what is live already changes nothing. `by` is who asked, for the history.
+    pub fn activate(
+        &self,
+        name: &Name,
+        number: u64,
+        force: bool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Activated, Refused> {
+        let started = Instant::now();
+        let before = self.ready_snapshot()?;
+        let dataset = known(&before, name)?;
+        may_activate(dataset, name, number, force)?;
+        if dataset.live == Some(number) && !before.unreadable.contains_key(name) {
+            return Ok(Activated {
+                dataset: name.clone(),
+                version: number,
+                previous: Some(number),
+                generation: before.manifest.generation,
+                activate_seconds: 0.0,
+            });
+        }
+        let opened = self.open_version(name, number, &before).map_err(|reason| {
+            self.measures.ended(name, Outcome::Failed);
+            Refused::Unreadable {
+                dataset: name.clone(),
+                version: number,
+                reason,
+            }
+        })?;
+        let activated = self.change(|next| {
+            let dataset = known_mut(next, name)?;
+            may_activate(dataset, name, number, force)?;
+            let previous = dataset.live;
+            let event = match (previous, dataset.versions.get(&number)) {
+                (_, Some(v)) if v.standing == Standing::Held => "forced",
+                (Some(live), _) if live > number => "rolled_back",
+                _ => "activated",
+            };
+            dataset.note(now, event, Some(number), by);
+            let effect = self.serve(next, name, number, opened, now)?;
+            let activated = Activated {
+                dataset: name.clone(),
+                version: number,
+                previous,
+                generation: next.manifest.generation.saturating_add(1),
+                activate_seconds: started.elapsed().as_secs_f64(),
+            };
+            Ok((activated, effect))
+        });
+        match &activated {
+            Ok(done) => self.served(name, done.activate_seconds),
+            Err(_) => self.measures.ended(name, Outcome::Failed),
+        }
+        activated
+    }
+
+    /// Marks a version live in `next` and puts its file among what is open. Retention is decided here.
+    pub(super) fn serve(
+        &self,
+        next: &mut Snapshot,
+        name: &Name,
+        number: u64,
+        opened: Opened,
+        now: Timestamp,
+    ) -> Result<Effect, Refused> {
+        let dataset = known_mut(next, name)?;
+        let version = dataset
+            .versions
+            .get_mut(&number)
+            .ok_or_else(|| unknown_version(name, number))?;
+        version.standing = Standing::Retired;
+        version.activated_at = Some(now);
+        dataset.live = Some(number);
+        let effect = Effect {
+            swap: true,
+            gone: self.retire(name, dataset, now),
+        };
+        next.hold_open(name, number, opened);
+        Ok(effect)
+    }
+
+    /// Applies retention; the files that nothing names any more.
+    pub(super) fn retire(
+        &self,
+        name: &Name,
+        dataset: &mut Dataset,
+        now: Timestamp,
+    ) -> Vec<PathBuf> {
+        let kind = dataset.kind;
+        let gone = dataset.retain(self.settings.keep_versions.max(1), now);
+        gone.into_iter()
+            .map(|number| version_file(name, kind, number))
+            .collect()
+    }
+
+    /// One change: manifest durable, then visible, then the files that it let go of are removed.
+    pub(super) fn change<R>(
+        &self,
+        edit: impl FnOnce(&mut Snapshot) -> Result<(R, Effect), Refused>,
+    ) -> Result<R, Refused> {
+        let _one_at_a_time = lock(&self.changes);
+        let mut next = Snapshot::clone(&self.snapshot());
+        let (answer, effect) = edit(&mut next)?;
+        if effect.swap {
+            next.manifest.generation = next.manifest.generation.saturating_add(1);
+        }
+        let bytes = next.manifest.encode().map_err(std::io::Error::from)?;
+        self.storage
+            .write_atomic(std::path::Path::new(manifest::FILE), bytes)?;
+        if effect.swap {
+            self.swap(&next);
+        }
+        self.replace(next);
+        for file in &effect.gone {
+            // What stays behind is removed at the next start: the manifest does not name it.
+            if let Err(error) = self.storage.remove(file) {
+                tracing::warn!(%error, "an old version file could not be removed");
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Opens a stored version and verifies that it is what the manifest says; else says what is wrong.
+    pub(super) fn open_version(
+        &self,
+        name: &Name,
+        number: u64,
+        against: &Snapshot,
+    ) -> Result<Opened, String> {
+        let record = against
+            .manifest
+            .datasets
+            .get(name)
+            .and_then(|d| Some((d.kind, d.versions.get(&number)?)));
+        let (kind, version) = record.ok_or("the manifest does not name it")?;
+        self.open_file(name, kind, number, version)
+    }
+
+    /// As [`Datasets::open_version`], for a record that the manifest does not hold yet.
+    pub(super) fn open_file(
+        &self,
+        name: &Name,
+        kind: Kind,
+        number: u64,
+        version: &Version,
+    ) -> Result<Opened, String> {
+        let file = version_file(name, kind, number);
+        let path = self.storage.dir().join(&file);
+        let unread = |e: std::io::Error| format!("{}: {e}", file.display());
+        let mut stored = open_to_read(&path).map_err(unread)?;
+        let found = stored.metadata().map_err(unread)?.len();
+        if found != version.bytes {
+            return Err(format!(
+                "{} has {found} bytes, not {}",
+                file.display(),
+                version.bytes
+            ));
+        }
+        match kind {
+            Kind::Campaigns => {
+                let mut document = Vec::new();
+                stored.read_to_end(&mut document).map_err(unread)?;
+                if Hex(&Sha256::digest(&document)).to_string() != version.body_sha256 {
+                    return Err(format!("{} is damaged", file.display()));
+                }
+                let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
+                Ok(Opened::Book(Arc::new(book)))
+            }
+            Kind::Audience => {
+                let audience = Audience::open(&path).map_err(|e| e.to_string())?;
+                let meta = audience.meta();
+                if meta.dataset != *name || meta.version != number {
+                    return Err(format!(
+                        "{} holds {}/{}",
+                        file.display(),
+                        meta.dataset,
+                        meta.version
+                    ));
+                }
+                if audience.key_id() != self.settings.frame.keyer.key_id() {
+                    return Err(format!(
+                        "{} was made under key {}, the service has {}; restore the key file",
+                        file.display(),
+                        audience.key_id(),
+                        self.settings.frame.keyer.key_id()
+                    ));
+                }
+                Ok(Opened::Audience(Arc::new(audience)))
+            }
+            Kind::Filter | Kind::Identity => Err(format!("kind {kind} is not built yet")),
+        }
+    }
+
+    /// Reports what a dataset serves now.
+    pub(super) fn served(&self, name: &Name, seconds: f64) {
+        let now = self.snapshot();
+        let Some(dataset) = now.manifest.datasets.get(name) else {
+            return;
+        };
+        let version = dataset
+            .live
+            .and_then(|n| Some((n, dataset.versions.get(&n)?)));
+        if let Some((number, version)) = version {
+            let as_of = version.as_of.as_deref().and_then(|t| t.parse().ok());
+            let served = Served {
+                version: number,
+                as_of_seconds: match as_of {
+                    Some(AsOf::Time(time)) => u64::try_from(time.unix_seconds()).unwrap_or(0),
+                    Some(AsOf::Position(_)) | None => 0,
+                },
+                ids: version.rows.ids,
+                bytes: version.bytes,
+            };
+            self.measures.served(name, served, seconds);
+            self.measures.ended(name, Outcome::Activated);
+        }
+    }
+
+    /// The state, unless it is not complete yet.
+    pub(super) fn ready_snapshot(&self) -> Result<Arc<Snapshot>, Refused> {
+        if self.recovered() {
+            Ok(self.snapshot())
+        } else {
+            Err(Refused::Recovering)
+        }
+    }
+}
+
+impl Snapshot {
+    /// Puts an open version in place of what the dataset had open.
+    pub(super) fn hold_open(&mut self, name: &Name, number: u64, opened: Opened) {
+        self.unreadable.remove(name);
+        self.ordinal(name);
+        match opened {
+            Opened::Audience(audience) => {
+                self.audiences.insert(name.clone(), audience);
+            }
+            Opened::Book(book) => {
+                self.book = book;
+                self.campaigns_version = Some(number);
+            }
+        }
+    }
+}
+
+pub(super) fn known<'a>(state: &'a Snapshot, name: &Name) -> Result<&'a Dataset, Refused> {
+    let dataset = state.manifest.datasets.get(name);
+    dataset.ok_or_else(|| Refused::UnknownDataset(name.clone()))
+}
+
+pub(super) fn known_mut<'a>(
+    state: &'a mut Snapshot,
+    name: &Name,
+) -> Result<&'a mut Dataset, Refused> {
+    let dataset = state.manifest.datasets.get_mut(name);
+    dataset.ok_or_else(|| Refused::UnknownDataset(name.clone()))
+}
+
+pub(super) fn unknown_version(name: &Name, number: u64) -> Refused {
+    Refused::UnknownVersion {
+        dataset: name.clone(),
+        version: number,
+    }
+}
+
+fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Result<(), Refused> {
+    let version = dataset
+        .versions
+        .get(&number)
+        .ok_or_else(|| unknown_version(name, number))?;
+    if force || dataset.live == Some(number) {
+        return Ok(());
+    }
+    match dataset.live {
+        Some(live) if dataset.pinned => {
+            return Err(Refused::Pinned {
+                dataset: name.clone(),
+                live,
+            });
+        }
+        _ => {}
+    }
+    if version.standing == Standing::Held {
+        let failed = version.checks.iter().filter(|c| !c.ok);
+        return Err(Refused::Held {
+            dataset: name.clone(),
+            version: number,
+            why: failed
+                .map(|c| c.detail.as_str())
+                .collect::<Vec<_>>()
+                .join("; "),
+        });
+    }
+    Ok(())
+}
+
+fn first_error(errors: &[campaigns::DocumentError]) -> String {
+    let first = errors.first().map(ToString::to_string).unwrap_or_default();
+    format!(
+        "{CAMPAIGNS} no longer compile: {} error(s), first {first}",
+        errors.len()
+    )
+}

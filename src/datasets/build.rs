@@ -1,0 +1,167 @@
+//! From a spooled body to a durable version file: rows built, snapshots verified, campaigns compiled.
+
+use std::io::BufReader;
+
+use super::manifest::{Notice, Rejected, Rows, version_file};
+use super::upload::{Format, Spool, Upload, not_ahead};
+use super::{Datasets, Refused, Snapshot};
+use crate::audience::{self, AsOf, Audience, BuildError, RowReport, VersionMeta};
+use crate::campaigns::{self, Book, Surroundings};
+use crate::clock::Timestamp;
+use crate::ids::{Kind, Name, SegmentRef};
+use crate::storage::open_to_read;
+
+/// A version made but not yet known to the manifest.
+pub(super) struct Built {
+    pub(super) rows: Rows,
+    pub(super) warnings: Vec<Notice>,
+    pub(super) as_of: Option<AsOf>,
+    pub(super) bytes: u64,
+}
+
+impl Datasets {
+    /// Makes a durable version file of a spooled body. Nothing refers to it yet.
+    pub(super) fn build(
+        &self,
+        upload: &Upload,
+        kind: Kind,
+        spool: Spool,
+        state: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Built, Refused> {
+        let file = version_file(&upload.dataset, kind, upload.version);
+        match &upload.format {
+            Format::Document => {
+                let length = spool.writer.bytes();
+                if length > self.settings.campaigns_bytes {
+                    return Err(Refused::DocumentTooLong(self.settings.campaigns_bytes));
+                }
+                let document = std::fs::read(spool.writer.path())?;
+                let book = campaigns::compile(&document).map_err(Refused::Document)?;
+                let rows = Rows {
+                    rows: book.line_items.len() as u64,
+                    segments: book.segments.len() as u64,
+                    ..Rows::default()
+                };
+                Ok(Built {
+                    rows,
+                    warnings: self.warnings(&book, state),
+                    as_of: upload.as_of,
+                    bytes: spool.writer.commit(&file)?,
+                })
+            }
+            Format::Snapshot => {
+                let audience = Audience::open(spool.writer.path()).map_err(Refused::Snapshot)?;
+                self.fits(&audience, upload)?;
+                let as_of = audience.meta().as_of;
+                not_ahead(as_of, now)?;
+                let rows = Rows {
+                    rows: audience.rows(),
+                    ids: audience.ids(),
+                    segments: audience.segments().len() as u64,
+                    ..Rows::default()
+                };
+                drop(audience);
+                Ok(Built {
+                    rows,
+                    warnings: Vec::new(),
+                    as_of,
+                    bytes: spool.writer.commit(&file)?,
+                })
+            }
+            Format::Rows(format) => {
+                let meta = VersionMeta {
+                    kind,
+                    dataset: upload.dataset.clone(),
+                    version: upload.version,
+                    base: None,
+                    as_of: upload.as_of,
+                };
+                let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
+                    .map_err(Refused::Build)?;
+                let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
+                builder
+                    .read_rows(format, input, &mut |_| {})
+                    .map_err(Refused::Rows)?;
+                let mut out = self.storage.create()?;
+                let report = builder.finish(&mut out).map_err(|error| match error {
+                    BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
+                    other => Refused::Build(other),
+                })?;
+                Ok(Built {
+                    rows: rows(report),
+                    warnings: Vec::new(),
+                    as_of: upload.as_of,
+                    bytes: out.commit(&file)?,
+                })
+            }
+        }
+    }
+
+    /// Whether a version file is for this service, dataset and number.
+    fn fits(&self, audience: &Audience, upload: &Upload) -> Result<(), Refused> {
+        let meta = audience.meta();
+        let (file, ours) = (audience.key_id(), self.settings.frame.keyer.key_id());
+        if file != ours {
+            return Err(Refused::OtherKey { file, ours });
+        }
+        if meta.base.is_some() {
+            return Err(Refused::NotYet("a delta"));
+        }
+        if meta.dataset != upload.dataset
+            || meta.version != upload.version
+            || meta.kind != Kind::Audience
+        {
+            return Err(Refused::OtherVersion {
+                file: format!("{} version {} ({})", meta.dataset, meta.version, meta.kind),
+                asked: format!("{} version {}", upload.dataset, upload.version),
+            });
+        }
+        match upload.as_of {
+            Some(query) if meta.as_of != Some(query) => Err(Refused::AsOfDiffers {
+                file: meta
+                    .as_of
+                    .map_or_else(|| "none".to_owned(), |a| a.to_string()),
+                query,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What of a book may not do what was meant, given what is live and configured now.
+    fn warnings(&self, book: &Book, state: &Snapshot) -> Vec<Notice> {
+        let frame = &self.settings.frame;
+        let segments = |segment: &SegmentRef| {
+            let audience = state.audiences.get(&segment.dataset);
+            audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
+        };
+        let currencies = |currency| frame.rates.knows(currency);
+        let exchanges: Vec<&str> = self.settings.exchanges.iter().map(Name::as_str).collect();
+        let warnings = book.warnings(&Surroundings {
+            segments: &segments,
+            currencies: &currencies,
+            exchanges: &exchanges,
+        });
+        let notice = |w: campaigns::Warning| Notice {
+            path: w.path,
+            id: w.id,
+            message: w.message,
+        };
+        warnings.into_iter().map(notice).collect()
+    }
+}
+
+fn rows(report: RowReport) -> Rows {
+    let rejected = report.rejected.into_iter().map(|r| Rejected {
+        line: r.line,
+        reason: r.reason,
+    });
+    Rows {
+        rows: report.rows,
+        ids: report.ids,
+        segments: report.segments,
+        merged: report.merged,
+        rejected_rows: report.rejected_rows,
+        rejected: rejected.collect(),
+    }
+}

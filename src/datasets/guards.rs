@@ -1,0 +1,85 @@
+//! Checks between a built version and its activation: a version that fails one is held, never served by itself.
+//!
+//! Guards are plain functions from what is known to a [`Check`] whose detail says what to do.
+
+use super::manifest::{Check, Rows};
+use crate::config::Guards;
+
+/// Looks at a built audience version.
+pub(super) fn checks(guards: &Guards, rows: &Rows) -> Vec<Check> {
+    if !guards.enabled {
+        return Vec::new();
+    }
+    vec![rejected_rows(guards, rows)]
+}
+
+fn rejected_rows(guards: &Guards, rows: &Rows) -> Check {
+    // An estimate to compare and print, not money: a float will do.
+    let all = rows.rows.saturating_add(rows.rejected_rows);
+    let share = rows.rejected_rows as f64 / all.max(1) as f64;
+    let ok = share <= guards.max_rejected_share;
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let found = format!(
+        "{} of {} rows were rejected ({}; at most {} may be)",
+        rows.rejected_rows,
+        all,
+        percent(share),
+        percent(guards.max_rejected_share)
+    );
+    let detail = if ok {
+        found
+    } else {
+        format!(
+            "{found}; correct the rows listed under `rejected` and upload a higher version, or activate this one with force"
+        )
+    };
+    Check {
+        name: "rejected_rows".to_owned(),
+        ok,
+        detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUARDS: Guards = Guards {
+        enabled: true,
+        max_rejected_share: 0.01,
+    };
+
+    #[track_caller]
+    fn check(rejected_rows: u64, all: u64, ok: bool) {
+        let rows = Rows {
+            rows: all - rejected_rows,
+            rejected_rows,
+            ..Rows::default()
+        };
+        let checks = checks(&GUARDS, &rows);
+        assert_eq!(checks.iter().all(|c| c.ok), ok, "{checks:?}");
+    }
+
+    #[test]
+    fn one_in_a_hundred_may_be_bad_and_no_more() {
+        check(0, 10, true);
+        check(1, 100, true);
+        check(1, 99, false);
+        check(2, 100, false);
+        check(0, 0, true);
+    }
+
+    #[test]
+    fn disabled_guards_look_at_nothing() {
+        let off = Guards {
+            enabled: false,
+            ..GUARDS
+        };
+        let rows = Rows {
+            rows: 1,
+            rejected_rows: 2,
+            ..Rows::default()
+        };
+        assert!(checks(&off, &rows).is_empty());
+    }
+}

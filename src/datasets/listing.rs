@@ -1,0 +1,222 @@
+//! What a person or script is shown of datasets, and the small switches: pin, unpin, delete.
+
+use super::activation::{Effect, known, known_mut, unknown_version};
+use super::manifest::{Check, Dataset, Event, Standing, Version, version_file};
+use super::upload::Published;
+use super::{Datasets, Refused};
+use crate::clock::Timestamp;
+use crate::ids::{Kind, Name};
+
+/// One dataset, as `GET /v1/datasets` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DatasetView {
+    /// Its name.
+    pub name: Name,
+    /// What it holds.
+    pub kind: Kind,
+    /// The version in force.
+    pub live: Option<u64>,
+    /// True: uploads are staged and do not displace the live version.
+    pub pinned: bool,
+    /// What is wrong with the live version, when it could not be brought back at start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+    /// Newest first.
+    pub versions: Vec<VersionView>,
+    /// Oldest first, the last 200.
+    pub history: Vec<Event>,
+}
+
+/// One version.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct VersionView {
+    /// Its number.
+    pub version: u64,
+    /// Where it is in its life.
+    pub state: State,
+    /// Good rows; line items of campaigns.
+    pub rows: u64,
+    /// Distinct ids.
+    pub ids: u64,
+    /// Distinct segments.
+    pub segments: u64,
+    /// Good rows whose id another row had already.
+    pub merged: u64,
+    /// Rows refused.
+    pub rejected_rows: u64,
+    /// Bytes of the version file.
+    pub bytes: u64,
+    /// Up to where the input had been read.
+    pub as_of: Option<String>,
+    /// What was validated.
+    pub checks: Vec<Check>,
+    /// When the upload was complete.
+    pub uploaded_at: Timestamp,
+    /// When it last became live.
+    pub activated_at: Option<Timestamp>,
+    /// From a spooled body to a durable version file.
+    pub build_seconds: f64,
+    /// From there to being served.
+    pub activate_seconds: f64,
+}
+
+/// Where a version is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Served.
+    Active,
+    /// Ready to be.
+    Staged,
+    /// Failed a check.
+    Held,
+    /// Was served, kept for a rollback.
+    Retired,
+}
+
+pub(super) fn version_view(number: u64, version: &Version, live: Option<u64>) -> VersionView {
+    let state = match version.standing {
+        _ if live == Some(number) => State::Active,
+        Standing::Staged => State::Staged,
+        Standing::Held => State::Held,
+        Standing::Retired => State::Retired,
+    };
+    VersionView {
+        version: number,
+        state,
+        rows: version.rows.rows,
+        ids: version.rows.ids,
+        segments: version.rows.segments,
+        merged: version.rows.merged,
+        rejected_rows: version.rows.rejected_rows,
+        bytes: version.bytes,
+        as_of: version.as_of.clone(),
+        checks: version.checks.clone(),
+        uploaded_at: version.uploaded_at,
+        activated_at: version.activated_at,
+        build_seconds: version.build_seconds,
+        activate_seconds: version.activate_seconds,
+    }
+}
+
+impl Datasets {
+    /// Every dataset that `visible` lets through, by name.
+    pub fn list(&self, visible: impl Fn(&Name) -> bool) -> Vec<DatasetView> {
+        let state = self.snapshot();
+        let shown = state.manifest.datasets.iter().filter(|(n, _)| visible(n));
+        shown
+            .map(|(n, d)| view(n, d, state.unreadable.get(n)))
+            .collect()
+    }
+
+    /// One dataset.
+    pub fn dataset(&self, name: &Name) -> Result<DatasetView, Refused> {
+        let state = self.snapshot();
+        let dataset = known(&state, name)?;
+        Ok(view(name, dataset, state.unreadable.get(name)))
+    }
+
+    /// One version, as its upload was answered.
+    pub fn version(&self, name: &Name, number: u64) -> Result<Published, Refused> {
+        let state = self.snapshot();
+        let dataset = known(&state, name)?;
+        let version = dataset
+            .versions
+            .get(&number)
+            .ok_or_else(|| unknown_version(name, number))?;
+        Ok(Published {
+            fresh: false,
+            dataset: name.clone(),
+            version: version_view(number, version, dataset.live),
+            rejected: version.rows.rejected.clone(),
+            warnings: version.warnings.clone(),
+        })
+    }
+
+    /// Holds a dataset at its live version (which must be `number`, where given). Again changes nothing.
+    pub fn pin(
+        &self,
+        name: &Name,
+        number: Option<u64>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        self.ready_snapshot()?;
+        self.change(|next| {
+            let dataset = known_mut(next, name)?;
+            let live = dataset
+                .live
+                .ok_or_else(|| Refused::NothingLive(name.clone()))?;
+            if let Some(version) = number.filter(|n| *n != live) {
+                return Err(Refused::NotLive {
+                    dataset: name.clone(),
+                    version,
+                });
+            }
+            if !dataset.pinned {
+                dataset.pinned = true;
+                dataset.note(now, "pinned", Some(live), by);
+            }
+            Ok(((), Effect::default()))
+        })
+    }
+
+    /// Lets uploads displace the live version again. What was staged meanwhile stays staged.
+    pub fn unpin(&self, name: &Name, by: &str, now: Timestamp) -> Result<(), Refused> {
+        self.ready_snapshot()?;
+        self.change(|next| {
+            let dataset = known_mut(next, name)?;
+            if dataset.pinned {
+                dataset.pinned = false;
+                let live = dataset.live;
+                dataset.note(now, "unpinned", live, by);
+            }
+            Ok(((), Effect::default()))
+        })
+    }
+
+    /// Removes a version that is not live. Its number stays taken if it was the newest.
+    pub fn delete(
+        &self,
+        name: &Name,
+        number: u64,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        self.ready_snapshot()?;
+        self.change(|next| {
+            let dataset = known_mut(next, name)?;
+            if !dataset.versions.contains_key(&number) {
+                return Err(unknown_version(name, number));
+            }
+            if dataset.live == Some(number) {
+                return Err(Refused::Live {
+                    dataset: name.clone(),
+                    version: number,
+                });
+            }
+            dataset.versions.remove(&number);
+            dataset.note(now, "deleted", Some(number), by);
+            let effect = Effect {
+                swap: false,
+                gone: vec![version_file(name, dataset.kind, number)],
+            };
+            Ok(((), effect))
+        })
+    }
+}
+
+fn view(name: &Name, dataset: &Dataset, unreadable: Option<&String>) -> DatasetView {
+    let versions = dataset.versions.iter().rev();
+    DatasetView {
+        name: name.clone(),
+        kind: dataset.kind,
+        live: dataset.live,
+        pinned: dataset.pinned,
+        unreadable: unreadable.cloned(),
+        versions: versions
+            .map(|(n, v)| version_view(*n, v, dataset.live))
+            .collect(),
+        history: dataset.history.iter().cloned().collect(),
+    }
+}

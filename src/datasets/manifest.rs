@@ -1,0 +1,312 @@
+//! What is known of every dataset and version, in one small file that is replaced as a whole.
+//!
+//! The manifest is the truth: a version file that it does not name is a leftover, a version that it calls live is
+//! live again after a restart. It is JSON in one line, `{"format":1,"sha256":"<64 hex>","manifest":{…}}`; the digest
+//! covers the bytes of the inner object as they stand, so that a flipped bit is found and never served.
+//!
+//! Cost: rewritten at every change, some 150 bytes an event and 2 to 10 KB a version.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Timestamp;
+use crate::ids::{Hex, Kind, Name};
+
+/// The file's name inside the data directory.
+pub(super) const FILE: &str = "manifest.json";
+/// The folder of the version files, one folder a dataset in it.
+pub(super) const VERSIONS: &str = "datasets";
+/// The format written, and the newest read.
+const FORMAT: u32 = 1;
+/// Events kept of each dataset: months of daily uploads, 30 KB.
+const HISTORY_MAX: usize = 200;
+
+/// All that survives a restart, except the version files themselves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    /// The number of the last generation put in force.
+    pub(super) generation: u64,
+    pub(super) datasets: BTreeMap<Name, Dataset>,
+}
+
+/// One dataset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dataset {
+    pub(super) kind: Kind,
+    pub(super) live: Option<u64>,
+    pub(super) pinned: bool,
+    /// The highest number ever taken, kept when its version is deleted.
+    pub(super) newest: Option<u64>,
+    pub(super) versions: BTreeMap<u64, Version>,
+    pub(super) history: VecDeque<Event>,
+}
+
+/// One version: what was uploaded, what was made of it, what was thought of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Version {
+    pub(super) standing: Standing,
+    /// SHA-256 of the decoded body, in hex.
+    pub(super) body_sha256: String,
+    /// How the body was to be read: media type and query, in one spelling.
+    pub(super) query: String,
+    pub(super) as_of: Option<String>,
+    pub(super) bytes: u64,
+    pub(super) rows: Rows,
+    pub(super) checks: Vec<Check>,
+    pub(super) warnings: Vec<Notice>,
+    pub(super) uploaded_at: Timestamp,
+    pub(super) activated_at: Option<Timestamp>,
+    pub(super) build_seconds: f64,
+    pub(super) activate_seconds: f64,
+}
+
+/// Where a version stands that is not live. Which one is live, the dataset says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Standing {
+    /// Ready to be activated, never was.
+    Staged,
+    /// Failed a check; served only when an operator says so.
+    Held,
+    /// Was live, or is.
+    Retired,
+}
+
+/// The row report of a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Good rows; line items of campaigns.
+    pub rows: u64,
+    /// Distinct ids.
+    pub ids: u64,
+    /// Distinct segments.
+    pub segments: u64,
+    /// Good rows whose id another row had already.
+    pub merged: u64,
+    /// Rows refused.
+    pub rejected_rows: u64,
+    /// The first of them.
+    pub rejected: Vec<Rejected>,
+}
+
+/// One refused row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The line in the decoded body, from 1.
+    pub line: u64,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// One validation of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// Whether it was well.
+    pub ok: bool,
+    /// What was found, and what to do where it was not well.
+    pub detail: String,
+}
+
+/// Something about a document that deserves a look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Where in the document.
+    pub path: String,
+    /// The id of what is there, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What.
+    pub message: String,
+}
+
+/// One line of a dataset's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `pinned`, `unpinned`, `deleted` or `removed`.
+    pub event: String,
+    /// The version concerned.
+    pub version: Option<u64>,
+    /// Why, or by whom.
+    pub reason: String,
+}
+
+impl Dataset {
+    pub(super) fn new(kind: Kind) -> Dataset {
+        Dataset {
+            kind,
+            live: None,
+            pinned: false,
+            newest: None,
+            versions: BTreeMap::new(),
+            history: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn note(&mut self, at: Timestamp, event: &str, version: Option<u64>, reason: &str) {
+        if self.history.len() >= HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(Event {
+            at,
+            event: event.to_owned(),
+            version,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Forgets what is neither live, nor among the newest `keep` good ones, nor among the newest `keep` held ones:
+    /// held versions must not push out what one would roll back to. A pinned version is live. Returns what was forgotten.
+    pub(super) fn retain(&mut self, keep: usize, at: Timestamp) -> Vec<u64> {
+        let mut good = 0;
+        let mut held = 0;
+        let mut gone = Vec::new();
+        for (&number, version) in self.versions.iter().rev() {
+            let kept = match version.standing {
+                Standing::Held => &mut held,
+                Standing::Staged | Standing::Retired => &mut good,
+            };
+            *kept += 1;
+            if *kept > keep && self.live != Some(number) {
+                gone.push(number);
+            }
+        }
+        for number in &gone {
+            self.versions.remove(number);
+            self.note(at, "removed", Some(*number), "data.keep_versions");
+        }
+        gone
+    }
+}
+
+impl Manifest {
+    pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let inner = serde_json::to_string(self)?;
+        let digest = Sha256::digest(inner.as_bytes());
+        let digest = Hex(&digest);
+        Ok(
+            format!("{{\"format\":{FORMAT},\"sha256\":\"{digest}\",\"manifest\":{inner}}}\n")
+                .into_bytes(),
+        )
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::Damaged)?;
+        let head: Head = serde_json::from_str(text).map_err(|_| ManifestError::Damaged)?;
+        if head.format != FORMAT {
+            return Err(ManifestError::Format {
+                found: head.format,
+                read: FORMAT,
+            });
+        }
+        let inner = (|| {
+            let rest = text.strip_prefix("{\"format\":1,\"sha256\":\"")?;
+            let (digest, rest) = rest.split_at_checked(64)?;
+            let inner = rest.strip_prefix("\",\"manifest\":")?.strip_suffix("}\n")?;
+            let found = Hex(&Sha256::digest(inner.as_bytes())).to_string();
+            (found == digest).then_some(inner)
+        })();
+        let inner = inner.ok_or(ManifestError::Damaged)?;
+        serde_json::from_str(inner).map_err(|_| ManifestError::Damaged)
+    }
+}
+
+/// Where a version's file lies inside the data directory.
+pub(super) fn version_file(dataset: &Name, kind: Kind, version: u64) -> PathBuf {
+    let ending = match kind {
+        Kind::Campaigns => "json",
+        Kind::Audience | Kind::Filter | Kind::Identity => "kith",
+    };
+    Path::new(VERSIONS)
+        .join(dataset.as_str())
+        .join(format!("{version}.{ending}"))
+}
+
+/// Why the manifest cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Its bytes are not those that were written.
+    #[error(
+        "manifest.json is damaged; restore it from a backup, or move the data directory away and upload again"
+    )]
+    Damaged,
+    /// Another version of Kith wrote it.
+    #[error(
+        "manifest.json has format {found}, this version of kith reads format {read}; run the version that wrote it"
+    )]
+    Format {
+        /// In the file.
+        found: u32,
+        /// What can be read.
+        read: u32,
+    },
+    /// Version files without a manifest.
+    #[error(
+        "manifest.json is missing but there are version files in datasets/; restore it from a backup, or move the data directory away"
+    )]
+    Missing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        let mut manifest = Manifest::default();
+        let mut dataset = Dataset::new(Kind::Audience);
+        dataset.note(Timestamp::from_unix_ms(1), "staged", Some(1), "\"quoted\"");
+        manifest
+            .datasets
+            .insert("crm".parse().expect("a name"), dataset);
+        manifest
+    }
+
+    #[test]
+    fn text_and_back() {
+        let bytes = sample().encode().expect("encodes");
+        assert_eq!(Manifest::decode(&bytes), Ok(sample()));
+        serde_json::from_slice::<serde_json::Value>(&bytes).expect("is JSON");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_cut_byte_is_found() {
+        let bytes = sample().encode().expect("encodes");
+        for at in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..at]).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(Manifest::decode(&flipped).is_err(), "byte {at} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let error = Manifest::decode(b"{\"format\":2,\"other\":1}").expect_err("newer");
+        assert_eq!(error, ManifestError::Format { found: 2, read: 1 });
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let mut dataset = Dataset::new(Kind::Audience);
+        for n in 0..500 {
+            dataset.note(Timestamp::from_unix_ms(0), "staged", Some(n), "");
+        }
+        assert_eq!(dataset.history.len(), HISTORY_MAX);
+        assert_eq!(dataset.history.back().and_then(|e| e.version), Some(499));
+    }
+}

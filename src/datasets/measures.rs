@@ -1,0 +1,145 @@
+//! What the datasets report to Prometheus. Every known dataset has its series from the start, at 0.
+//!
+//! The label is a dataset's name. It comes from the configuration or from an upload by a holder of a token, is bounded by
+//! `limits.datasets`, and never comes from a bid request.
+
+use prometheus::core::{AtomicU64, GenericGauge, GenericGaugeVec};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
+};
+
+use super::manifest::Rows;
+use crate::ids::Name;
+
+type Gauges = GenericGaugeVec<AtomicU64>;
+
+#[derive(Debug)]
+pub(super) struct Measures {
+    version: Gauges,
+    as_of: Gauges,
+    ids: Gauges,
+    bytes: Gauges,
+    activations: IntCounterVec,
+    activation_seconds: HistogramVec,
+    upload_rows: IntCounterVec,
+    pub(super) generation: GenericGauge<AtomicU64>,
+}
+
+/// How an activation ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outcome {
+    Activated,
+    Held,
+    Failed,
+}
+
+impl Outcome {
+    const ALL: [Outcome; 3] = [Outcome::Activated, Outcome::Held, Outcome::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Activated => "activated",
+            Outcome::Held => "held",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// What is served of a dataset, as numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Served {
+    pub(super) version: u64,
+    pub(super) as_of_seconds: u64,
+    pub(super) ids: u64,
+    pub(super) bytes: u64,
+}
+
+impl Measures {
+    pub(super) fn register(registry: &Registry) -> Result<Measures, prometheus::Error> {
+        let gauges = |name: &str, help: &str| {
+            let gauges = Gauges::new(Opts::new(name, help), &["dataset"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let generation = GenericGauge::new(
+            "kith_generation",
+            "Number of the generation in force; grows by one at each swap.",
+        )?;
+        registry.register(Box::new(generation.clone()))?;
+        Ok(Measures {
+            version: gauges("kith_dataset_version", "Live version; 0 when there is none.")?,
+            as_of: gauges(
+                "kith_dataset_as_of_seconds",
+                "Unix time up to which the live version's input had been read; 0 when it does not say.",
+            )?,
+            ids: gauges("kith_dataset_ids", "Distinct ids in the live version.")?,
+            bytes: gauges("kith_dataset_bytes", "Bytes of the live version's file.")?,
+            activations: register_int_counter_vec_with_registry!(
+                "kith_activations_total",
+                "Versions that came to activation, by how it ended: activated, held, failed.",
+                &["dataset", "result"],
+                registry
+            )?,
+            activation_seconds: register_histogram_vec_with_registry!(
+                HistogramOpts::new(
+                    "kith_activation_duration_seconds",
+                    "From a version file on disk to its being served: opening, verifying, warming, manifest, swap."
+                )
+                .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]),
+                &["dataset"],
+                registry
+            )?,
+            upload_rows: register_int_counter_vec_with_registry!(
+                "kith_upload_rows_total",
+                "Rows of uploads that became versions: accepted, rejected.",
+                &["dataset", "result"],
+                registry
+            )?,
+            generation,
+        })
+    }
+
+    /// Makes every series of a dataset exist.
+    pub(super) fn begin(&self, name: &Name) {
+        let dataset = name.as_str();
+        for gauges in [&self.version, &self.as_of, &self.ids, &self.bytes] {
+            gauges.with_label_values(&[dataset]);
+        }
+        for outcome in Outcome::ALL {
+            self.activations
+                .with_label_values(&[dataset, outcome.as_str()]);
+        }
+        self.activation_seconds.with_label_values(&[dataset]);
+        for result in ["accepted", "rejected"] {
+            self.upload_rows.with_label_values(&[dataset, result]);
+        }
+    }
+
+    pub(super) fn rows(&self, name: &Name, rows: &Rows) {
+        for (result, count) in [("accepted", rows.rows), ("rejected", rows.rejected_rows)] {
+            self.upload_rows
+                .with_label_values(&[name.as_str(), result])
+                .inc_by(count);
+        }
+    }
+
+    pub(super) fn ended(&self, name: &Name, outcome: Outcome) {
+        self.activations
+            .with_label_values(&[name.as_str(), outcome.as_str()])
+            .inc();
+    }
+
+    pub(super) fn served(&self, name: &Name, served: Served, seconds: f64) {
+        let dataset = &[name.as_str()];
+        self.version.with_label_values(dataset).set(served.version);
+        self.as_of
+            .with_label_values(dataset)
+            .set(served.as_of_seconds);
+        self.ids.with_label_values(dataset).set(served.ids);
+        self.bytes.with_label_values(dataset).set(served.bytes);
+        self.activation_seconds
+            .with_label_values(dataset)
+            .observe(seconds);
+    }
+}

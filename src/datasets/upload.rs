@@ -1,0 +1,440 @@
+//! One upload: spooled, judged, built, validated, warmed, and activated or not.
+//!
+//! Who calls streams the decoded body into a [`Spool`] and then hands it to [`Datasets::publish`], which does the rest
+//! or refuses and leaves no trace: the number stays free, the spool is gone.
+//!
+//! Order and idempotence. A number above the newest is taken by the first upload that gets through. The same body and
+//! parameters again is the same upload again and changes nothing. Everything else is refused. Two uploads to one dataset
+//! are judged one after the other, under the dataset's `building` lock; uploads to different datasets run in parallel.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use super::activation::{Effect, Opened};
+use super::manifest::{Dataset, Notice, Rejected, Standing, Version, version_file};
+use super::measures::Outcome;
+use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
+use crate::audience::{AsOf, RowFormat};
+use crate::clock::Timestamp;
+use crate::ids::{Hex, Kind, Name};
+use crate::storage::StorageWriter;
+
+/// How far ahead of our clock an `as_of` may lie: two clocks that NTP keeps differ by less.
+const AS_OF_SKEW_MS: i64 = 60_000;
+/// Highest version number: manifests, metrics and other languages' signed integers can all hold it.
+const VERSION_MAX: u64 = i64::MAX as u64;
+
+/// What an upload says about its body.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// The dataset.
+    pub dataset: Name,
+    /// The number it wants.
+    pub version: u64,
+    /// The kind of a new dataset; must fit an existing one.
+    pub kind: Option<Kind>,
+    /// Full or delta.
+    pub mode: Mode,
+    /// The version a delta builds on.
+    pub base: Option<u64>,
+    /// Up to where the input had been read.
+    pub as_of: Option<AsOf>,
+    /// False: stage only.
+    pub activate: bool,
+    /// How the body is to be read.
+    pub format: Format,
+}
+
+/// Whether an upload replaces or changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The whole dataset.
+    Full,
+    /// Changes to a base.
+    Delta,
+}
+
+/// How a body is to be read.
+#[derive(Debug, Clone)]
+pub enum Format {
+    /// A `.kith` file.
+    Snapshot,
+    /// Rows.
+    Rows(RowFormat),
+    /// A campaigns document, JSON or TOML.
+    Document,
+}
+
+/// A decoded body on its way to disk. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Spool {
+    pub(super) writer: StorageWriter,
+    digest: Sha256,
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// The answer to an upload.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Published {
+    /// False: the same upload had been here before, and nothing has changed.
+    #[serde(skip)]
+    pub fresh: bool,
+    /// The dataset.
+    pub dataset: Name,
+    /// What became of the version.
+    #[serde(flatten)]
+    pub version: VersionView,
+    /// The first refused rows.
+    pub rejected: Vec<Rejected>,
+    /// What in a document deserves a look.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Notice>,
+}
+
+impl Datasets {
+    /// What can be refused before the body is read. Passing says nothing about later.
+    pub fn admit(&self, upload: &Upload, now: Timestamp) -> Result<(), Refused> {
+        let state = self.ready_snapshot()?;
+        if !(1..=VERSION_MAX).contains(&upload.version) {
+            return Err(Refused::VersionNumber);
+        }
+        let dataset = state.manifest.datasets.get(&upload.dataset);
+        let kind = self.kind_of(upload, dataset)?;
+        match (upload.mode, upload.base) {
+            (Mode::Full, None) => {}
+            (Mode::Delta, Some(_)) => return Err(Refused::NotYet("mode=delta")),
+            _ => return Err(Refused::Base),
+        }
+        match (kind, &upload.format) {
+            (Kind::Filter, _) => return Err(Refused::NotYet("kind filter")),
+            (Kind::Identity, _) => return Err(Refused::NotYet("kind identity")),
+            (Kind::Campaigns, Format::Document)
+            | (Kind::Audience, Format::Snapshot | Format::Rows(_)) => {}
+            (Kind::Campaigns, _) => {
+                return Err(Refused::FormatOfKind {
+                    kind,
+                    takes: "application/json and application/toml",
+                });
+            }
+            (Kind::Audience, Format::Document) => {
+                return Err(Refused::FormatOfKind {
+                    kind,
+                    takes: "application/vnd.kith.snapshot, text/csv, text/plain and application/x-ndjson",
+                });
+            }
+        }
+        not_ahead(upload.as_of, now)?;
+        match dataset {
+            Some(dataset) => in_order(dataset, upload),
+            None if state.manifest.datasets.len() >= self.settings.datasets_max => {
+                Err(Refused::TooManyDatasets(self.settings.datasets_max))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A place for a decoded body.
+    pub fn spool(&self) -> Result<Spool, Refused> {
+        Ok(Spool {
+            writer: self.storage.create()?,
+            digest: Sha256::new(),
+        })
+    }
+
+    /// Makes a version of a spooled body and activates it if it may be. Blocks: reads, builds, syncs.
+    ///
+    /// `by` is who uploads, for the history.
+    pub fn publish(
+        &self,
+        upload: &Upload,
+        spool: Spool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Published, Refused> {
+        let building = self.building(&upload.dataset);
+        let published = {
+            let _one_at_a_time = lock(&building);
+            self.publish_alone(upload, spool, by, now)
+        };
+        drop(building);
+        // Names of refused uploads must not pile up.
+        lock(&self.building).retain(|_, users| Arc::strong_count(users) > 1);
+        published
+    }
+
+    /// One upload to a dataset, while no other is made there.
+    fn publish_alone(
+        &self,
+        upload: &Upload,
+        mut spool: Spool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Published, Refused> {
+        self.admit(upload, now)?;
+        let state = self.ready_snapshot()?;
+        let dataset = state.manifest.datasets.get(&upload.dataset);
+        let kind = self.kind_of(upload, dataset)?;
+        let body_sha256 = Hex(&spool.digest.clone().finalize()).to_string();
+        let query = upload.spelled(kind);
+        if let Some((dataset, known)) =
+            dataset.and_then(|d| Some((d, d.versions.get(&upload.version)?)))
+        {
+            same(upload, known, &body_sha256, &query)?;
+            return Ok(published(upload, dataset, known, false));
+        }
+
+        // 1. Build: the version file is durable under its name, which nothing refers to yet.
+        let started = Instant::now();
+        spool.flush()?;
+        let built = self.build(upload, kind, spool, &state, now)?;
+        let build_seconds = started.elapsed().as_secs_f64();
+
+        // 2. Validate.
+        let checks = match kind {
+            Kind::Campaigns => Vec::new(),
+            _ => guards::checks(
+                &self
+                    .settings
+                    .datasets
+                    .get_or_default(&upload.dataset)
+                    .guards,
+                &built.rows,
+            ),
+        };
+        let held = checks.iter().any(|c| !c.ok);
+        let mut version = Version {
+            standing: if held {
+                Standing::Held
+            } else {
+                Standing::Staged
+            },
+            body_sha256,
+            query,
+            as_of: built.as_of.map(|a| a.to_string()),
+            bytes: built.bytes,
+            rows: built.rows,
+            checks,
+            warnings: built.warnings,
+            uploaded_at: now,
+            activated_at: None,
+            build_seconds,
+            activate_seconds: 0.0,
+        };
+
+        // 3. Warm: open what was written as a restart would, every byte verified.
+        let warming = Instant::now();
+        let opened = self
+            .open_file(&upload.dataset, kind, upload.version, &version)
+            .map_err(|reason| {
+                self.forget(upload, kind);
+                Refused::Unreadable {
+                    dataset: upload.dataset.clone(),
+                    version: upload.version,
+                    reason,
+                }
+            })?;
+        version.activate_seconds = warming.elapsed().as_secs_f64();
+
+        // 4. Known to the manifest, and live if it may be; in one step.
+        let rows = version.rows.clone();
+        let mut live = false;
+        let done = self.change(|next| {
+            let effect = self.admit_version(next, upload, kind, version, opened, by, now)?;
+            live = effect.swap;
+            Ok(((), effect))
+        });
+        // The manifest does not name the file then (or cannot be trusted, and storage refuses to remove).
+        done.inspect_err(|_| self.forget(upload, kind))?;
+
+        // 5. Told.
+        self.measures.begin(&upload.dataset);
+        self.measures.rows(&upload.dataset, &rows);
+        let seconds = warming.elapsed().as_secs_f64();
+        if live {
+            self.served(&upload.dataset, seconds);
+        } else if held {
+            self.measures.ended(&upload.dataset, Outcome::Held);
+        }
+        let state = self.snapshot();
+        let dataset = super::activation::known(&state, &upload.dataset)?;
+        let known = dataset
+            .versions
+            .get(&upload.version)
+            .ok_or_else(|| super::activation::unknown_version(&upload.dataset, upload.version))?;
+        let mut answer = published(upload, dataset, known, true);
+        answer.version.activate_seconds = if live { seconds } else { 0.0 };
+        Ok(answer)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `publish`, called once"
+    )]
+    fn admit_version(
+        &self,
+        next: &mut Snapshot,
+        upload: &Upload,
+        kind: Kind,
+        version: Version,
+        opened: Opened,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Effect, Refused> {
+        let (name, number) = (&upload.dataset, upload.version);
+        next.ordinal(name);
+        let dataset = next
+            .manifest
+            .datasets
+            .entry(name.clone())
+            .or_insert_with(|| Dataset::new(kind));
+        let held = version.standing == Standing::Held;
+        let reason = match version.checks.iter().find(|c| !c.ok) {
+            Some(failed) => failed.detail.clone(),
+            None if dataset.pinned => format!("{by}; the dataset is pinned"),
+            None => by.to_owned(),
+        };
+        dataset.newest = dataset.newest.max(Some(number));
+        dataset.versions.insert(number, version);
+        let pinned = dataset.pinned;
+        dataset.note(
+            now,
+            if held { "held" } else { "staged" },
+            Some(number),
+            &reason,
+        );
+        if held || pinned || !upload.activate {
+            return Ok(Effect {
+                swap: false,
+                gone: self.retire(name, dataset, now),
+            });
+        }
+        dataset.note(now, "activated", Some(number), by);
+        self.serve(next, name, number, opened, now)
+    }
+
+    fn kind_of(&self, upload: &Upload, dataset: Option<&Dataset>) -> Result<Kind, Refused> {
+        let is = dataset
+            .map(|d| d.kind)
+            .or_else(|| Some(self.settings.datasets.get(upload.dataset.as_str())?.kind));
+        let kind = match (is, upload.kind) {
+            (Some(is), Some(asked)) if is != asked => {
+                return Err(Refused::OtherKind {
+                    dataset: upload.dataset.clone(),
+                    is,
+                    asked,
+                });
+            }
+            (Some(is), _) => is,
+            (None, asked) => asked.unwrap_or(Kind::Audience),
+        };
+        if kind == Kind::Campaigns && upload.dataset.as_str() != CAMPAIGNS {
+            return Err(Refused::CampaignsElsewhere);
+        }
+        Ok(kind)
+    }
+
+    /// Removes a version file that did not become a version.
+    fn forget(&self, upload: &Upload, kind: Kind) {
+        self.measures.begin(&upload.dataset);
+        self.measures.ended(&upload.dataset, Outcome::Failed);
+        let file = version_file(&upload.dataset, kind, upload.version);
+        if let Err(error) = self.storage.remove(&file) {
+            tracing::warn!(%error, "a version file that nothing names could not be removed");
+        }
+    }
+}
+
+impl Upload {
+    /// The parameters in one spelling, so that equal ones compare equal however they were written.
+    fn spelled(&self, kind: Kind) -> String {
+        let mut text = match &self.format {
+            Format::Snapshot => "snapshot".to_owned(),
+            Format::Document => "document".to_owned(),
+            Format::Rows(RowFormat::Csv) => "csv".to_owned(),
+            Format::Rows(RowFormat::Ndjson) => "ndjson".to_owned(),
+            Format::Rows(RowFormat::Text { source, segment }) => {
+                format!("text source={source:?} segment={segment}")
+            }
+        };
+        text.push_str(&format!(" kind={kind} activate={}", self.activate));
+        if let Some(as_of) = self.as_of {
+            text.push_str(&format!(" as_of={as_of}"));
+        }
+        text
+    }
+}
+
+/// Whether the number is known or above the newest.
+fn in_order(dataset: &Dataset, upload: &Upload) -> Result<(), Refused> {
+    let (name, version) = (upload.dataset.clone(), upload.version);
+    if dataset.versions.contains_key(&version) {
+        return Ok(());
+    }
+    match dataset.newest {
+        Some(newest) if version == newest => Err(Refused::Deleted {
+            dataset: name,
+            version,
+        }),
+        Some(newest) if version < newest => Err(Refused::BelowNewest {
+            dataset: name,
+            version,
+            newest,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an upload is the one that took the number.
+fn same(upload: &Upload, known: &Version, body: &str, query: &str) -> Result<(), Refused> {
+    let (dataset, version) = (upload.dataset.clone(), upload.version);
+    if known.body_sha256 != body {
+        return Err(Refused::OtherBytes {
+            dataset,
+            version,
+            known: known.body_sha256.clone(),
+            given: body.to_owned(),
+        });
+    }
+    if known.query != query {
+        return Err(Refused::OtherQuery {
+            dataset,
+            version,
+            known: known.query.clone(),
+            given: query.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn not_ahead(as_of: Option<AsOf>, now: Timestamp) -> Result<(), Refused> {
+    match as_of {
+        Some(AsOf::Time(time)) if time.unix_ms > now.unix_ms.saturating_add(AS_OF_SKEW_MS) => {
+            Err(Refused::AsOfFuture(AsOf::Time(time)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn published(upload: &Upload, dataset: &Dataset, known: &Version, fresh: bool) -> Published {
+    Published {
+        fresh,
+        dataset: upload.dataset.clone(),
+        version: listing::version_view(upload.version, known, dataset.live),
+        rejected: known.rows.rejected.clone(),
+        warnings: known.warnings.clone(),
+    }
+}

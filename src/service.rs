@@ -1,0 +1,254 @@
+//! The whole of Kith as one value: storage, datasets, the two listeners, in the order in which they start and stop.
+//!
+//! Both listeners are bound before anything is brought back, so that health can be asked at once; until all that was
+//! live is live again, `/readyz` says no and bids are answered 204. `serve` and `demo` both run this and nothing else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use prometheus::{IntGauge, Registry};
+
+use crate::clock::Timestamp;
+use crate::config::{Config, Exchanges};
+use crate::datasets::{Datasets, Live, OpenFailed, Settings};
+use crate::generation::Frame;
+use crate::http::admin::{AdminServer, AdminState, Lenses};
+use crate::http::bid::{BidListener, BidServer};
+use crate::http::bidder::{KithBidder, Shared};
+use crate::http::lenses;
+use crate::ids::{KeyFileError, Keyer, SecretKey};
+use crate::ledger::Desk;
+use crate::metrics::{BidMetrics, BidThreads};
+use crate::storage::{Storage, StorageError};
+
+/// How often a service that could not bring everything back looks whether an operator has mended it.
+const RECOVERY_POLL: Duration = Duration::from_millis(100);
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// The key file.
+    #[error("{0}")]
+    Key(#[from] KeyFileError),
+    /// What the directory holds.
+    #[error("{0}")]
+    Datasets(#[from] OpenFailed),
+    /// A series registered twice: a defect.
+    #[error("registering metrics failed: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A listener's address.
+    #[error("cannot listen on {address} ([{section}] listen): {source}; is another Kith running?")]
+    Listen {
+        /// The configuration's section.
+        section: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread, or randomness.
+    #[error("starting failed: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running Kith. Dropping it stops it without waiting; [`Service::drain`] stops it politely.
+#[derive(Debug)]
+pub struct Service {
+    bid: BidServer,
+    admin: AdminServer,
+    datasets: Arc<Datasets>,
+    draining: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+    recovery: JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+impl Service {
+    /// Starts everything. Returns when both listeners serve; readiness may come later.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let storage = Storage::start(&config.data.dir)?;
+        let key = SecretKey::load_or_create(&config.data.key_file)?;
+        let frame = Frame::of(&config, Keyer::new(&key));
+        let exchanges = Arc::clone(&frame.exchanges);
+        let registry = registry()?;
+        let (datasets, live) = Datasets::open(Settings::of(&config, frame), storage, &registry)?;
+        let threads = Arc::new(BidThreads::new(
+            Arc::clone(&exchanges),
+            config.limits.datasets,
+        ));
+        let ordinals = Arc::clone(&datasets);
+        let names = Box::new(move || ordinals.ordinals());
+        registry.register(Box::new(BidMetrics::new(Arc::clone(&threads), names)?))?;
+
+        let ready = Arc::new(AtomicBool::new(false));
+        let bid = start_bids(&config, &exchanges, &live, threads, &ready)?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let admin = start_admin(&config, &exchanges, &datasets, registry, &draining)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let recovery = start_recovery(&datasets, ready, &stopping)?;
+        let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
+        Ok(Self {
+            bid,
+            admin,
+            datasets,
+            draining,
+            stopping,
+            recovery,
+            drain_timeout,
+        })
+    }
+
+    /// Where exchanges call.
+    pub fn bid_addr(&self) -> SocketAddr {
+        self.bid.local_addr()
+    }
+
+    /// Where jobs and operators call.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// The datasets, for an embedded service.
+    pub fn datasets(&self) -> &Arc<Datasets> {
+        &self.datasets
+    }
+
+    /// Stops politely: not ready, no new connections, requests under way answered, then everything else.
+    pub fn drain(self) {
+        self.draining.store(true, Relaxed);
+        let report = self.bid.drain(self.drain_timeout);
+        tracing::info!(?report, "bid listener drained");
+        self.stopping.store(true, Relaxed);
+        let _ = self.recovery.join();
+        self.admin.shutdown();
+    }
+}
+
+fn registry() -> Result<Registry, prometheus::Error> {
+    let registry = Registry::new();
+    registry.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ))?;
+    let labels = [("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into();
+    let build = IntGauge::with_opts(
+        prometheus::Opts::new("kith_build_info", "The build that runs.").const_labels(labels),
+    )?;
+    build.set(1);
+    registry.register(Box::new(build))?;
+    // Real-time updates are not taken yet, so there are none: the series is there for dashboards to be built on.
+    let overlay = IntGauge::new("kith_overlay_entries", "Real-time updates held.")?;
+    registry.register(Box::new(overlay))?;
+    Ok(registry)
+}
+
+fn start_bids(
+    config: &Config,
+    exchanges: &Arc<Exchanges>,
+    live: &Live,
+    threads: Arc<BidThreads>,
+    ready: &Arc<AtomicBool>,
+) -> Result<BidServer, StartError> {
+    let address = config.bid.listen;
+    let shared = Shared {
+        ready: Arc::clone(ready),
+        imps_max: config.limits.imps_per_request,
+    };
+    let live = live.clone();
+    // Bid ids of different runs and threads come from different stretches.
+    let mut seed = [0u8; 8];
+    getrandom::fill(&mut seed).map_err(|e| io::Error::other(e.to_string()))?;
+    let seed = u64::from_le_bytes(seed);
+    // Counted, not numbered by worker: a worker that starts anew after a panic must not repeat ids.
+    let desks = AtomicU64::new(0);
+    let factory = move |_worker: usize| {
+        let desk = Desk::new(seed.wrapping_add(desks.fetch_add(1, Relaxed) << 44));
+        KithBidder::new(shared.clone(), live.reader(), desk, threads.enlist())
+    };
+    BidListener {
+        listen: address,
+        threads: config.bid.threads,
+    }
+    .start(&config.limits, Arc::clone(exchanges), factory)
+    .map_err(|source| StartError::Listen {
+        section: "bid",
+        address,
+        source,
+    })
+}
+
+fn start_admin(
+    config: &Config,
+    exchanges: &Arc<Exchanges>,
+    datasets: &Arc<Datasets>,
+    registry: Registry,
+    draining: &Arc<AtomicBool>,
+) -> Result<AdminServer, StartError> {
+    let (live, imps_max) = (datasets.live().clone(), config.limits.imps_per_request);
+    let user_live = live.clone();
+    let exchanges = Arc::clone(exchanges);
+    let draining = Arc::clone(draining);
+    let state = AdminState {
+        datasets: Arc::clone(datasets),
+        registry,
+        tokens: config.admin.tokens.clone(),
+        limits: config.limits,
+        lenses: Lenses {
+            user: Box::new(move |source, id| {
+                lenses::user(&user_live.load(), source, id, Timestamp::now())
+            }),
+            explain: Box::new(move |exchange, body| {
+                lenses::explanation(
+                    &live.load(),
+                    &exchanges,
+                    imps_max,
+                    exchange,
+                    body,
+                    Timestamp::now(),
+                )
+            }),
+        },
+        ready: Box::new(move || {
+            if draining.load(Relaxed) {
+                Err("stopping: requests under way are answered".into())
+            } else {
+                Ok(())
+            }
+        }),
+        now: Timestamp::now,
+    };
+    let address = config.admin.listen;
+    AdminServer::start(address, Arc::new(state)).map_err(|source| StartError::Listen {
+        section: "admin",
+        address,
+        source,
+    })
+}
+
+/// Brings back what was live. Where that fails, waits for an operator to activate or upload what is missing.
+fn start_recovery(
+    datasets: &Arc<Datasets>,
+    ready: Arc<AtomicBool>,
+    stopping: &Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
+    let (datasets, stopping) = (Arc::clone(datasets), Arc::clone(stopping));
+    thread::Builder::new()
+        .name("kith-recovery".to_owned())
+        .spawn(move || {
+            if let Err(not_ready) = datasets.recover() {
+                tracing::error!(%not_ready, "not ready");
+            }
+            while datasets.readiness().is_err() && !stopping.load(Relaxed) {
+                thread::park_timeout(RECOVERY_POLL);
+            }
+            ready.store(true, Relaxed);
+            tracing::info!("ready");
+        })
+}

@@ -1,0 +1,357 @@
+//! The storage thread itself: commands in, system calls out.
+//!
+//! Files are opened with `O_NOFOLLOW` and never by a name that came from outside. An unfinished file is kept open from
+//! creation to commit, so that what is synced is what was written.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::{Command, Fault, INCOMING, StorageError};
+
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
+
+/// Makes the directory and its folders, locks it and removes unfinished files. The lock lasts as long as the file.
+pub(super) fn prepare(dir: &Path, disk: &Disk) -> Result<File, StorageError> {
+    if !dir.is_dir() {
+        make_folder(dir).map_err(failed(dir))?;
+        // What is acknowledged in a folder that a power cut takes away was not durable.
+        let dir = std::path::absolute(dir).map_err(failed(dir))?;
+        for above in dir.ancestors().skip(1) {
+            // A folder above that we may not read was not made by us.
+            match disk.sync_folder(above) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+                other => other.map_err(failed(above))?,
+            }
+        }
+    }
+    let path = dir.join("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(NOFOLLOW)
+        .open(&path)
+        .map_err(failed(&path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(StorageError::Locked {
+                dir: dir.display().to_string(),
+            });
+        }
+        Err(errno) => return Err(failed(&path)(errno.into())),
+    }
+    let incoming = dir.join(INCOMING);
+    make_folder(&incoming).map_err(failed(&incoming))?;
+    remove_unfinished(&incoming).map_err(failed(&incoming))?;
+    Ok(lock)
+}
+
+/// Removes `*.part` and nothing else: what is not ours by its name is left alone.
+fn remove_unfinished(incoming: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(incoming)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "part") {
+            tracing::info!(file = %path.display(), "removing an unfinished file of an earlier run");
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file by name to read it, refusing a symbolic link in its place.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(NOFOLLOW)
+        .open(path)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+    {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError + use<> {
+    let path = path.display().to_string();
+    move |source| StorageError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The system calls that a test may want to see fail.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    faults: Option<Arc<Faults>>,
+}
+
+/// What a test makes fail, from now on.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// Writes answer "no space left".
+    pub(crate) write: std::sync::atomic::AtomicBool,
+    /// Syncs answer an I/O error.
+    pub(crate) sync: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+impl Disk {
+    pub(super) fn failing(faults: Arc<Faults>) -> Disk {
+        Disk {
+            faults: Some(faults),
+        }
+    }
+}
+
+impl Disk {
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if self.told(|f| &f.write) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all(bytes)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        if self.told(|f| &f.sync) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        file.sync_data()
+    }
+
+    /// A rename can be rolled back by a power cut until its folder is synced.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let folder = open_to_read(folder)?;
+        #[cfg(test)]
+        if self.told(|f| &f.sync) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        folder.sync_all()
+    }
+
+    #[cfg(test)]
+    fn told(&self, which: impl Fn(&Faults) -> &std::sync::atomic::AtomicBool) -> bool {
+        self.faults
+            .as_ref()
+            .is_some_and(|f| which(f).load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+    fault: Arc<Fault>,
+}
+
+pub(super) struct Worker {
+    dir: PathBuf,
+    disk: Disk,
+    open: HashMap<u64, Unfinished>,
+    stopped: Arc<OnceLock<String>>,
+    atomic_writes: u64,
+    _lock: File,
+}
+
+impl Worker {
+    pub(super) fn new(
+        dir: PathBuf,
+        disk: Disk,
+        stopped: Arc<OnceLock<String>>,
+        lock: File,
+    ) -> Worker {
+        Worker {
+            dir,
+            disk,
+            open: HashMap::new(),
+            stopped,
+            atomic_writes: 0,
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn run(mut self, queue: &Receiver<Command>) {
+        while let Ok(command) = queue.recv() {
+            match command {
+                Command::Create {
+                    file,
+                    path,
+                    fault,
+                    reply,
+                } => {
+                    let _ = reply.send(self.create(file, path, fault));
+                }
+                Command::Append { file, bytes } => self.append(file, &bytes),
+                Command::Flush { file, reply } => {
+                    let _ = reply.send(self.flush(file));
+                }
+                Command::Commit { file, to, reply } => {
+                    let _ = reply.send(self.commit(file, &to));
+                }
+                Command::Abort { file } => self.abort(file),
+                Command::WriteAtomic { to, bytes, reply } => {
+                    let _ = reply.send(self.write_atomic(&to, &bytes));
+                }
+                Command::Remove { path, reply } => {
+                    let _ = reply.send(self.remove(&path));
+                }
+            }
+        }
+        for file in self.open.keys().copied().collect::<Vec<_>>() {
+            self.abort(file);
+        }
+    }
+
+    fn create(&mut self, file: u64, path: PathBuf, fault: Arc<Fault>) -> Result<(), StorageError> {
+        self.writing()?;
+        let opened = self.open_new(&path).map_err(failed(&path))?;
+        let unfinished = Unfinished {
+            file: opened,
+            path,
+            fault,
+        };
+        self.open.insert(file, unfinished);
+        Ok(())
+    }
+
+    fn open_new(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(NOFOLLOW)
+            .open(self.dir.join(path))
+    }
+
+    fn append(&mut self, file: u64, bytes: &[u8]) {
+        let Some(unfinished) = self.open.get_mut(&file) else {
+            return;
+        };
+        if unfinished.fault.0.get().is_some() {
+            return;
+        }
+        if let Err(error) = self.disk.write(&mut unfinished.file, bytes) {
+            tracing::warn!(%error, "an upload could not be written; the file is given up");
+            let _ = unfinished.fault.0.set((error.kind(), error.to_string()));
+            // Give the space back at once: a full disk must not stay full until the writer notices.
+            let _ = unfinished.file.set_len(0);
+        }
+    }
+
+    fn flush(&mut self, file: u64) -> Result<(), StorageError> {
+        self.writing()?;
+        self.unfinished(file).map(|_| ())
+    }
+
+    /// The file, if every byte handed over was written.
+    fn unfinished(&self, file: u64) -> Result<&Unfinished, StorageError> {
+        let unfinished = self
+            .open
+            .get(&file)
+            .ok_or_else(|| StorageError::Path(format!("unfinished file {file}")))?;
+        match unfinished.fault.get() {
+            Some(source) => Err(failed(&unfinished.path)(source)),
+            None => Ok(unfinished),
+        }
+    }
+
+    fn commit(&mut self, file: u64, to: &Path) -> Result<(), StorageError> {
+        self.writing()?;
+        self.unfinished(file)?;
+        let Some(unfinished) = self.open.remove(&file) else {
+            return Err(StorageError::Path(format!("unfinished file {file}")));
+        };
+        let done = self.put_in_place(&unfinished.file, &unfinished.path, to);
+        if done.is_err() {
+            let _ = std::fs::remove_file(self.dir.join(&unfinished.path));
+        }
+        done
+    }
+
+    fn write_atomic(&mut self, to: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        self.writing()?;
+        self.atomic_writes += 1;
+        let beside = Path::new(INCOMING).join(format!("atomic-{}.part", self.atomic_writes));
+        let done = (|| {
+            let mut file = self.open_new(&beside).map_err(failed(&beside))?;
+            self.disk.write(&mut file, bytes).map_err(failed(to))?;
+            self.put_in_place(&file, &beside, to)
+        })();
+        if done.is_err() {
+            let _ = std::fs::remove_file(self.dir.join(&beside));
+        }
+        done
+    }
+
+    /// The numbered steps that make a file durable under its name.
+    fn put_in_place(&self, file: &File, from: &Path, to: &Path) -> Result<(), StorageError> {
+        let target = self.dir.join(to);
+        let folder = target.parent().unwrap_or(&self.dir).to_owned();
+        // 1. The folder exists, durably.
+        if !folder.is_dir() {
+            make_folder(&folder).map_err(failed(to))?;
+            for made in folder
+                .ancestors()
+                .skip(1)
+                .take_while(|a| a.starts_with(&self.dir))
+            {
+                self.disk.sync_folder(made).map_err(|e| self.stop(to, &e))?;
+            }
+        }
+        // 2. The bytes are on the disk before the name is.
+        self.disk.sync(file).map_err(|e| self.stop(to, &e))?;
+        // 3. The name, in one step.
+        std::fs::rename(self.dir.join(from), &target).map_err(failed(to))?;
+        // 4. The name is on the disk.
+        self.disk
+            .sync_folder(&folder)
+            .map_err(|e| self.stop(to, &e))
+    }
+
+    fn abort(&mut self, file: u64) {
+        if let Some(unfinished) = self.open.remove(&file) {
+            let _ = std::fs::remove_file(self.dir.join(&unfinished.path));
+        }
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), StorageError> {
+        self.writing()?;
+        match std::fs::remove_file(self.dir.join(path)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(failed(path)),
+        }
+    }
+
+    fn writing(&self) -> Result<(), StorageError> {
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(reason) => Err(StorageError::Stopped {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    fn stop(&self, path: &Path, error: &io::Error) -> StorageError {
+        let reason = format!("syncing {} failed: {error}", path.display());
+        tracing::error!(%reason, "storage stops writing; restart after checking the disk");
+        let _ = self.stopped.set(reason.clone());
+        StorageError::Stopped { reason }
+    }
+}

@@ -1,0 +1,170 @@
+//! A decision allocates nothing once its thread is warm: counted, not claimed.
+//!
+//! The whole way of a request is counted, from the body's bytes to the response's: read, gate, ids, lookups, targeting
+//! over 1,000 line items, auction, commit, write, metrics.
+
+#![allow(unsafe_code, reason = "a counting allocator is one")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use kith::audience::{Audience, Builder, RowFormat, VersionMeta};
+use kith::campaigns::compile;
+use kith::config::Config;
+use kith::datasets::Live;
+use kith::generation::{Frame, Generation, LiveVersion};
+use kith::http::bid::{Answer, Bidder as _};
+use kith::http::bidder::{KithBidder, Shared};
+use kith::ids::{Keyer, Kind, SecretKey};
+use kith::ledger::Desk;
+use kith::metrics::BidThreads;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is handed on to the system's allocator unchanged; counting touches a thread's own cell only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the pointer came from `System`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+const LINE_ITEMS: usize = 1_000;
+
+fn generation(config: &Config) -> Generation {
+    let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
+    let mut items = String::new();
+    for n in 0..LINE_ITEMS {
+        let comma = if n > 0 { "," } else { "" };
+        let targeting = format!(
+            "segments one of ['crm/s{}'] and country in ['USA', 'CAN'] and not (hour = 25)",
+            n % 50
+        );
+        write!(
+            items,
+            r#"{comma}{{"id":"li-{n}","creatives":["box"],"targeting":"{targeting}","price":{{"cpm":"{}.5","currency":"USD"}},"deals":{}}}"#,
+            n % 7 + 1,
+            if n % 10 == 0 { r#"["d1"]"# } else { "[]" },
+        )
+        .expect("text");
+    }
+    let document = format!(
+        r#"{{"advertisers":[{{"id":"acme","domain":"acme.example"}}],
+            "creatives":[{{"id":"box","advertiser":"acme","type":"banner","w":300,"h":250,"adm":"<a href=\"${{KITH_CLICK_URL}}\">"}}],
+            "line_items":[{items}]}}"#
+    );
+    let book = compile(document.as_bytes()).expect("a good document");
+    let meta = VersionMeta {
+        kind: Kind::Audience,
+        dataset: "crm".parse().expect("a name"),
+        version: 1,
+        base: None,
+        as_of: None,
+    };
+    let mut builder = Builder::new(meta, keyer.clone()).expect("a builder");
+    let mut rows = String::from("source,id,segments\n");
+    for n in 0..1_000 {
+        writeln!(rows, "buyeruid,u{n},s{}|s{}|other", n % 50, (n + 3) % 50).expect("text");
+    }
+    builder
+        .read_rows(&RowFormat::Csv, rows.as_bytes(), &mut |_| {})
+        .expect("rows");
+    let mut file = Vec::new();
+    builder.finish(&mut file).expect("a version");
+    let live = LiveVersion {
+        name: "crm".parse().expect("a name"),
+        ordinal: 0,
+        version: 1,
+        audience: Arc::new(Audience::from_bytes(&file).expect("readable")),
+        purposes: [1, 3, 4].into(),
+    };
+    Generation::assemble(
+        1,
+        Arc::new(book),
+        Some(1),
+        vec![live],
+        Frame::of(config, keyer),
+    )
+}
+
+#[test]
+fn a_warm_thread_decides_without_allocating() {
+    let config = Config::default();
+    let exchanges = Arc::new(config.exchanges.clone());
+    let live = Live::new(Arc::new(generation(&config)));
+    let threads = BidThreads::new(Arc::clone(&exchanges), 4);
+    let shared = Shared {
+        ready: Arc::new(AtomicBool::new(true)),
+        imps_max: 128,
+    };
+    let mut bidder = KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist());
+    let exchange = exchanges.get("demo").expect("the exchange");
+    let body = |user: &str, extra: &str| {
+        format!(
+            r#"{{"id":"r","at":1,"tmax":100,"cur":["USD","EUR"],"bcat":["IAB25","IAB26"],"badv":["x.example","y.example"],
+            "imp":[{{"id":"1","bidfloor":0.5,"banner":{{"w":300,"h":250,"format":[{{"w":300,"h":250}},{{"w":728,"h":90}}]}},
+                "pmp":{{"deals":[{{"id":"d1","bidfloor":1.0}},{{"id":"d2"}}]}}}},{{"id":"2","video":{{}}}}],
+            "site":{{"domain":"News.Example","page":"https:\/\/news.example\/a","cat":["IAB1"],"publisher":{{"id":"p"}}}},
+            "device":{{"ua":"Mozilla/5.0","ifa":"AB-CD","os":"iOS","geo":{{"country":"usa"}}}},
+            "user":{{"id":"x{user}","buyeruid":"{user}","eids":[{{"source":"Uidapi.com","uids":[{{"id":"e{user}"}}]}}]}}{extra}}}"#
+        )
+    };
+    let cases = [
+        ("a bid", body("u7", ""), Answer::Body),
+        ("nobody known", body("nobody", ""), Answer::NoBid),
+        (
+            "a closed gate",
+            body("u7", r#","regs":{"coppa":1}"#),
+            Answer::NoBid,
+        ),
+        ("no bid request", "{\"id\":".to_owned(), Answer::Malformed),
+    ];
+    let mut out = Vec::with_capacity(16 << 10);
+    for (what, body, want) in &cases {
+        let mut ask = || {
+            out.clear();
+            let answer = bidder.bid(exchange, body.as_bytes(), Instant::now(), &mut out);
+            assert_eq!(answer, *want, "{what}");
+            bidder.tick(0);
+        };
+        for _ in 0..8 {
+            ask();
+        }
+        let counted = allocations(|| (0..100).for_each(|_| ask()));
+        assert_eq!(counted, 0, "{what}: allocations in 100 decisions");
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 9]))), 1);
+}
