@@ -15,7 +15,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// How a file's content is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// Rows, with a header: source,id,segments[,expires]
+    /// Rows, with a header: source,id,segments and perhaps expires
     Csv,
     /// Rows, one JSON object a line
     Ndjson,

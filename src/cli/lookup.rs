@@ -16,7 +16,7 @@ Examples:
   kith lookup uidapi.com 'AAAA...=' --json
   kith lookup exchange:demo user-17 --to http://10.0.0.5:9090 --token-file token")]
 pub(super) struct Lookup {
-    /// Where the id is from: ifa, buyeruid, exchange:<name>, an eid source such as uidapi.com, ...
+    /// Where the id is from: ifa, buyeruid, exchange:NAME, an eid source such as uidapi.com, ...
     #[arg(value_name = "SOURCE")]
     source: String,
     /// The id
