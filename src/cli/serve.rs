@@ -1,5 +1,6 @@
 //! `kith serve`: the service, until it is told to stop.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,7 @@ pub struct Serve {
 pub fn run(args: &Serve) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref(), &environment)?;
     tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();

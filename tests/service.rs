@@ -1,0 +1,506 @@
+//! The whole service over real sockets: the life of versions as a bidder sees it, `kill -9`, swaps under load, hostile bodies.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kith::config::Config;
+use kith::service::Service;
+use serde_json::{Value, json};
+
+/// A keep-alive HTTP/1.1 connection, just enough of one.
+struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+struct Reply {
+    status: u16,
+    body: Vec<u8>,
+    closes: bool,
+}
+
+impl Client {
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    fn ask(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: kith\r\ncontent-length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        let stream = self.stream.get_mut();
+        stream
+            .write_all(&[head.as_bytes(), body].concat())
+            .expect("sent");
+        let mut reply = Reply {
+            status: 0,
+            body: Vec::new(),
+            closes: false,
+        };
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.stream.read_line(&mut line).expect("a head"),
+                0,
+                "the connection was dropped"
+            );
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(status) = line.strip_prefix("http/1.1 ") {
+                reply.status = status
+                    .get(..3)
+                    .and_then(|code| code.parse().ok())
+                    .expect("a status");
+            } else if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            } else if line == "connection: close" {
+                reply.closes = true;
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        reply.body.resize(length, 0);
+        self.stream.read_exact(&mut reply.body).expect("a body");
+        reply
+    }
+
+    fn json(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Value) {
+        let reply = self.ask(method, path, &format!("content-type: {kind}\r\n"), body);
+        (
+            reply.status,
+            serde_json::from_slice(&reply.body).unwrap_or(Value::Null),
+        )
+    }
+
+    fn upload(&mut self, dataset: &str, version: u64, kind: &str, body: &[u8]) -> Value {
+        let (status, report) = self.json(
+            "PUT",
+            &format!("/v1/datasets/{dataset}/versions/{version}"),
+            kind,
+            body,
+        );
+        assert_eq!(status, 201, "{report:#}");
+        assert_eq!(report["state"], "active", "{report:#}");
+        report
+    }
+
+    fn activate(&mut self, dataset: &str, version: u64) {
+        let body = json!({"version": version}).to_string();
+        let (status, answer) = self.json(
+            "POST",
+            &format!("/v1/datasets/{dataset}/activate"),
+            "application/json",
+            body.as_bytes(),
+        );
+        assert_eq!(status, 200, "{answer:#}");
+    }
+
+    fn ready(&mut self) -> bool {
+        self.ask("GET", "/readyz", "", b"").status == 200
+    }
+
+    /// The only bid's price in a bid response, or nothing for 204.
+    fn price(&mut self, user: &str) -> Option<f64> {
+        let reply = self.ask("POST", "/bid/demo", "", request(user).as_bytes());
+        match reply.status {
+            204 => None,
+            200 => {
+                let response: Value = serde_json::from_slice(&reply.body).expect("JSON");
+                let bids = response["seatbid"][0]["bid"].as_array().expect("bids");
+                assert_eq!(bids.len(), 1, "{response:#}");
+                bids[0]["price"].as_f64()
+            }
+            other => panic!("a bid request was answered {other}"),
+        }
+    }
+}
+
+fn request(user: &str) -> String {
+    json!({
+        "id": format!("r-{user}"), "at": 1, "tmax": 1000,
+        "imp": [{"id": "1", "banner": {"w": 300, "h": 250}, "bidfloor": 0.01}],
+        "site": {"domain": "news.example"}, "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": user}})
+    .to_string()
+}
+
+fn campaigns(line_items: &[(&str, &str, &str)]) -> Vec<u8> {
+    let items: Vec<Value> = line_items
+        .iter()
+        .map(|(id, targeting, cpm)| {
+            json!({"id": id, "creatives": ["cr"], "targeting": targeting, "price": {"cpm": cpm, "currency": "USD"}, "seat": "seat-1"})
+        })
+        .collect();
+    json!({
+        "advertisers": [{"id": "acme", "domain": "acme.example"}],
+        "creatives": [{"id": "cr", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": "<a>", "secure": true}],
+        "line_items": items})
+    .to_string()
+    .into_bytes()
+}
+
+fn rows(count: usize, segment: &str, but: &str) -> Vec<u8> {
+    let mut rows = String::from("source,id,segments\n");
+    for n in 0..count {
+        if format!("u{n}") != but {
+            writeln!(rows, "buyeruid,u{n},{segment}").expect("text");
+        }
+    }
+    rows.into_bytes()
+}
+
+fn start(dir: &Path) -> Service {
+    let toml = format!(
+        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n",
+        dir.display().to_string()
+    );
+    let service = Service::start(Config::from_toml(&toml, "test").expect("a configuration"))
+        .expect("a service");
+    let mut admin = Client::to(service.admin_addr());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !admin.ready() {
+        assert!(Instant::now() < deadline, "never ready");
+        thread::sleep(Duration::from_millis(5));
+    }
+    service
+}
+
+#[test]
+fn a_version_lives_its_whole_life_as_a_bidder_sees_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let mut admin = Client::to(service.admin_addr());
+    let mut exchange = Client::to(service.bid_addr());
+    assert_eq!(
+        exchange.price("u7"),
+        None,
+        "a fresh service bids on nothing"
+    );
+    admin.upload(
+        "campaigns",
+        1,
+        "application/json",
+        &campaigns(&[("vip", "segments one of ['crm/vip']", "4.20")]),
+    );
+    let report = admin.upload("crm", 1, "text/csv", &rows(20_000, "vip", ""));
+    assert_eq!(
+        (&report["ids"], &report["rows"]),
+        (&json!(20_000), &json!(20_000))
+    );
+
+    let reply = exchange.ask("POST", "/bid/demo", "", request("u7").as_bytes());
+    let response: Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert_eq!(response["id"], "r-u7");
+    assert_eq!(response["seatbid"][0]["seat"], "seat-1");
+    let bid = &response["seatbid"][0]["bid"][0];
+    assert_eq!(
+        (&bid["price"], &bid["crid"], &bid["adomain"]),
+        (&json!(4.2), &json!("cr"), &json!(["acme.example"]))
+    );
+
+    assert_eq!(exchange.price("stranger"), None);
+    admin.upload("crm", 2, "text/csv", &rows(20_000, "vip", "u7"));
+    assert_eq!(exchange.price("u7"), None, "version 2 is without this id");
+    assert_eq!(exchange.price("u8"), Some(4.2));
+    admin.activate("crm", 1);
+    assert_eq!(exchange.price("u7"), Some(4.2), "rolled back");
+
+    let metrics = admin.ask("GET", "/metrics", "", b"");
+    let metrics = String::from_utf8(metrics.body).expect("text");
+    for line in [
+        "kith_dataset_version{dataset=\"crm\"} 1",
+        "kith_bids_total{exchange=\"demo\"} 3",
+        "kith_no_bids_total{exchange=\"demo\",reason=\"targeting\"} 2",
+        "kith_bid_requests_total{exchange=\"demo\",outcome=\"bid\"} 3",
+        "kith_overlay_entries 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("u7"));
+    service.drain();
+    // The same answers from the directory alone.
+    let service = start(dir.path());
+    assert_eq!(Client::to(service.bid_addr()).price("u7"), Some(4.2));
+    service.drain();
+}
+
+/// A `kith serve` of its own, to be killed.
+struct Process {
+    child: Child,
+    bid: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Process {
+    fn start(dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kith"))
+            .arg("serve")
+            .envs([
+                ("KITH__BID__LISTEN", "127.0.0.1:0"),
+                ("KITH__ADMIN__LISTEN", "127.0.0.1:0"),
+            ])
+            .env("KITH__DATA__DIR", dir)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kith runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let address = |line: &str, name: &str| -> Option<SocketAddr> {
+            let (_, rest) = line.split_once(&format!("{name}="))?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        let (bid, admin) = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some((address(&line, " bid")?, address(&line, " admin")?)))
+            .expect("kith says where it listens");
+        // Keep the pipe from filling up.
+        thread::spawn(move || lines.for_each(drop));
+        Self { child, bid, admin }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn after_a_kill_the_same_versions_are_live_before_it_says_ready() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let process = Process::start(dir.path());
+    let mut admin = Client::to(process.admin);
+    while !admin.ready() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    admin.upload(
+        "campaigns",
+        1,
+        "application/json",
+        &campaigns(&[("vip", "segments one of ['crm/vip']", "4.20")]),
+    );
+    admin.upload("crm", 1, "text/csv", &rows(200_000, "vip", ""));
+    admin.upload("crm", 2, "text/csv", &rows(200_000, "vip", "u7"));
+    admin.activate("crm", 1);
+    drop(process);
+    let process = Process::start(dir.path());
+    let (mut admin, mut exchange) = (Client::to(process.admin), Client::to(process.bid));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut not_ready = 0;
+    loop {
+        let ready = admin.ready();
+        let price = exchange.price("u7");
+        if ready {
+            assert_eq!(
+                price,
+                Some(4.2),
+                "ready, and yet the live version is not live"
+            );
+            break;
+        }
+        not_ready += 1;
+        assert!(Instant::now() < deadline, "never ready");
+    }
+    assert!(
+        not_ready > 0,
+        "it said ready before anything can have been read back"
+    );
+    let (_, dataset) = admin.json("GET", "/v1/datasets/crm", "", b"");
+    assert_eq!(dataset["live"], 1, "{dataset:#}");
+}
+
+#[test]
+fn swaps_under_load_fail_nothing_and_mix_nothing() {
+    const SWAPS: u64 = 20;
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let mut admin = Client::to(service.admin_addr());
+    let items = [
+        ("a", "segments one of ['crm/a']", "1"),
+        ("b", "segments one of ['crm/b']", "2"),
+    ];
+    admin.upload("campaigns", 1, "application/json", &campaigns(&items));
+    let (even, odd) = (rows(30_000, "b", ""), rows(30_000, "a", ""));
+    admin.upload("crm", 1, "text/csv", &odd);
+    // The versions that a request may have met: from the last one acknowledged before it was sent, to the last one
+    // begun before its answer came.
+    let (acknowledged, begun) = (AtomicU64::new(1), AtomicU64::new(1));
+    let over = AtomicBool::new(false);
+    let asked = AtomicU64::new(0);
+    let mut memory = Vec::new();
+    thread::scope(|scope| {
+        for client in 0..2 {
+            let (acknowledged, begun, over, asked) = (&acknowledged, &begun, &over, &asked);
+            let mut exchange = Client::to(service.bid_addr());
+            scope.spawn(move || {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                for n in 0u64.. {
+                    if over.load(Ordering::SeqCst) || Instant::now() > deadline {
+                        break;
+                    }
+                    let before = acknowledged.load(Ordering::SeqCst);
+                    let price = exchange.price(&format!("u{}", (n * 7 + client) % 30_000));
+                    let after = begun.load(Ordering::SeqCst);
+                    let possible = (before..=after)
+                        .any(|version| price == Some(if version % 2 == 0 { 2.0 } else { 1.0 }));
+                    assert!(
+                        possible,
+                        "price {price:?} between versions {before} and {after}"
+                    );
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    // Bids go before uploads: without a pause two of us would leave an upload a tenth of the machine.
+                    thread::sleep(Duration::from_micros(500));
+                }
+            });
+        }
+        for version in 2..=1 + SWAPS {
+            begun.store(version, Ordering::SeqCst);
+            admin.upload(
+                "crm",
+                version,
+                "text/csv",
+                if version % 2 == 0 { &even } else { &odd },
+            );
+            acknowledged.store(version, Ordering::SeqCst);
+            memory.push(anonymous_kib());
+            thread::sleep(Duration::from_millis(100));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(asked.load(Ordering::SeqCst) > 100, "there was no load");
+    // The first swaps warm the allocator up; after that memory stays where it is.
+    let (early, late) = memory.split_at(memory.len() / 2);
+    let most = |half: &[u64]| half.iter().copied().max().unwrap_or(0);
+    assert!(
+        most(late) < most(early) + 16 * 1024,
+        "anonymous memory grew: {memory:?} KiB"
+    );
+    service.drain();
+}
+
+fn anonymous_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .expect("RssAnon");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
+}
+
+#[test]
+fn hostile_bodies_get_their_status_and_keep_their_connection() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let mut admin = Client::to(service.admin_addr());
+    admin.upload(
+        "campaigns",
+        1,
+        "application/json",
+        &campaigns(&[("all", "country in ['USA']", "1")]),
+    );
+    let good = request("u1");
+    let changed = |from: &str, to: &str| good.replace(from, to).into_bytes();
+    let nested = |closed: &str| {
+        format!(
+            r#"{{"id":"r","imp":[{{"id":"1"}}],"ext":{}{closed}"#,
+            "[".repeat(100_000)
+        )
+        .into_bytes()
+    };
+    let mut twice = good.clone();
+    twice.insert_str(good.len() - 1, r#","regs":{"coppa":1},"regs":{"coppa":0}"#);
+    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("good", good.clone().into_bytes(), 200),
+        ("empty", vec![], 400),
+        ("array", b"[]".to_vec(), 400),
+        ("null", b"null".to_vec(), 400),
+        ("truncated", good.as_bytes()[..good.len() - 3].to_vec(), 400),
+        ("trailing", format!("{good}x").into_bytes(), 400),
+        ("100,000 arrays", nested(""), 400),
+        (
+            "100,000 arrays, closed",
+            nested(&format!("{}}}", "]".repeat(100_000))),
+            400,
+        ),
+        ("1e999 as a floor", changed("0.01", "1e999"), 204),
+        ("a negative floor", changed("0.01", "-1"), 204),
+        ("two regs", twice.into_bytes(), 200),
+        (
+            "byte order mark",
+            [b"\xef\xbb\xbf", good.as_bytes()].concat(),
+            200,
+        ),
+        (
+            "gzip without the header",
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00".to_vec(),
+            400,
+        ),
+        (
+            "invalid UTF-8 outside a string",
+            b"{\"id\":\xff}".to_vec(),
+            400,
+        ),
+        ("no id", changed("\"id\":\"r-u1\",", ""), 400),
+        ("no imp", br#"{"id":"r","imp":[]}"#.to_vec(), 400),
+    ];
+    let mut exchange = Client::to(service.bid_addr());
+    for (what, body, want) in cases {
+        let reply = exchange.ask(
+            "POST",
+            "/bid/demo",
+            "content-type: application/json\r\n",
+            &body,
+        );
+        assert_eq!(reply.status, want, "{what}");
+        assert!(
+            want == 200 || reply.body.is_empty(),
+            "{what}: a body with {want}"
+        );
+        assert!(!reply.closes, "{what}: the connection closes");
+    }
+    // An unreadable id is an absent id; the rest of the request stands.
+    let body: Vec<u8> = good
+        .replace("\"u1\"", "\"\u{1}\"")
+        .bytes()
+        .map(|b| if b == 1 { 0xff } else { b })
+        .collect();
+    assert_eq!(
+        exchange.ask("POST", "/bid/demo", "", &body).status,
+        200,
+        "invalid UTF-8 in an id"
+    );
+    for (method, path, want) in [
+        ("GET", "/bid/demo", 405),
+        ("PUT", "/bid/demo", 405),
+        ("POST", "/bid/nobody", 404),
+        ("POST", "/v1/datasets", 404),
+    ] {
+        assert_eq!(
+            exchange.ask(method, path, "", good.as_bytes()).status,
+            want,
+            "{method} {path}"
+        );
+    }
+    assert_eq!(
+        exchange.price("u1"),
+        Some(1.0),
+        "and then it bids as before"
+    );
+    service.drain();
+}
