@@ -35,3 +35,5 @@ pub mod metrics;
 pub mod config;
 
 pub mod service;
+
+pub mod demo;
