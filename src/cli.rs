@@ -105,7 +105,10 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo(args) => crate::demo::run(args.once, args.requests.as_deref()),
+        Command::Demo(args) => Ok(crate::demo::run(&crate::demo::Options {
+            once: args.once,
+            requests: args.requests,
+        })?),
         Command::Serve(args) => serve::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Inspect(args) => inspect::run(&args),
