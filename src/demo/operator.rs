@@ -13,8 +13,8 @@ use ureq::http::Response;
 use super::stop::Stop;
 use super::{DemoError, EXCHANGE};
 
-/// Longest wait for one call.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for one call. The admin listener gives way to everything else, and on a busy machine that takes its time.
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest wait for a service to be ready that has nothing to bring back.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 

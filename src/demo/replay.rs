@@ -70,11 +70,17 @@ pub(super) fn replay(
     let bar = bar(bytes);
     let done = send_all(BufReader::new(file), bid, &bar, stop);
     bar.finish_and_clear();
-    let done = done?.map_err(unreadable)?;
+    let (lines, done) = done?.map_err(unreadable)?;
     let took = begin.elapsed();
     let after = operator.metrics()?;
     let grown = Grown { before, after };
-    let findings = findings(&done, &grown);
+    let mut findings = findings(&done, &grown);
+    if done.len() as u64 != lines {
+        findings.push(format!(
+            "of {lines} lines only {} were dealt with",
+            done.len()
+        ));
+    }
     report(page, done, &grown, took)?;
     Ok(findings)
 }
@@ -94,7 +100,7 @@ fn send_all(
     bid: SocketAddr,
     bar: &ProgressBar,
     stop: &Stop,
-) -> Result<io::Result<Vec<Done>>, DemoError> {
+) -> Result<io::Result<(u64, Vec<Done>)>, DemoError> {
     let (deal, dealt) = sync_channel(AHEAD);
     // One hand at a time takes the next line.
     let dealt = Mutex::new(dealt);
@@ -114,21 +120,22 @@ fn send_all(
             done.extend(worker.join().unwrap_or_default());
         }
         done.sort_by_key(|done: &Done| done.line);
-        Ok(read?.map(|()| done))
+        Ok(read?.map(|lines| (lines, done)))
     })
 }
 
+/// Hands the lines out, and says how many there were.
 fn read_lines(
     mut input: impl BufRead,
     deal: SyncSender<Line>,
     bar: &ProgressBar,
     stop: &Stop,
-) -> Result<io::Result<()>, DemoError> {
+) -> Result<io::Result<u64>, DemoError> {
     let mut number = 0u64;
     loop {
         stop.check()?;
         let (text, read) = match next_line(&mut input) {
-            Ok(None) => return Ok(Ok(())),
+            Ok(None) => return Ok(Ok(number)),
             Ok(Some(line)) => line,
             Err(error) => return Ok(Err(error)),
         };
@@ -136,7 +143,7 @@ fn read_lines(
         bar.inc(read);
         bar.set_message(number.to_string());
         if deal.send(Line { number, text }).is_err() {
-            return Ok(Ok(()));
+            return Ok(Ok(number));
         }
     }
 }
@@ -248,13 +255,13 @@ fn findings(done: &[Done], grown: &Grown) -> Vec<String> {
     let mut findings = Vec::new();
     for done in done {
         match &done.outcome {
-            Outcome::Status(status) if *status >= 500 => {
+            Outcome::Status(200 | 204 | 400 | 413) | Outcome::NotSent => {}
+            Outcome::Status(status) => {
                 findings.push(format!("line {} was answered {status}", done.line));
             }
             Outcome::Dropped(why) => {
                 findings.push(format!("line {} had no answer: {why}", done.line));
             }
-            Outcome::Status(_) | Outcome::NotSent => {}
         }
     }
     if findings.is_empty() {
@@ -455,6 +462,7 @@ mod tests {
             ["line 2 was answered 503", "line 4 had no answer: closed"]
         );
         assert!(findings(&done[..1], &nothing()).is_empty());
+        assert!(findings(&done[2..3], &nothing()).is_empty());
         let uncounted = [Done {
             line: 1,
             outcome: Outcome::Status(200),
