@@ -1,6 +1,6 @@
 //! Campaigns: from the document that people write to the compiled [`Book`] that decisions read.
 //!
-//! A campaigns document (`DESIGN.md` §7, `docs/targeting.md`) is checked as a whole: [`compile`] gives the book or every
+//! A campaigns document (`DESIGN.md` §7, `docs/targeting.md`) is checked as a whole: [`compile()`] gives the book or every
 //! mistake by its path. The book is plain data, sorted by id, without a word of any request in it; what depends on the
 //! rest of the deployment (which segments are uploaded, which currencies have rates) is asked of it afterwards by
 //! [`Book::warnings`], so that nothing need be compiled again when a dataset changes.

@@ -91,7 +91,7 @@ impl Service {
         let ready = Arc::new(AtomicBool::new(false));
         let bid = start_bids(&config, &exchanges, &live, threads, &ready)?;
         let draining = Arc::new(AtomicBool::new(false));
-        let admin = start_admin(&config, &exchanges, &datasets, registry, &draining)?;
+        let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
         let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
@@ -189,12 +189,13 @@ fn start_admin(
     exchanges: &Arc<Exchanges>,
     datasets: &Arc<Datasets>,
     registry: Registry,
+    ready: &Arc<AtomicBool>,
     draining: &Arc<AtomicBool>,
 ) -> Result<AdminServer, StartError> {
     let (live, imps_max) = (datasets.live().clone(), config.limits.imps_per_request);
     let user_live = live.clone();
     let exchanges = Arc::clone(exchanges);
-    let draining = Arc::clone(draining);
+    let (ready, draining) = (Arc::clone(ready), Arc::clone(draining));
     let state = AdminState {
         datasets: Arc::clone(datasets),
         registry,
@@ -215,13 +216,14 @@ fn start_admin(
                 )
             }),
         },
-        ready: Box::new(move || {
-            if draining.load(Relaxed) {
-                Err("stopping: requests under way are answered".into())
-            } else {
-                Ok(())
-            }
-        }),
+        // The flag that bid threads read: a probe never hears "ready" before a bid would be answered.
+        ready: Box::new(
+            move || match (ready.load(Relaxed), draining.load(Relaxed)) {
+                (true, false) => Ok(()),
+                (_, true) => Err("stopping: requests under way are answered".into()),
+                (false, _) => Err("starting: what was live is being brought back".into()),
+            },
+        ),
         now: Timestamp::now,
     };
     let address = config.admin.listen;

@@ -1,5 +1,7 @@
 //! The whole service over real sockets: the life of versions as a bidder sees it, `kill -9`, swaps under load, hostile bodies.
 
+#![allow(clippy::disallowed_methods, reason = "a test may wait")]
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -8,12 +8,13 @@ use bumpalo::Bump;
 use serde_json::{Value, json};
 
 use super::{NoBid, Recorder, Refusal, Scratch, decide};
+use crate::audience::Lookup;
 use crate::campaigns::LineItem;
 use crate::clock::Timestamp;
 use crate::config::Exchange;
-use crate::generation::Generation;
+use crate::generation::{Generation, LiveDataset};
 use crate::identity::IdOutcome;
-use crate::ids::{Keyer, UserKey};
+use crate::ids::UserKey;
 use crate::openrtb::{BidId, BidOut, Request, write_bids};
 use crate::privacy::Gate;
 
@@ -25,11 +26,33 @@ pub struct Explanation {
 }
 
 struct Listener<'k> {
-    keyer: &'k Keyer,
+    generation: &'k Generation,
+    now: Timestamp,
     gate: Option<Gate>,
     ids: Vec<Value>,
     keys: Vec<UserKey>,
     considered: Vec<(usize, Box<str>, Result<(), Refusal>)>,
+}
+
+impl Listener<'_> {
+    /// In which datasets the id is.
+    fn found_in(&self, key: UserKey) -> String {
+        let known = |dataset: &&LiveDataset| {
+            dataset.audience.lookup(key, self.now, |_| {}) == Lookup::Found
+        };
+        let names: Vec<&str> = self
+            .generation
+            .datasets
+            .iter()
+            .filter(known)
+            .map(|dataset| dataset.name.as_str())
+            .collect();
+        if names.is_empty() {
+            "looked up: in no dataset".to_owned()
+        } else {
+            format!("looked up: in {}", names.join(", "))
+        }
+    }
 }
 
 impl Recorder for Listener<'_> {
@@ -39,7 +62,7 @@ impl Recorder for Listener<'_> {
 
     fn id(&mut self, source: &str, outcome: IdOutcome) {
         let (used, why, key) = match outcome {
-            IdOutcome::Used(key) => (true, "looked up".to_owned(), Some(key)),
+            IdOutcome::Used(key) => (true, self.found_in(key), Some(key)),
             IdOutcome::Repeated => (false, "the same id was there already".to_owned(), None),
             IdOutcome::Refused(refused) => (false, refused.to_string(), None),
             IdOutcome::ReservedSource => (
@@ -51,7 +74,10 @@ impl Recorder for Listener<'_> {
         };
         let mut shown = json!({"source": source, "used": used, "why": why});
         if let (Some(key), Some(shown)) = (key, shown.as_object_mut()) {
-            shown.insert("hash".into(), self.keyer.short_hash(key).into());
+            shown.insert(
+                "hash".into(),
+                self.generation.frame.keyer.short_hash(key).into(),
+            );
             self.keys.push(key);
         }
         self.ids.push(shown);
@@ -72,7 +98,8 @@ pub fn explain(
     let arena = Bump::new();
     let mut scratch = Scratch::default();
     let mut listener = Listener {
-        keyer: &generation.frame.keyer,
+        generation,
+        now,
         gate: None,
         ids: Vec::new(),
         keys: Vec::new(),

@@ -40,8 +40,10 @@ pub use problem::Problem;
 
 use patience::Patient;
 
-/// The niceness of everything here; bid threads and the storage thread have 0.
-const NICE: i32 = 10;
+/// The niceness of the threads that answer: below bids, but a probe of a saturated bidder is still heard in time.
+const ANSWERING_NICE: i32 = 2;
+/// The niceness of decoding and building; bid threads and the storage thread have 0.
+const BUILDING_NICE: i32 = 10;
 /// Threads that serve admin connections.
 const THREADS: usize = 2;
 /// How long to wait when there are no file descriptors left to accept with.
@@ -116,7 +118,7 @@ impl AdminServer {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("kith-admin")
-            .on_thread_start(lower_priority)
+            .on_thread_start(|| lower_priority(ANSWERING_NICE))
             .enable_all()
             .build()?;
         let limits = &state.limits;
@@ -176,9 +178,9 @@ impl Drop for AdminServer {
 
 /// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it; hence a fixed
 /// value, where a step would add up from parent to child.
-pub(crate) fn lower_priority() {
+pub(crate) fn lower_priority(nice: i32) {
     let lowered = rustix::process::getpriority_process(None)
-        .and_then(|now| rustix::process::setpriority_process(None, now.max(NICE)));
+        .and_then(|now| rustix::process::setpriority_process(None, now.max(nice)));
     if let Err(error) = lowered {
         tracing::warn!(%error, "admin threads run at the same priority as bid threads");
     }

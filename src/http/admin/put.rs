@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::body::{BodyReader, pipe};
 use super::encoding::{Coding, content_digest, copy_decoded, too_long};
 use super::routes::{Answer, Asked, json as json_answer, query, shown};
-use super::{AdminState, Problem, lower_priority};
+use super::{AdminState, BUILDING_NICE, Problem, lower_priority};
 use crate::audience::RowFormat;
 use crate::config::Role;
 use crate::datasets::{Format, Mode, Published, Spool, Upload};
@@ -74,7 +74,7 @@ pub(super) async fn upload(
     let key = (upload.dataset.clone(), upload.version);
     let thread = std::thread::Builder::new().name("kith-upload".to_owned());
     let spawned = thread.spawn(move || {
-        lower_priority();
+        lower_priority(BUILDING_NICE);
         let ended = work.spool(reader, spool).and_then(|spool| {
             if respond_async {
                 shared.jobs.begin(&key);

@@ -828,14 +828,14 @@ fn niceness_is_of_the_thread_and_does_not_add_up() {
     let nice = || rustix::process::getpriority_process(None).expect("known");
     let before = nice();
     let lowered = std::thread::spawn(move || {
-        lower_priority();
+        lower_priority(BUILDING_NICE);
         let child = std::thread::spawn(move || {
-            lower_priority();
+            lower_priority(BUILDING_NICE);
             nice()
         });
         (nice(), child.join().expect("no panic"))
     });
-    let expected = before.max(NICE);
+    let expected = before.max(BUILDING_NICE);
     assert_eq!(lowered.join().expect("no panic"), (expected, expected));
     assert_eq!(nice(), before, "the caller's stays");
 }
