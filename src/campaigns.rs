@@ -18,6 +18,7 @@ mod markup;
 mod nearest;
 mod program;
 mod targeting;
+mod terms;
 mod warnings;
 
 pub use attributes::{Attribute, Type, connection, device_type};
@@ -30,6 +31,7 @@ pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 pub use markup::{CLICK_MACRO, Markup, json_inside};
 pub use program::Expression;
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
+pub use terms::{CreativeTerms, LineItemTerms, Terms};
 pub use warnings::{Surroundings, WARNINGS_MAX, Warning};
 
 use crate::clock::Timestamp;
@@ -49,6 +51,8 @@ pub struct Book {
     pub campaigns: Box<[Campaign]>,
     /// The segments that targeting names, sorted: a segment's place is its *slot*, its bit in [`SegmentFacts`].
     pub segments: Box<[SegmentRef]>,
+    /// What requests name back to us.
+    pub terms: Terms,
     program: program::Program,
     /// The numbers of the formats' names, by format.
     formats: Box<[program::StringId]>,

@@ -12,6 +12,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod audience;
+mod bits;
 mod blocks;
 mod explain;
 mod facts;
@@ -23,14 +24,18 @@ mod tests;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
-use crate::campaigns::{Book, Creative, Deals, Format, ImpFacts, LineItem, Resolved, Status};
+use self::bits::Bits;
+use self::blocks::Blocks;
+use crate::campaigns::{
+    Book, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved, Status,
+};
 use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
 use crate::money::{Currency, Price, Round};
 use crate::openrtb::{
-    AuctionType, BidId, BidOut, Deal, Field, Floor, Imp, Placement, Request, Size,
+    AuctionType, Banner, BidId, BidOut, Deal, Field, Floor, Imp, Placement, Request, Size,
 };
 use crate::privacy::{self, Gate};
 
@@ -47,6 +52,8 @@ pub struct Scratch {
     membership: Membership,
     resolved: Resolved,
     deals: Deals,
+    blocks: Blocks,
+    sizes: Bits,
 }
 
 impl Scratch {
@@ -165,6 +172,8 @@ pub fn decide<'a>(
         membership,
         resolved,
         deals,
+        blocks,
+        sizes,
     } = scratch;
     membership.clear(generation);
     let (currency, usable) = match usable(generation, exchange, request) {
@@ -194,7 +203,9 @@ pub fn decide<'a>(
             &facts::facts(request, gate, membership, book, name, now, arena),
             resolved,
         );
+        blocks.begin(request, &exchange.seat, &book.terms);
         let mut auction = Auction {
+            blocks,
             generation,
             exchange,
             request,
@@ -205,7 +216,7 @@ pub fn decide<'a>(
             nearest: NoBid::NoUsableImp,
         };
         for (place, imp) in request.imp.iter().enumerate() {
-            auction.imp(place, imp, arena, deals, recorder);
+            auction.imp(place, imp, arena, deals, sizes, recorder);
         }
         if auction.proposals.is_empty() {
             Err(auction.nearest)
@@ -274,21 +285,28 @@ struct Auction<'a, 'r> {
     currency: Currency,
     now: Timestamp,
     resolved: &'r Resolved,
+    blocks: &'r mut Blocks,
     proposals: ArenaVec<'a, Proposal<'a>>,
     /// How far the nearest line item came.
     nearest: NoBid,
 }
 
-/// An imp's terms, once they are known to be readable.
-struct Terms<'a, 'r> {
+/// What an imp offers and asks for, once that is known to be readable.
+struct Offer<'a, 'r> {
     place: usize,
     id: &'a str,
     imp: &'r Imp<'a>,
+    banner: Option<Banner<'a>>,
+    /// The sizes offered, of those that creatives have.
+    sizes: &'r Bits,
     secure: bool,
     private: bool,
     /// The floor in the bid's currency; `None` where there is no rate for it.
     floor: Option<Price>,
-    deals: &'r Deals,
+    /// The deals offered, of those that line items buy through, by their numbers and each once.
+    deals: ArenaVec<'a, (u32, &'a Deal<'a>)>,
+    /// The same for targeting.
+    deal_ids: &'r Deals,
     /// Where this imp's proposals begin.
     first: usize,
 }
@@ -300,13 +318,14 @@ impl<'a> Auction<'a, '_> {
         imp: &Imp<'a>,
         arena: &'a Bump,
         deals: &mut Deals,
+        sizes: &mut Bits,
         recorder: &mut impl Recorder,
     ) {
-        let Some(terms) = self.terms(place, imp, arena, deals) else {
+        let Some(offer) = self.offer(place, imp, arena, deals, sizes) else {
             return;
         };
         for line_item in &self.generation.book.line_items {
-            let verdict = self.consider(&terms, line_item);
+            let verdict = self.consider(&offer, line_item);
             recorder.line_item(place, line_item, verdict);
             let reached = NoBid::Refused(verdict.err().unwrap_or(Refusal::Outbid));
             if self.nearest == NoBid::NoUsableImp || reached > self.nearest {
@@ -315,14 +334,15 @@ impl<'a> Auction<'a, '_> {
         }
     }
 
-    /// What the imp asks for; nothing where it has no id or limits that cannot be read.
-    fn terms<'r>(
+    /// What the imp offers; nothing where it has no id or limits that cannot be read.
+    fn offer<'r>(
         &self,
         place: usize,
         imp: &'r Imp<'a>,
         arena: &'a Bump,
-        deals: &'r mut Deals,
-    ) -> Option<Terms<'a, 'r>> {
+        deal_ids: &'r mut Deals,
+        sizes: &'r mut Bits,
+    ) -> Option<Offer<'a, 'r>> {
         let id = imp.id.value()?;
         let floor = imp.floor;
         let unreadable = floor.amount.is_unreadable()
@@ -332,28 +352,49 @@ impl<'a> Auction<'a, '_> {
         if unreadable {
             return None;
         }
+        let terms = &self.generation.book.terms;
+        sizes.clear(terms.sizes());
+        for size in imp.banner.iter().flat_map(|banner| banner.sizes) {
+            if let Some(size) = terms.size(size.w, size.h) {
+                sizes.insert(size);
+            }
+        }
+        let mut deals: ArenaVec<'a, (u32, &'a Deal<'a>)> = ArenaVec::new_in(arena);
+        for deal in imp.deals {
+            if let Some(number) = terms.deal(deal.id)
+                && !deals.iter().any(|(known, _)| *known == number)
+            {
+                deals.push((number, deal));
+            }
+        }
         let ids = ArenaVec::from_iter_in(imp.deals.iter().map(|deal| deal.id), arena);
-        self.generation.book.resolve_deals(&ids, deals);
-        Some(Terms {
+        self.generation.book.resolve_deals(&ids, deal_ids);
+        Some(Offer {
             place,
             id,
             imp,
+            banner: imp.banner,
+            sizes,
             secure: imp.secure == Field::Value(true),
             private: imp.private_auction == Field::Value(true),
             floor: self.floor(floor),
             deals,
+            deal_ids,
             first: self.proposals.len(),
         })
     }
 
     /// A floor in the bid's currency, rounded up; `None` where it cannot be known.
     fn floor(&self, floor: Floor) -> Option<Price> {
-        let amount = match floor.amount {
-            Field::Absent => return Some(Price::ZERO),
-            Field::Unreadable => return None,
-            Field::Value(amount) => amount,
-        };
-        let currency = match floor.currency {
+        match floor.amount {
+            Field::Absent => Some(Price::ZERO),
+            _ => self.floor_in(floor, self.currency),
+        }
+    }
+
+    /// A floor in some currency, rounded up; `None` where none is sent or it cannot be known.
+    fn floor_in(&self, floor: Floor, currency: Currency) -> Option<Price> {
+        let from = match floor.currency {
             Field::Absent => Currency::USD,
             Field::Unreadable => return None,
             Field::Value(currency) => currency,
@@ -361,22 +402,31 @@ impl<'a> Auction<'a, '_> {
         self.generation
             .frame
             .rates
-            .convert(amount, currency, self.currency, Round::Up)
+            .convert(floor.amount.value()?, from, currency, Round::Up)
     }
 
     /// Takes a line item through everything that can refuse it, cheapest first, and into the auction.
-    fn consider(&mut self, terms: &Terms<'a, '_>, line_item: &'a LineItem) -> Result<(), Refusal> {
+    fn consider(&mut self, offer: &Offer<'a, '_>, line_item: &'a LineItem) -> Result<(), Refusal> {
         if line_item.status != Status::Active {
             return Err(Refusal::Paused);
         }
         if !line_item.flight.covers(self.now) {
             return Err(Refusal::Flight);
         }
-        let seat = line_item.seat.as_deref().unwrap_or(&self.exchange.seat);
-        if !blocks::seat_allowed(seat, self.request.wseat, self.request.bseat) {
+        let terms = self
+            .generation
+            .book
+            .terms
+            .line_item(line_item.index)
+            .ok_or(Refusal::Seat)?;
+        if !self.blocks.seat_allowed(terms.seat) {
             return Err(Refusal::Seat);
         }
-        let (creative, size) = self.creative(terms, line_item)?;
+        let (creative, size) = self.creative(offer, line_item)?;
+        let buys_open = terms.deals.is_empty();
+        if buys_open && offer.private {
+            return Err(Refusal::PrivateAuction);
+        }
         let rates = &self.generation.frame.rates;
         let price = rates
             .convert(
@@ -388,39 +438,39 @@ impl<'a> Auction<'a, '_> {
             .filter(|price| *price > Price::ZERO)
             .ok_or(Refusal::Currency)?;
         let proposal = Proposal {
-            imp: terms.place,
-            impid: terms.id,
+            imp: offer.place,
+            impid: offer.id,
             line_item,
             creative,
             size,
-            seat,
+            seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
             price,
             deal: None,
         };
-        if line_item.deals.is_empty() {
-            self.open_bid(terms, proposal)
+        if buys_open {
+            self.open_bid(offer, proposal)
         } else {
-            self.deal_bids(terms, proposal)
+            self.deal_bids(offer, &terms.deals, proposal)
         }
     }
 
     /// The line item's first creative that may be shown here and with which its targeting is true. Where there is
     /// none, the reason is that of the creative that came nearest.
     fn creative(
-        &self,
-        terms: &Terms<'a, '_>,
+        &mut self,
+        offer: &Offer<'a, '_>,
         line_item: &'a LineItem,
     ) -> Result<(&'a Creative, Size), Refusal> {
-        let book = &self.generation.book;
+        let book: &'a Book = &self.generation.book;
         let mut nearest = Refusal::Format;
         for place in &line_item.creatives {
-            let Some(creative) = usize::try_from(*place)
+            let creative = usize::try_from(*place)
                 .ok()
-                .and_then(|place| book.creatives.get(place))
-            else {
+                .and_then(|place| book.creatives.get(place));
+            let (Some(creative), Some(terms)) = (creative, book.terms.creative(*place)) else {
                 continue;
             };
-            match self.try_creative(terms, line_item, creative) {
+            match self.try_creative(offer, line_item, creative, terms) {
                 Ok(size) => return Ok((creative, size)),
                 Err(refusal) => nearest = nearest.max(refusal),
             }
@@ -429,28 +479,28 @@ impl<'a> Auction<'a, '_> {
     }
 
     fn try_creative(
-        &self,
-        terms: &Terms<'a, '_>,
+        &mut self,
+        offer: &Offer<'a, '_>,
         line_item: &LineItem,
         creative: &Creative,
+        terms: &CreativeTerms,
     ) -> Result<Size, Refusal> {
         // Banner is the only format that bids yet.
-        let banner = terms
-            .imp
+        let banner = offer
             .banner
             .filter(|_| creative.format == Format::Banner)
             .ok_or(Refusal::Format)?;
-        let (Some(w), Some(h), Some(_)) = (creative.w, creative.h, &creative.adm) else {
+        let (Some(w), Some(h), Some(size)) = (creative.w, creative.h, terms.size) else {
             return Err(Refusal::Format);
         };
+        if !offer.sizes.contains(size) {
+            return Err(Refusal::Size);
+        }
         let size = Size {
             w: i64::from(w),
             h: i64::from(h),
         };
-        if !banner.sizes.contains(&size) {
-            return Err(Refusal::Size);
-        }
-        if terms.secure && !creative.secure {
+        if offer.secure && !creative.secure {
             return Err(Refusal::Secure);
         }
         let blocked = match banner.battr {
@@ -464,95 +514,69 @@ impl<'a> Auction<'a, '_> {
         if blocked {
             return Err(Refusal::BlockedAttribute);
         }
-        if let (Some(allowed), Some(language)) = (self.request.wlang.value(), &creative.language)
-            && !allowed
-                .iter()
-                .any(|listed| listed.eq_ignore_ascii_case(language))
-        {
-            return Err(Refusal::Language);
-        }
-        if !blocks::categories_allowed(
-            &creative.categories,
-            i64::from(creative.cattax),
-            self.request,
-        ) {
-            return Err(Refusal::BlockedCategory);
-        }
-        if blocks::domain_blocked(self.domain(creative), self.request.badv) {
-            return Err(Refusal::BlockedAdvertiser);
-        }
-        let floor = if line_item.expression.reads_floor() {
-            self.floor_in(terms.imp.floor, line_item.currency)
-        } else {
-            None
-        };
         let facts = ImpFacts {
             format: Some(creative.format),
             width: Some(size.w),
             height: Some(size.h),
             position: banner.pos,
-            interstitial: terms.imp.instl,
-            rewarded: terms.imp.rwdd,
-            secure: terms.imp.secure.value(),
-            floor,
-            deals: Some(terms.deals),
+            interstitial: offer.imp.instl,
+            rewarded: offer.imp.rwdd,
+            secure: offer.imp.secure.value(),
+            floor: if line_item.expression.reads_floor() {
+                self.floor_in(offer.imp.floor, line_item.currency)
+            } else {
+                None
+            },
+            deals: Some(offer.deal_ids),
         };
-        let wanted = self
-            .generation
-            .book
-            .matches(line_item, self.resolved, &facts);
-        if wanted == Some(true) {
-            Ok(size)
-        } else {
-            Err(Refusal::Targeting)
+        let book = &self.generation.book;
+        if book.matches(line_item, self.resolved, &facts) != Some(true) {
+            return Err(Refusal::Targeting);
         }
-    }
-
-    /// The floor as the `floor` attribute has it: in the line item's currency, null where none is sent.
-    fn floor_in(&self, floor: Floor, currency: Currency) -> Option<Price> {
-        let from = match floor.currency {
-            Field::Absent => Currency::USD,
-            Field::Value(currency) => currency,
-            Field::Unreadable => return None,
-        };
-        self.generation
-            .frame
-            .rates
-            .convert(floor.amount.value()?, from, currency, Round::Up)
-    }
-
-    fn domain(&self, creative: &Creative) -> &'a str {
-        let place = usize::try_from(creative.advertiser).ok();
-        place
-            .and_then(|place| self.generation.book.advertisers.get(place))
-            .map_or("", |advertiser| &advertiser.domain)
-    }
-
-    fn open_bid(&mut self, terms: &Terms<'a, '_>, proposal: Proposal<'a>) -> Result<(), Refusal> {
-        if terms.private {
-            return Err(Refusal::PrivateAuction);
+        if !blocks::language_allowed(creative, self.request) {
+            return Err(Refusal::Language);
         }
-        let floor = terms.floor.ok_or(Refusal::Currency)?;
+        if !self
+            .blocks
+            .categories_allowed(self.request, &book.terms, terms)
+        {
+            return Err(Refusal::BlockedCategory);
+        }
+        if self
+            .blocks
+            .advertiser_blocked(self.request, &book.terms, terms)
+        {
+            return Err(Refusal::BlockedAdvertiser);
+        }
+        Ok(size)
+    }
+
+    fn open_bid(&mut self, offer: &Offer<'a, '_>, proposal: Proposal<'a>) -> Result<(), Refusal> {
+        let floor = offer.floor.ok_or(Refusal::Currency)?;
         if proposal.price < floor {
             return Err(Refusal::Floor);
         }
-        self.enter(terms.first, proposal)
+        self.enter(offer.first, proposal)
     }
 
     /// Enters the line item for each offered deal that it buys through. Refused where none takes it, for the reason of
     /// the deal that came nearest.
-    fn deal_bids(&mut self, terms: &Terms<'a, '_>, proposal: Proposal<'a>) -> Result<(), Refusal> {
+    fn deal_bids(
+        &mut self,
+        offer: &Offer<'a, '_>,
+        ours: &[u32],
+        proposal: Proposal<'a>,
+    ) -> Result<(), Refusal> {
         let mut nearest = Err(Refusal::NoDeal);
-        for deal in terms.imp.deals {
-            let offered = proposal.line_item.deals.iter().any(|id| **id == *deal.id);
-            if !offered || !self.deal_admits(deal, &proposal) {
+        for (number, deal) in &offer.deals {
+            if ours.binary_search(number).is_err() || !self.deal_admits(deal, &proposal) {
                 continue;
             }
             let verdict = self
-                .deal_price(terms, deal, proposal.price)
+                .deal_price(offer, deal, proposal.price)
                 .and_then(|price| {
                     self.enter(
-                        terms.first,
+                        offer.first,
                         Proposal {
                             price,
                             deal: Some(deal.id),
@@ -569,7 +593,9 @@ impl<'a> Auction<'a, '_> {
     }
 
     fn deal_admits(&self, deal: &Deal<'a>, proposal: &Proposal<'a>) -> bool {
-        let domain = self.domain(proposal.creative);
+        let place = usize::try_from(proposal.creative.advertiser).ok();
+        let advertiser = place.and_then(|place| self.generation.book.advertisers.get(place));
+        let domain = advertiser.map_or("", |advertiser| &advertiser.domain);
         let domain_allowed = match deal.wadomain {
             Field::Absent => true,
             Field::Unreadable => false,
@@ -586,7 +612,7 @@ impl<'a> Auction<'a, '_> {
     /// the agreed price (`at` 3).
     fn deal_price(
         &self,
-        terms: &Terms<'a, '_>,
+        offer: &Offer<'a, '_>,
         deal: &Deal<'a>,
         price: Price,
     ) -> Result<Price, Refusal> {
@@ -594,7 +620,7 @@ impl<'a> Auction<'a, '_> {
         let floor = if own {
             self.floor(deal.floor)
         } else {
-            terms.floor
+            offer.floor
         }
         .ok_or(Refusal::Currency)?;
         if price < floor {

@@ -17,6 +17,7 @@ use super::attributes::Attribute;
 use super::document::{DocumentError, Errors, Fields, Node, read};
 use super::program::{Compiler, Full};
 use super::targeting::{Expr, Test};
+use super::terms::Terms;
 use super::warnings::Notes;
 use super::{Advertiser, Book, Budget, Campaign, Cap, Creative, Format, LineItem};
 use crate::ids::SegmentRef;
@@ -360,7 +361,9 @@ impl Work {
             .map(|format| compiler.intern(format.as_str()))
             .collect::<Result<_, _>>()
             .map_err(full)?;
+        let terms = Terms::of(&line_items, &self.creatives, &self.advertisers);
         Ok(Book {
+            terms,
             line_items: line_items.into(),
             creatives: self.creatives.into(),
             advertisers: self.advertisers.into(),

@@ -4,6 +4,7 @@
 //! A person's segments are the union over ids and datasets. A dataset whose bytes turn out damaged makes every segment of
 //! it unreadable, which is null to targeting, never "not in it".
 
+use super::bits::Bits;
 use crate::audience::Lookup;
 use crate::clock::Timestamp;
 use crate::generation::Generation;
@@ -24,9 +25,9 @@ pub struct LookupCounts {
 #[derive(Debug, Default)]
 pub struct Membership {
     /// A bit a slot: the person is in it.
-    pub member: Vec<u64>,
+    pub member: Bits,
     /// A bit a slot: it cannot be read.
-    pub unreadable: Vec<u64>,
+    pub unreadable: Bits,
     /// Whether the person is in any segment of any dataset, named by targeting or not.
     pub any: bool,
     /// Lookups by the dataset's place in the generation.
@@ -36,11 +37,9 @@ pub struct Membership {
 impl Membership {
     /// Forgets the last request and makes room for this generation's slots.
     pub(super) fn clear(&mut self, generation: &Generation) {
-        let words = generation.book.segments.len().div_ceil(64);
-        for set in [&mut self.member, &mut self.unreadable] {
-            set.clear();
-            set.resize(words, 0);
-        }
+        let slots = generation.book.segments.len();
+        self.member.clear(slots);
+        self.unreadable.clear(slots);
         self.any = false;
         self.lookups.clear();
         self.lookups
@@ -63,7 +62,7 @@ impl Membership {
                         .ok()
                         .and_then(|local| dataset.slots.get(local));
                     if let Some(Some(slot)) = slot {
-                        set(member, *slot);
+                        member.insert(*slot);
                     }
                 });
                 match lookup {
@@ -72,20 +71,11 @@ impl Membership {
                     Lookup::Damaged => {
                         counts.damaged = counts.damaged.saturating_add(1);
                         for slot in dataset.slots.iter().flatten() {
-                            set(&mut self.unreadable, *slot);
+                            self.unreadable.insert(*slot);
                         }
                     }
                 }
             }
         }
-    }
-}
-
-fn set(bits: &mut [u64], slot: u32) {
-    if let Some(word) = usize::try_from(slot / 64)
-        .ok()
-        .and_then(|word| bits.get_mut(word))
-    {
-        *word |= 1u64.rotate_left(slot % 64);
     }
 }

@@ -1,10 +1,117 @@
-//! What a request forbids: seats, categories, advertisers. Each question has one answer here and one reading of the
-//! specification's silences.
+//! What a request forbids, as sets of the book's own numbers: seats, categories, advertisers' domains.
+//!
+//! Each list is gone through once a request and never compared with a line item; those of categories and domains, which are
+//! long, only when the first line item has got so far that it matters.
 
+use super::bits::Bits;
+use crate::campaigns::{Creative, CreativeTerms, Terms};
 use crate::openrtb::{Field, Request, Strings};
 
 /// `cattax` when not said: IAB Content Category Taxonomy 1.0.
 const CATTAX_DEFAULT: i64 = 1;
+
+/// One request's blocks. Scratch.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// Seats that may bid.
+    seats: Bits,
+    /// Whether the exchange's own seat may.
+    default_seat: bool,
+    /// Whether the sets below are made.
+    made: bool,
+    blocked_categories: Bits,
+    /// Set only where `acat` is sent.
+    allowed_categories: Bits,
+    blocked_domains: Bits,
+}
+
+impl Blocks {
+    /// Begins with a request.
+    pub(super) fn begin(&mut self, request: &Request<'_>, default_seat: &str, terms: &Terms) {
+        self.made = false;
+        self.default_seat = seat_allowed(default_seat, request.wseat, request.bseat);
+        self.seats.clear(terms.seats());
+        match request.wseat.value() {
+            None => self.seats.fill(),
+            Some(allowed) => allowed
+                .iter()
+                .filter_map(|seat| terms.seat(seat))
+                .for_each(|seat| self.seats.insert(seat)),
+        }
+        for seat in request.bseat.value().unwrap_or(&[]) {
+            if let Some(seat) = terms.seat(seat) {
+                self.seats.remove(seat);
+            }
+        }
+    }
+
+    /// Whether a line item's seat may bid; `None` is the exchange's own.
+    pub(super) fn seat_allowed(&self, seat: Option<u32>) -> bool {
+        seat.map_or(self.default_seat, |seat| self.seats.contains(seat))
+    }
+
+    /// Whether the creative's categories may be shown. Lists are compared within one taxonomy; an allow list of another
+    /// taxonomy, or for a creative without categories, allows nothing.
+    pub(super) fn categories_allowed(
+        &mut self,
+        request: &Request<'_>,
+        terms: &Terms,
+        ours: &CreativeTerms,
+    ) -> bool {
+        self.make(request, terms);
+        let blocked = ours
+            .categories
+            .iter()
+            .flatten()
+            .any(|category| self.blocked_categories.contains(*category));
+        let allowed = request.acat.value().is_none()
+            || (!ours.categories.is_empty()
+                && ours.categories.iter().all(|up| {
+                    up.iter()
+                        .any(|category| self.allowed_categories.contains(*category))
+                }));
+        allowed && !blocked
+    }
+
+    /// Whether the creative's advertiser is blocked: its domain, or any above it.
+    pub(super) fn advertiser_blocked(
+        &mut self,
+        request: &Request<'_>,
+        terms: &Terms,
+        ours: &CreativeTerms,
+    ) -> bool {
+        self.make(request, terms);
+        ours.domains
+            .iter()
+            .any(|domain| self.blocked_domains.contains(*domain))
+    }
+
+    fn make(&mut self, request: &Request<'_>, terms: &Terms) {
+        if self.made {
+            return;
+        }
+        self.made = true;
+        let cattax =
+            u32::try_from(request.cattax.value().unwrap_or(CATTAX_DEFAULT)).unwrap_or(u32::MAX);
+        for (list, set) in [
+            (request.bcat, &mut self.blocked_categories),
+            (request.acat, &mut self.allowed_categories),
+        ] {
+            set.clear(terms.categories());
+            for category in list.value().unwrap_or(&[]) {
+                if let Some(number) = terms.category(cattax, category) {
+                    set.insert(number);
+                }
+            }
+        }
+        self.blocked_domains.clear(terms.domains());
+        for domain in request.badv.value().unwrap_or(&[]) {
+            if let Some(number) = terms.domain(domain) {
+                self.blocked_domains.insert(number);
+            }
+        }
+    }
+}
 
 /// Whether a seat may bid: with both lists, it must be in `wseat` and not in `bseat`.
 pub(super) fn seat_allowed(seat: &str, wseat: Strings<'_>, bseat: Strings<'_>) -> bool {
@@ -12,52 +119,29 @@ pub(super) fn seat_allowed(seat: &str, wseat: Strings<'_>, bseat: Strings<'_>) -
         && bseat.value().is_none_or(|blocked| !blocked.contains(&seat))
 }
 
-/// Whether categories of taxonomy `cattax` may be shown. Blocks are compared within one taxonomy, parents block
-/// their children (`IAB3` blocks `IAB3-1`); an allow list of another taxonomy allows nothing.
-pub(super) fn categories_allowed(
-    categories: &[Box<str>],
-    cattax: i64,
-    request: &Request<'_>,
-) -> bool {
-    let same = request.cattax.value().unwrap_or(CATTAX_DEFAULT) == cattax;
-    let within = |category: &str, list: &[&str]| list.iter().any(|listed| covers(listed, category));
-    let blocked = request
-        .bcat
-        .value()
-        .is_some_and(|bcat| same && categories.iter().any(|category| within(category, bcat)));
-    let allowed = request.acat.value().is_none_or(|acat| {
-        same && !categories.is_empty() && categories.iter().all(|category| within(category, acat))
-    });
-    allowed && !blocked
+/// Whether the creative's language may be shown; one without a language may.
+pub(super) fn language_allowed(creative: &Creative, request: &Request<'_>) -> bool {
+    match (request.wlang.value(), &creative.language) {
+        (Some(allowed), Some(language)) => allowed
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(language)),
+        _ => true,
+    }
 }
 
-fn covers(listed: &str, category: &str) -> bool {
-    let Some(start) = category.get(..listed.len()) else {
+/// Whether a domain is the listed one or under it, whatever the case or a final dot.
+pub(super) fn domain_within(domain: &str, listed: &str) -> bool {
+    let listed = listed.trim().trim_end_matches('.');
+    let domain = domain.trim().trim_end_matches('.');
+    let Some(start) = domain.len().checked_sub(listed.len()) else {
         return false;
     };
-    start.eq_ignore_ascii_case(listed)
-        && matches!(category.as_bytes().get(listed.len()), None | Some(b'-'))
-}
-
-/// Whether an advertiser's domain is blocked: itself, or any domain above it, whatever the case or a final dot.
-pub(super) fn domain_blocked(domain: &str, badv: Strings<'_>) -> bool {
-    badv.value()
-        .is_some_and(|blocked| blocked.iter().any(|listed| domain_within(domain, listed)))
-}
-
-/// Whether a domain is the listed one or under it.
-pub(super) fn domain_within(domain: &str, listed: &str) -> bool {
-    let plain = |name: &str| name.trim().trim_end_matches('.').len();
-    let domain = domain.trim().get(..plain(domain)).unwrap_or("");
-    let listed = listed.trim().get(..plain(listed)).unwrap_or("");
-    if listed.is_empty() || domain.len() < listed.len() {
-        return false;
-    }
-    let start = domain.len().saturating_sub(listed.len());
     let (Some(above), Some(tail)) = (domain.get(..start), domain.get(start..)) else {
         return false;
     };
-    tail.eq_ignore_ascii_case(listed) && (above.is_empty() || above.ends_with('.'))
+    !listed.is_empty()
+        && tail.eq_ignore_ascii_case(listed)
+        && (above.is_empty() || above.ends_with('.'))
 }
 
 /// Whether a list that limits bids was sent and cannot be read.
@@ -72,15 +156,15 @@ pub(super) fn has_unreadable_limit(request: &Request<'_>) -> bool {
         request.bapp,
         request.wlang,
     ];
-    let lists_blocked = lists.iter().any(Field::is_unreadable);
-    // A taxonomy limits nothing unless there is a list in it.
     let names_categories = request.bcat.value().is_some() || request.acat.value().is_some();
-    lists_blocked || (request.cattax.is_unreadable() && names_categories)
+    // A taxonomy limits nothing unless there is a list in it.
+    lists.iter().any(Field::is_unreadable) || (request.cattax.is_unreadable() && names_categories)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaigns::{Book, compile};
 
     #[test]
     fn seats_need_the_one_list_and_not_the_other() {
@@ -92,12 +176,36 @@ mod tests {
         assert!(!seat_allowed("a", list(&["A"]), Field::Absent));
     }
 
-    fn allowed(ours: &[&str], cattax: i64, fields: &str) -> bool {
+    /// A book of one creative with these categories, and one of another taxonomy beside it.
+    fn book(categories: &[&str], cattax: u32) -> Book {
+        let document = serde_json::json!({
+            "advertisers": [{"id": "a", "domain": "shop.acme.example", "categories": categories, "cattax": cattax},
+                            {"id": "b", "domain": "b.example", "categories": ["IAB3-1"], "cattax": 1}],
+            "creatives": [{"id": "cr", "advertiser": "a", "type": "banner", "w": 1, "h": 1, "adm": "x"},
+                          {"id": "other", "advertiser": "b", "type": "banner", "w": 1, "h": 1, "adm": "x"}]});
+        compile(document.to_string().as_bytes()).expect("a good document")
+    }
+
+    fn blocks(
+        book: &Book,
+        fields: &str,
+        ask: impl Fn(&mut Blocks, &Request<'_>, &Terms, &CreativeTerms) -> bool,
+    ) -> bool {
         let arena = bumpalo::Bump::new();
         let body = arena.alloc_str(&format!(r#"{{"id":"r","imp":[{{}}],{fields}}}"#));
         let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
-        let ours: Vec<Box<str>> = ours.iter().map(|c| (*c).into()).collect();
-        categories_allowed(&ours, cattax, &request)
+        let mut blocks = Blocks::default();
+        blocks.begin(&request, "kith", &book.terms);
+        ask(
+            &mut blocks,
+            &request,
+            &book.terms,
+            book.terms.creative(0).expect("the creative"),
+        )
+    }
+
+    fn allowed(ours: &[&str], cattax: u32, fields: &str) -> bool {
+        blocks(&book(ours, cattax), fields, Blocks::categories_allowed)
     }
 
     #[test]
@@ -122,16 +230,23 @@ mod tests {
 
     #[test]
     fn a_blocked_domain_blocks_those_under_it() {
-        for (domain, listed, want) in [
-            ("acme.example", "acme.example", true),
-            ("acme.example", "ACME.example.", true),
-            ("shop.acme.example", "acme.example", true),
-            ("acme.example", "shop.acme.example", false),
-            ("notacme.example", "acme.example", false),
-            ("acme.example", "", false),
-            ("acme.example", ".", false),
+        for (listed, want) in [
+            ("shop.acme.example", true),
+            ("acme.example", true),
+            (" ACME.example. ", true),
+            ("example", true),
+            ("me.example", false),
+            ("x.shop.acme.example", false),
+            ("", false),
+            (".", false),
         ] {
-            assert_eq!(domain_within(domain, listed), want, "{domain} {listed}");
+            let fields = format!(r#""badv":["y.example","{listed}"]"#);
+            assert_eq!(
+                blocks(&book(&[], 1), &fields, Blocks::advertiser_blocked),
+                want,
+                "{listed}"
+            );
+            assert_eq!(domain_within("shop.acme.example", listed), want, "{listed}");
         }
     }
 }

@@ -51,8 +51,8 @@ pub(super) fn facts<'a>(
     };
     Facts {
         segments: open.then_some(SegmentFacts {
-            member: &membership.member,
-            unreadable: &membership.unreadable,
+            member: membership.member.words(),
+            unreadable: membership.unreadable.words(),
             any: Some(membership.any),
         }),
         request_segments: if open && book.reads(Attribute::RequestSegments) {

@@ -20,14 +20,14 @@ pub enum Refusal {
     Secure,
     /// The imp blocks an attribute of the creative.
     BlockedAttribute,
+    /// Its targeting is not true for this request.
+    Targeting,
     /// The creative's language is not among those allowed.
     Language,
     /// The request blocks a category of the creative, or allows others only.
     BlockedCategory,
     /// The request blocks the advertiser's domain.
     BlockedAdvertiser,
-    /// Its targeting is not true for this request.
-    Targeting,
     /// It buys in deals only, and none of its deals is offered to it here.
     NoDeal,
     /// The imp takes bids in deals only.
@@ -87,10 +87,10 @@ labels! { Refusal:
     Size "size" 500 "no creative has a size that the imp takes",
     Secure "secure" 500 "the imp wants https markup and the creative is not declared secure",
     BlockedAttribute "blocked_attribute" 500 "the imp blocks an attribute of the creative (battr)",
+    Targeting "targeting" 500 "the targeting is not true for this request",
     Language "language" 500 "the creative's language is not among those allowed (wlang)",
     BlockedCategory "blocked_category" 500 "the request blocks the creative's category, or allows others only",
     BlockedAdvertiser "blocked_advertiser" 500 "the request blocks the advertiser's domain (badv)",
-    Targeting "targeting" 500 "the targeting is not true for this request",
     NoDeal "no_deal" 500 "the line item buys in deals only, and none of its deals is offered to it here",
     PrivateAuction "private_auction" 500 "the imp takes bids in deals only",
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",

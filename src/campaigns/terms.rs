@@ -1,0 +1,254 @@
+//! What requests name back to us, numbered: seats, deals, sizes, categories, domains.
+//!
+//! A request may list thousands of blocked domains and a book may have thousands of line items; comparing every pair of
+//! texts would let one request buy seconds of our time. So the book numbers the few names that it knows, a request's
+//! lists are turned into sets of those numbers once, and each check of a line item is a look at a bit.
+//!
+//! A category stands for itself and the categories above it (`IAB3-1` for `IAB3` too), a domain for itself and the domains
+//! above it: who blocks those, blocks it.
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::HashMap;
+
+use super::{Advertiser, Creative, LineItem};
+
+/// Longest name looked up; the book has none longer.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Names and their numbers, from 0.
+#[derive(Debug, Default)]
+struct Numbers(HashMap<Box<str>, u32>);
+
+impl Numbers {
+    fn number(&mut self, name: &str) -> u32 {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        *self.0.entry(name.into()).or_insert(next)
+    }
+
+    /// The number of a name, whatever the case of its ASCII letters; the names themselves are lower case.
+    fn get_folded(&self, name: &str) -> Option<u32> {
+        let mut folded = [0u8; NAME_BYTES_MAX];
+        let folded = folded.get_mut(..name.len())?;
+        folded.copy_from_slice(name.as_bytes());
+        folded.make_ascii_lowercase();
+        self.0.get(std::str::from_utf8(folded).ok()?).copied()
+    }
+}
+
+/// A book's names and which line item and creative they concern.
+#[derive(Debug, Default)]
+pub struct Terms {
+    seats: Numbers,
+    deals: Numbers,
+    domains: Numbers,
+    /// By taxonomy.
+    categories: HashMap<u32, Numbers>,
+    categories_len: usize,
+    sizes: Box<[(u32, u32)]>,
+    line_items: Box<[LineItemTerms]>,
+    creatives: Box<[CreativeTerms]>,
+}
+
+/// The numbers of one line item.
+#[derive(Debug, Default)]
+pub struct LineItemTerms {
+    /// Its seat; `None` for the exchange's.
+    pub seat: Option<u32>,
+    /// Its deals, sorted.
+    pub deals: Box<[u32]>,
+}
+
+/// The numbers of one creative.
+#[derive(Debug, Default)]
+pub struct CreativeTerms {
+    /// Its size, where it has one.
+    pub size: Option<u32>,
+    /// For each category, itself and those above it.
+    pub categories: Box<[Box<[u32]>]>,
+    /// Its advertiser's domain and those above it.
+    pub domains: Box<[u32]>,
+}
+
+impl Terms {
+    pub(super) fn of(
+        line_items: &[LineItem],
+        creatives: &[Creative],
+        advertisers: &[Advertiser],
+    ) -> Self {
+        let mut terms = Self::default();
+        let mut sizes: Vec<(u32, u32)> = creatives
+            .iter()
+            .filter_map(|creative| creative.w.zip(creative.h))
+            .collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        terms.sizes = sizes.into();
+        terms.line_items = line_items
+            .iter()
+            .map(|line_item| {
+                let mut deals: Vec<u32> = line_item
+                    .deals
+                    .iter()
+                    .map(|deal| terms.deals.number(deal))
+                    .collect();
+                deals.sort_unstable();
+                LineItemTerms {
+                    seat: line_item
+                        .seat
+                        .as_deref()
+                        .map(|seat| terms.seats.number(seat)),
+                    deals: deals.into(),
+                }
+            })
+            .collect();
+        // Categories of all taxonomies share one range of numbers, so that one set of bits holds them.
+        let mut all_categories = Numbers::default();
+        terms.creatives = creatives
+            .iter()
+            .map(|creative| {
+                let own = terms.categories.entry(creative.cattax).or_default();
+                let categories = creative.categories.iter().map(|category| {
+                    let category = category.to_ascii_lowercase();
+                    upwards(&category, '-', Side::Right)
+                        .map(|name| {
+                            let number =
+                                all_categories.number(&format!("{} {name}", creative.cattax));
+                            own.0.insert(name.into(), number);
+                            number
+                        })
+                        .collect()
+                });
+                let categories = categories.collect();
+                let advertiser = advertisers.get(creative.advertiser as usize);
+                let domain = advertiser
+                    .map_or("", |advertiser| &advertiser.domain)
+                    .to_ascii_lowercase();
+                let domains = upwards(&domain, '.', Side::Left)
+                    .map(|name| terms.domains.number(name))
+                    .collect();
+                CreativeTerms {
+                    size: terms.size_of(creative),
+                    categories,
+                    domains,
+                }
+            })
+            .collect();
+        terms.categories_len = all_categories.0.len();
+        terms
+    }
+
+    fn size_of(&self, creative: &Creative) -> Option<u32> {
+        let (w, h) = creative.w.zip(creative.h)?;
+        self.size(i64::from(w), i64::from(h))
+    }
+
+    /// The number of a seat that line items bid for.
+    pub fn seat(&self, name: &str) -> Option<u32> {
+        self.seats.0.get(name).copied()
+    }
+
+    /// How many seats there are.
+    pub fn seats(&self) -> usize {
+        self.seats.0.len()
+    }
+
+    /// The number of a deal that line items buy through.
+    pub fn deal(&self, id: &str) -> Option<u32> {
+        self.deals.0.get(id).copied()
+    }
+
+    /// The number of a size that a creative has.
+    pub fn size(&self, w: i64, h: i64) -> Option<u32> {
+        let size = (u32::try_from(w).ok()?, u32::try_from(h).ok()?);
+        self.sizes
+            .binary_search(&size)
+            .ok()
+            .and_then(|place| u32::try_from(place).ok())
+    }
+
+    /// How many sizes there are.
+    pub fn sizes(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// The number of a category of a taxonomy, whatever its case.
+    pub fn category(&self, cattax: u32, name: &str) -> Option<u32> {
+        self.categories.get(&cattax)?.get_folded(name.trim())
+    }
+
+    /// How many categories there are, over all taxonomies.
+    pub fn categories(&self) -> usize {
+        self.categories_len
+    }
+
+    /// The number of a domain, whatever its case and a final dot.
+    pub fn domain(&self, name: &str) -> Option<u32> {
+        self.domains.get_folded(name.trim().trim_end_matches('.'))
+    }
+
+    /// How many domains there are.
+    pub fn domains(&self) -> usize {
+        self.domains.0.len()
+    }
+
+    /// The numbers of the line item at that place of the book.
+    pub fn line_item(&self, place: u32) -> Option<&LineItemTerms> {
+        self.line_items.get(place as usize)
+    }
+
+    /// The numbers of the creative at that place of the book.
+    pub fn creative(&self, place: u32) -> Option<&CreativeTerms> {
+        self.creatives.get(place as usize)
+    }
+}
+
+/// Which end of a name is its most special part, which falls off on the way up.
+#[derive(Clone, Copy)]
+enum Side {
+    /// The left part is the special one: `shop` of `shop.acme.example`.
+    Left,
+    /// The right part is: `1` of `IAB3-1`.
+    Right,
+}
+
+/// The name and every name above it.
+fn upwards(name: &str, separator: char, special: Side) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name).filter(|name| !name.is_empty()), move |name| {
+        let (left, right) = match special {
+            Side::Left => name.split_once(separator)?,
+            Side::Right => name.rsplit_once(separator)?,
+        };
+        Some(match special {
+            Side::Left => right,
+            Side::Right => left,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_upwards() {
+        let up = |name, separator, special| upwards(name, separator, special).collect::<Vec<_>>();
+        assert_eq!(
+            up("shop.acme.example", '.', Side::Left),
+            ["shop.acme.example", "acme.example", "example"]
+        );
+        assert_eq!(
+            up("iab3-1-2", '-', Side::Right),
+            ["iab3-1-2", "iab3-1", "iab3"]
+        );
+        assert_eq!(up("", '.', Side::Left), [""; 0]);
+    }
+
+    #[test]
+    fn long_names_are_nobodys() {
+        let mut numbers = Numbers::default();
+        assert_eq!(numbers.number("abc"), 0);
+        assert_eq!(numbers.number("abc"), 0);
+        assert_eq!(numbers.get_folded("ABC"), Some(0));
+        assert_eq!(numbers.get_folded(&"a".repeat(10_000)), None);
+    }
+}
