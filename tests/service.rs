@@ -1,6 +1,10 @@
 //! The whole service over real sockets: the life of versions as a bidder sees it, `kill -9`, swaps under load, hostile bodies.
 
-#![allow(clippy::disallowed_methods, reason = "a test may wait")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test may wait, and says what it leaves out"
+)]
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
