@@ -82,7 +82,8 @@ impl Service {
         let (datasets, live) = Datasets::open(Settings::of(&config, frame), storage, &registry)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
-            config.limits.datasets,
+            // A limit lowered since leaves more datasets than it allows, and each is counted.
+            config.limits.datasets.max(datasets.ordinals().len()),
         ));
         let ordinals = Arc::clone(&datasets);
         let names = Box::new(move || ordinals.ordinals());

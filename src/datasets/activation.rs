@@ -88,8 +88,8 @@ impl Datasets {
             may_activate(dataset, name, number, force)?;
             let previous = dataset.live;
             let event = match (previous, dataset.versions.get(&number)) {
-                (_, Some(v)) if v.standing == Standing::Held => "forced",
-                (Some(live), _) if live > number => "rolled_back",
+                (_, Some(v)) if v.held() => "forced",
+                (Some(live), Some(v)) if live > number && v.activated_at.is_some() => "rolled_back",
                 _ => "activated",
             };
             dataset.note(now, event, Some(number), by);
@@ -124,8 +124,14 @@ impl Datasets {
             .versions
             .get_mut(&number)
             .ok_or_else(|| unknown_version(name, number))?;
-        version.standing = Standing::Retired;
+        // What was forced once stays held: each time it takes someone who may say so.
+        if version.standing == Standing::Staged {
+            version.standing = Standing::Retired;
+        }
         version.activated_at = Some(now);
+        if dataset.live != Some(number) {
+            dataset.previous = dataset.live;
+        }
         dataset.live = Some(number);
         let effect = Effect {
             swap: true,
@@ -336,7 +342,7 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
         }
         _ => {}
     }
-    if version.standing == Standing::Held {
+    if version.held() {
         let failed = version.checks.iter().filter(|c| !c.ok);
         return Err(Refused::Held {
             dataset: name.clone(),

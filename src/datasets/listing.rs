@@ -66,6 +66,8 @@ pub struct VersionView {
 pub enum State {
     /// Served.
     Active,
+    /// Would be served, but its file could not be read back; uploading the same again restores it.
+    Unreadable,
     /// Ready to be.
     Staged,
     /// Failed a check.
@@ -74,8 +76,15 @@ pub enum State {
     Retired,
 }
 
-pub(super) fn version_view(number: u64, version: &Version, live: Option<u64>) -> VersionView {
+/// `unreadable` is about the live version, whichever that is.
+pub(super) fn version_view(
+    number: u64,
+    version: &Version,
+    live: Option<u64>,
+    unreadable: bool,
+) -> VersionView {
     let state = match version.standing {
+        _ if live == Some(number) && unreadable => State::Unreadable,
         _ if live == Some(number) => State::Active,
         Standing::Staged => State::Staged,
         Standing::Held => State::Held,
@@ -127,7 +136,12 @@ impl Datasets {
         Ok(Published {
             fresh: false,
             dataset: name.clone(),
-            version: version_view(number, version, dataset.live),
+            version: version_view(
+                number,
+                version,
+                dataset.live,
+                state.unreadable.contains_key(name),
+            ),
             rejected: version.rows.rejected.clone(),
             warnings: version.warnings.clone(),
         })
@@ -215,7 +229,7 @@ fn view(name: &Name, dataset: &Dataset, unreadable: Option<&String>) -> DatasetV
         pinned: dataset.pinned,
         unreadable: unreadable.cloned(),
         versions: versions
-            .map(|(n, v)| version_view(*n, v, dataset.live))
+            .map(|(n, v)| version_view(*n, v, dataset.live, unreadable.is_some()))
             .collect(),
         history: dataset.history.iter().cloned().collect(),
     }

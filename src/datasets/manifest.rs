@@ -39,6 +39,9 @@ pub(super) struct Manifest {
 pub(super) struct Dataset {
     pub(super) kind: Kind,
     pub(super) live: Option<u64>,
+    /// What was live before it: where a rollback leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) previous: Option<u64>,
     pub(super) pinned: bool,
     /// The highest number ever taken, kept when its version is deleted.
     pub(super) newest: Option<u64>,
@@ -72,10 +75,17 @@ pub(super) struct Version {
 pub(super) enum Standing {
     /// Ready to be activated, never was.
     Staged,
-    /// Failed a check; served only when an operator says so.
+    /// Failed a check; served only when an operator says so, each time.
     Held,
-    /// Was live, or is.
+    /// Passed, and was live, or is.
     Retired,
+}
+
+impl Version {
+    /// Whether it failed a check.
+    pub(super) fn held(&self) -> bool {
+        self.standing == Standing::Held || self.checks.iter().any(|c| !c.ok)
+    }
 }
 
 /// The row report of a version.
@@ -132,7 +142,7 @@ pub struct Notice {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `pinned`, `unpinned`, `deleted` or `removed`.
+    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `restored`, `pinned`, `unpinned`, `deleted` or `removed`.
     pub event: String,
     /// The version concerned.
     pub version: Option<u64>,
@@ -145,6 +155,7 @@ impl Dataset {
         Dataset {
             kind,
             live: None,
+            previous: None,
             pinned: false,
             newest: None,
             versions: BTreeMap::new(),
@@ -164,19 +175,26 @@ impl Dataset {
         });
     }
 
-    /// Forgets what is neither live, nor among the newest `keep` good ones, nor among the newest `keep` held ones:
-    /// held versions must not push out what one would roll back to. A pinned version is live. Returns what was forgotten.
+    /// Forgets what is neither live nor among the newest `keep` once served, `keep` staged or `keep` held ones: what waits
+    /// or is held must not push out what one would roll back to. Of those once served, the live version and the one that
+    /// it replaced come first, however old their numbers. Returns what was forgotten.
     pub(super) fn retain(&mut self, keep: usize, at: Timestamp) -> Vec<u64> {
-        let mut good = 0;
-        let mut held = 0;
+        let back = self.previous.filter(|_| keep > 1);
+        let stays = |number| self.live == Some(number) || back == Some(number);
+        let mut served = self.versions.keys().filter(|n| stays(**n)).count();
+        let (mut staged, mut held) = (0, 0);
         let mut gone = Vec::new();
         for (&number, version) in self.versions.iter().rev() {
+            if stays(number) {
+                continue;
+            }
             let kept = match version.standing {
+                Standing::Retired => &mut served,
+                Standing::Staged => &mut staged,
                 Standing::Held => &mut held,
-                Standing::Staged | Standing::Retired => &mut good,
             };
             *kept += 1;
-            if *kept > keep && self.live != Some(number) {
+            if *kept > keep {
                 gone.push(number);
             }
         }

@@ -310,9 +310,11 @@ fn bad_rows_hold_a_version_until_it_is_forced() {
     assert!(matches!(kit.activate(2, false), Err(Refused::Held { .. })));
     assert_eq!(kit.activate(2, true).expect("forced").previous, Some(1));
     assert_eq!(kit.serves(), Some(2));
-    // An operator has said so: going back to it later needs no second word.
+    // Forced once is not free for all.
     kit.activate(1, false).expect("rolled back");
-    kit.activate(2, false).expect("forward");
+    assert!(matches!(kit.activate(2, false), Err(Refused::Held { .. })));
+    assert_eq!(kit.states(), [(2, State::Held), (1, State::Active)]);
+    kit.activate(2, true).expect("forced again");
 }
 
 #[test]
@@ -356,7 +358,7 @@ fn rollback_pin_and_delete() {
         Err(Refused::Live { .. })
     ));
     kit.datasets
-        .delete(&name("crm"), 2, "a test", NOW)
+        .delete(&name("crm"), 1, "a test", NOW)
         .expect("deleted");
     assert_eq!(kit.states(), [(3, State::Active)]);
     let view = kit.datasets.dataset(&name("crm")).expect("known");
@@ -417,9 +419,17 @@ fn retention_keeps_the_newest_and_the_live() {
     }
     assert_eq!(
         kit.states(),
-        [(8, State::Staged), (7, State::Staged), (3, State::Active)]
+        [
+            (8, State::Staged),
+            (7, State::Staged),
+            (4, State::Retired),
+            (3, State::Active)
+        ]
     );
-    assert_eq!(version_files(dir.path()), ["3.kith", "7.kith", "8.kith"]);
+    assert_eq!(
+        version_files(dir.path()),
+        ["3.kith", "4.kith", "7.kith", "8.kith"]
+    );
 }
 
 #[test]
@@ -659,4 +669,108 @@ fn readers_follow_and_old_generations_are_dropped_by_the_janitor() {
         let _ = wait.recv_timeout(std::time::Duration::from_millis(50));
     }
     panic!("the old generation is still there");
+}
+
+#[test]
+fn what_was_replaced_is_there_to_go_back_to() {
+    let dir = folder();
+    let kit = start(dir.path());
+    kit.crm(1);
+    kit.datasets
+        .pin(&name("crm"), None, "a test", NOW)
+        .expect("pinned");
+    for version in 2..=4 {
+        kit.crm(version);
+    }
+    kit.datasets
+        .unpin(&name("crm"), "a test", NOW)
+        .expect("unpinned");
+    kit.activate(3, false).expect("activated");
+    kit.activate(1, false).expect("rolled back");
+    assert_eq!(kit.serves(), Some(1));
+    let history = kit.datasets.dataset(&name("crm")).expect("known").history;
+    let last: Vec<&str> = history.iter().rev().map(|e| e.event.as_str()).collect();
+    assert_eq!(last[..2], ["rolled_back", "activated"]);
+}
+
+#[test]
+fn a_staged_version_below_the_live_one_is_activated_not_rolled_back() {
+    let dir = folder();
+    let kit = start(dir.path());
+    let staged = Upload {
+        activate: false,
+        ..csv("crm", 1)
+    };
+    kit.put(&staged, &rows(&["a"])).expect("staged");
+    kit.crm(2);
+    kit.activate(1, false).expect("activated");
+    let history = kit.datasets.dataset(&name("crm")).expect("known").history;
+    assert_eq!(history.last().expect("one").event, "activated");
+}
+
+#[test]
+fn the_same_upload_again_restores_a_damaged_version() {
+    for live in [true, false] {
+        let dir = folder();
+        let number = if live { 2 } else { 1 };
+        {
+            let kit = start(dir.path());
+            kit.crm(1);
+            kit.crm(2);
+        }
+        let file = dir.path().join(format!("datasets/crm/{number}.kith"));
+        let good = std::fs::read(&file).expect("there");
+        std::fs::write(&file, &good[..good.len() - 1]).expect("cut");
+        let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
+        assert_eq!(kit.datasets.recover().is_ok(), !live);
+        if live {
+            assert_eq!(kit.states(), [(2, State::Unreadable), (1, State::Retired)]);
+            let shown = kit.datasets.version(&name("crm"), 2).expect("known");
+            assert_eq!(shown.version.state, State::Unreadable);
+        }
+        kit.put(&csv("crm", number), &rows(&["other"]))
+            .expect_err("other bytes restore nothing");
+        let restored = kit.crm(number);
+        assert!(!restored.fresh);
+        kit.datasets.readiness().expect("ready");
+        assert_eq!(kit.serves(), Some(2));
+        assert_eq!(kit.states(), [(2, State::Active), (1, State::Retired)]);
+        assert_eq!(std::fs::read(&file).expect("there"), good);
+        drop(kit);
+        assert_eq!(start(dir.path()).serves(), Some(2));
+    }
+}
+
+#[test]
+fn first_uploads_at_once_do_not_overrun_the_limit() {
+    let dir = folder();
+    let kit = open_as(dir.path(), "[limits]\ndatasets = 3\n", Arc::default()).expect("opened");
+    kit.datasets.recover().expect("ready");
+    let start = std::sync::Barrier::new(12);
+    std::thread::scope(|scope| {
+        for n in 0..12 {
+            let (kit, start) = (&kit, &start);
+            scope.spawn(move || {
+                start.wait();
+                let _ = kit.put(&csv(&format!("d{n}"), 1), &rows(&["a"]));
+            });
+        }
+    });
+    let names: Vec<Name> = kit
+        .datasets
+        .list(|_| true)
+        .into_iter()
+        .map(|d| d.name)
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    let files = std::fs::read_dir(dir.path().join("datasets")).expect("there");
+    let made = files.filter(|f| {
+        let folder = f.as_ref().expect("an entry").path();
+        std::fs::read_dir(folder).expect("a folder").count() > 0
+    });
+    assert_eq!(
+        made.count(),
+        2,
+        "campaigns has none, and nothing is left behind"
+    );
 }

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::activation::{Effect, Opened};
-use super::manifest::{Dataset, Notice, Rejected, Standing, Version, version_file};
+use super::activation::{Effect, Opened, known, known_mut, unknown_version};
+use super::manifest::{Dataset, Manifest, Notice, Rejected, Standing, Version, version_file};
 use super::measures::Outcome;
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
 use crate::audience::{AsOf, RowFormat};
@@ -90,7 +90,7 @@ impl Write for Spool {
 /// The answer to an upload.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Published {
-    /// False: the same upload had been here before, and nothing has changed.
+    /// False: the same upload had been here before. Nothing has changed, unless its file was lost and is made anew.
     #[serde(skip)]
     pub fresh: bool,
     /// The dataset.
@@ -140,10 +140,17 @@ impl Datasets {
         not_ahead(upload.as_of, now)?;
         match dataset {
             Some(dataset) => in_order(dataset, upload),
-            None if state.manifest.datasets.len() >= self.settings.datasets_max => {
-                Err(Refused::TooManyDatasets(self.settings.datasets_max))
-            }
-            None => Ok(()),
+            None => self.room_for(&state.manifest, &upload.dataset),
+        }
+    }
+
+    /// Whether the dataset is there, or may be.
+    fn room_for(&self, manifest: &Manifest, name: &Name) -> Result<(), Refused> {
+        let most = self.settings.datasets_max;
+        if manifest.datasets.contains_key(name) || manifest.datasets.len() < most {
+            Ok(())
+        } else {
+            Err(Refused::TooManyDatasets(most))
         }
     }
 
@@ -194,6 +201,12 @@ impl Datasets {
             dataset.and_then(|d| Some((d, d.versions.get(&upload.version)?)))
         {
             same(upload, known, &body_sha256, &query)?;
+            let live = dataset.live == Some(upload.version);
+            let lost = live && state.unreadable.contains_key(&upload.dataset);
+            let whole = |number| self.open_version(&upload.dataset, number, &state).is_ok();
+            if lost || !(live || whole(upload.version)) {
+                return self.restore(upload, kind, spool, &state, by, now);
+            }
             return Ok(published(upload, dataset, known, false));
         }
 
@@ -270,14 +283,70 @@ impl Datasets {
             self.measures.ended(&upload.dataset, Outcome::Held);
         }
         let state = self.snapshot();
-        let dataset = super::activation::known(&state, &upload.dataset)?;
-        let known = dataset
+        let dataset = known(&state, &upload.dataset)?;
+        let stored = dataset
             .versions
             .get(&upload.version)
-            .ok_or_else(|| super::activation::unknown_version(&upload.dataset, upload.version))?;
-        let mut answer = published(upload, dataset, known, true);
+            .ok_or_else(|| unknown_version(&upload.dataset, upload.version))?;
+        let mut answer = published(upload, dataset, stored, true);
         answer.version.activate_seconds = if live { seconds } else { 0.0 };
         Ok(answer)
+    }
+
+    /// Makes the file of a known version anew from the body that it was first made of, and serves it where it is live.
+    fn restore(
+        &self,
+        upload: &Upload,
+        kind: Kind,
+        mut spool: Spool,
+        state: &Snapshot,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Published, Refused> {
+        let (name, number) = (&upload.dataset, upload.version);
+        let mut version = known(state, name)?
+            .versions
+            .get(&number)
+            .ok_or_else(|| unknown_version(name, number))?
+            .clone();
+        let started = Instant::now();
+        spool.flush()?;
+        version.bytes = self.build(upload, kind, spool, state, now)?.bytes;
+        version.build_seconds = started.elapsed().as_secs_f64();
+        let warming = Instant::now();
+        let opened = self
+            .open_file(name, kind, number, &version)
+            .map_err(|reason| Refused::Unreadable {
+                dataset: name.clone(),
+                version: number,
+                reason,
+            })?;
+        version.activate_seconds = warming.elapsed().as_secs_f64();
+        let live = self.change(|next| {
+            let dataset = known_mut(next, name)?;
+            // Deleted or activated meanwhile, perhaps: only what is of the file is put back.
+            let current = dataset
+                .versions
+                .get_mut(&number)
+                .ok_or_else(|| unknown_version(name, number))?;
+            current.bytes = version.bytes;
+            current.build_seconds = version.build_seconds;
+            current.activate_seconds = version.activate_seconds;
+            dataset.note(now, "restored", Some(number), by);
+            let live = dataset.live == Some(number);
+            if live {
+                next.hold_open(name, number, opened);
+            }
+            let effect = Effect {
+                swap: live,
+                gone: Vec::new(),
+            };
+            Ok((live, effect))
+        })?;
+        if live {
+            self.served(name, version.activate_seconds);
+        }
+        self.version(name, number)
     }
 
     #[expect(
@@ -295,6 +364,8 @@ impl Datasets {
         now: Timestamp,
     ) -> Result<Effect, Refused> {
         let (name, number) = (&upload.dataset, upload.version);
+        // Again, now that nobody else can add one: uploads to different datasets are judged side by side.
+        self.room_for(&next.manifest, name)?;
         next.ordinal(name);
         let dataset = next
             .manifest
@@ -349,8 +420,10 @@ impl Datasets {
 
     /// Removes a version file that did not become a version.
     fn forget(&self, upload: &Upload, kind: Kind) {
-        self.measures.begin(&upload.dataset);
-        self.measures.ended(&upload.dataset, Outcome::Failed);
+        // A name that did not become a dataset gets no series: `limits.datasets` bounds them.
+        if known(&self.snapshot(), &upload.dataset).is_ok() {
+            self.measures.ended(&upload.dataset, Outcome::Failed);
+        }
         let file = version_file(&upload.dataset, kind, upload.version);
         if let Err(error) = self.storage.remove(&file) {
             tracing::warn!(%error, "a version file that nothing names could not be removed");
@@ -433,7 +506,7 @@ fn published(upload: &Upload, dataset: &Dataset, known: &Version, fresh: bool) -
     Published {
         fresh,
         dataset: upload.dataset.clone(),
-        version: listing::version_view(upload.version, known, dataset.live),
+        version: listing::version_view(upload.version, known, dataset.live, false),
         rejected: known.rows.rejected.clone(),
         warnings: known.warnings.clone(),
     }

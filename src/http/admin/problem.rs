@@ -37,6 +37,11 @@ impl Problem {
         self.status
     }
 
+    /// The stable word.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// With one more member.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Problem {

@@ -21,7 +21,7 @@ use super::routes::{Answer, Asked, json as json_answer, query, shown};
 use super::{AdminState, BUILDING_NICE, Problem, lower_priority};
 use crate::audience::RowFormat;
 use crate::config::Role;
-use crate::datasets::{Format, Mode, Published, Spool, Upload};
+use crate::datasets::{Format, Mode, Published, Refused, Spool, Upload};
 use crate::ids::Name;
 
 /// Ends of asynchronous uploads kept for whoever asks.
@@ -86,6 +86,9 @@ pub(super) async fn upload(
         });
         if respond_async {
             shared.jobs.end(&key, ended.as_ref().err());
+        } else if ended.is_ok() {
+            // A refusal told of earlier is overtaken.
+            shared.jobs.end(&key, None);
         }
         // Free before the answer: who reads it may upload the next one at once.
         drop(place);
@@ -116,11 +119,15 @@ pub(super) fn status(asked: &Asked<'_>, dataset: &Name, number: u64) -> Result<A
             StatusCode::OK,
             &json!({"dataset": dataset, "version": number, "state": "building"}),
         )),
-        (_, Ok(published)) => shown(StatusCode::OK, &published),
-        (Some(Job::Refused(problem)), Err(_)) => Ok(json_answer(
-            StatusCode::OK,
-            &json!({"dataset": dataset, "version": number, "state": "refused", "problem": problem}),
-        )),
+        // Before what is stored: the number may be taken by another upload, which is why this one was refused.
+        (Some(Job::Refused(problem)), stored) => {
+            let mut answer = json!({"dataset": dataset, "version": number, "state": "refused", "problem": problem});
+            if let Ok(published) = stored {
+                answer["stored"] = serde_json::to_value(published).unwrap_or_default();
+            }
+            Ok(json_answer(StatusCode::OK, &answer))
+        }
+        (None, Ok(published)) => shown(StatusCode::OK, &published),
         (None, Err(refused)) => Err(refused.into()),
     }
 }
@@ -183,15 +190,22 @@ impl Work {
             .state
             .datasets
             .publish(&self.upload, spool, &self.by, now);
-        match &published {
+        let (dataset, version, by) = (&self.upload.dataset, self.upload.version, &self.by);
+        match published {
             Ok(done) => {
-                tracing::info!(dataset = %self.upload.dataset, version = self.upload.version, by = %self.by, state = ?done.version.state, fresh = done.fresh, "uploaded");
+                tracing::info!(%dataset, version, %by, state = ?done.version.state, fresh = done.fresh, "uploaded");
+                Ok(done)
             }
             Err(refused) => {
-                tracing::warn!(dataset = %self.upload.dataset, version = self.upload.version, by = %self.by, %refused, "an upload was refused");
+                // What the disk says has nothing of the upload in it; every other text may quote a row, and so an id.
+                if let Refused::Storage(_) | Refused::Io(_) = &refused {
+                    tracing::error!(%dataset, version, error = %refused, "an upload could not be stored");
+                }
+                let problem = Problem::from(refused);
+                tracing::warn!(%dataset, version, %by, code = problem.code(), "an upload was refused");
+                Err(problem)
             }
         }
-        Ok(published?)
     }
 }
 
@@ -349,5 +363,62 @@ impl Jobs {
             }
             jobs.push_back((key.clone(), job));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::super::tests::serve;
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_id_in_a_refused_upload_is_not_logged() {
+        let service = serve("");
+        let work = Work {
+            state: Arc::clone(&service.state),
+            by: "job".to_owned(),
+            coding: Coding::Identity,
+            digest: None,
+            bytes_max: 1000,
+            upload: Upload {
+                dataset: "crm".parse().expect("a name"),
+                version: 1,
+                kind: None,
+                mode: Mode::Full,
+                base: None,
+                as_of: None,
+                activate: true,
+                format: Format::Rows(RowFormat::Csv),
+            },
+        };
+        let mut spool = service.state.datasets.spool().expect("a place");
+        spool.write_all(b"ifa,somebodys-id,vip\n").expect("written");
+        let log = Log::default();
+        let own = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || own.clone())
+            .finish();
+        let refused = tracing::subscriber::with_default(subscriber, || work.publish(spool));
+        assert_eq!(refused.map(|_| ()).expect_err("no header").status(), 422);
+        let bytes = log.0.lock().expect("whole").clone();
+        let text = String::from_utf8(bytes).expect("text");
+        assert!(text.contains("rows_unreadable"), "{text}");
+        assert!(!text.contains("somebodys"), "{text}");
     }
 }

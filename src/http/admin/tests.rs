@@ -21,13 +21,13 @@ use crate::storage::Storage;
 const V1: &str = "/v1/datasets/crm/versions/1";
 const ROWS: &[u8] = b"source,id,segments\nifa,a,vip\nifa,b,vip|new\n";
 
-struct Service {
+pub(super) struct Service {
     server: AdminServer,
-    state: Arc<AdminState>,
+    pub(super) state: Arc<AdminState>,
     dir: tempfile::TempDir,
 }
 
-fn serve(config: &str) -> Service {
+pub(super) fn serve(config: &str) -> Service {
     let dir = tempfile::tempdir().expect("a folder");
     let config = Config::from_toml(config, "test").expect("a good configuration");
     let storage = Storage::start(dir.path()).expect("started");
@@ -712,6 +712,12 @@ fn an_asynchronous_upload_tells_where_to_look() {
         .put(second, b"source,id,segments\nifa,q,vip\n")
         .is(201);
     assert_eq!(finished(second)["state"], "active");
+    // Other bytes under a number that is taken: the refusal is told, beside what has the number.
+    service.ask("PUT", second, &headers, ROWS).is(202);
+    let refused = finished(second);
+    assert_eq!(refused["state"], "refused");
+    assert_eq!(refused["problem"]["status"], 409);
+    assert_eq!(refused["stored"]["state"], "active");
 }
 
 #[test]
