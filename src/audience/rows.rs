@@ -21,7 +21,6 @@ use serde::Serialize;
 use crate::ids::{IdRefused, Name, SegmentRef};
 
 use super::builder::Collected;
-use super::format::SEGMENTS_MAX;
 
 pub use lines::LINE_BYTES_MAX;
 
@@ -102,7 +101,7 @@ pub(super) enum Refused {
     NoSegments,
     SegmentNotAName,
     SegmentWithDataset,
-    TooManySegments,
+    TooManySegments(usize),
     Expires,
     TooLong,
     NotUtf8,
@@ -161,9 +160,9 @@ impl fmt::Display for Refused {
             Self::SegmentNotAName => f.write_str(
                 "a segment is not a name; use 1 to 64 of a-z A-Z 0-9 . _ - and check that the column holds segments",
             ),
-            Self::TooManySegments => write!(
+            Self::TooManySegments(most) => write!(
                 f,
-                "more than {SEGMENTS_MAX} segments in one dataset; spread them over several datasets"
+                "more than {most} segments in one dataset; spread them over several datasets"
             ),
             Self::Expires => f.write_str(
                 "expires is not a time; write RFC 3339 with an offset, like 2026-11-01T00:00:00Z, or leave it empty",
@@ -266,7 +265,7 @@ impl Collected {
                         Refused::SegmentWithDataset
                     }
                     NotKept::NotAName => Refused::SegmentNotAName,
-                    NotKept::TooMany => Refused::TooManySegments,
+                    NotKept::TooMany(most) => Refused::TooManySegments(most),
                 });
             }
         }
@@ -283,7 +282,8 @@ impl Collected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotKept {
     NotAName,
-    TooMany,
+    /// More than so many different ones.
+    TooMany(usize),
 }
 
 /// A field without its quotes.

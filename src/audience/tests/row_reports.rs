@@ -48,6 +48,7 @@ fn check_csv(rows: &str, expected: &[(u64, &str)]) {
 #[test]
 fn csv_rows() {
     check_csv("ifa,a,vip,\nifa,b,vip|cart,2026-11-01T00:00:00Z\n", &[]);
+    check_csv("ifa,a,vip,9999-12-31T23:59:59Z\n", &[]);
     check_csv("ifa,a,||vip||,", &[]);
     check_csv("ifa,\"a,\"\"b\"\"\",\"vip|cart\",\"\"\n", &[]);
     check_csv(
@@ -353,6 +354,22 @@ fn segments_are_bounded() {
             .contains("more than 65535 segments")
     );
     assert_eq!(open(&file).memberships(key("a")).len(), 65_535);
+}
+
+#[test]
+fn fewer_segments_may_be_taken() {
+    let rows = b"source,id,segments\nifa,a,one|two\nifa,b,three\nifa,c,two\n";
+    let mut builder = Builder::new(meta(1), keyer())
+        .expect("an audience")
+        .with_segments_max(2);
+    builder
+        .read_rows(&RowFormat::Csv, &rows[..], &mut |_| {})
+        .expect("readable");
+    let report = builder.finish(&mut io::sink()).expect("good rows");
+    assert_eq!((report.rows, report.segments), (2, 2));
+    assert_eq!(report.rejected[0].line, 3);
+    let reason = &report.rejected[0].reason;
+    assert!(reason.contains("more than 2 segments"), "{reason}");
 }
 
 #[test]
