@@ -70,10 +70,14 @@ fn from_rows_to_an_explained_bid() {
     // Built offline under the service's key, staged only.
     let build = "build --dataset crm --version 2 --key-file {dir}/data/key --input crm.csv --output {dir}/crm.kith";
     ends(&kith(build), 0, "crm version 2");
-    ends(
+    let staged = ends(
         &kith("upload --dataset crm --stage-only {dir}/crm.kith"),
         0,
         "crm version 2: staged",
+    );
+    assert!(
+        staged.contains("built in") && !staged.contains("activated"),
+        "{staged}"
     );
 
     let known = ends(&kith("lookup buyeruid u-0001"), 0, "crm/vip");
@@ -156,6 +160,34 @@ fn refused_and_held() {
         1,
         "key",
     );
+    service.drain();
+}
+
+/// Parallel packers begin with a skippable frame and make many; `--long=27` has a window of 128 MiB.
+#[test]
+fn zstd_of_any_make_is_taken() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let service = start(dir);
+    let rows = format!("source,id,segments\n{}", "ifa,a-1,vip\n".repeat(1_000));
+    let packed = |part: &str| zstd::encode_all(part.as_bytes(), 1).expect("packed");
+    let (first, second) = rows.split_at(rows.len() / 2);
+    let many = [
+        &b"\x50\x2a\x4d\x18\x04\0\0\0size"[..],
+        &packed(first),
+        &packed(second),
+    ]
+    .concat();
+    let mut long = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    long.window_log(27).expect("set");
+    long.write_all(rows.as_bytes()).expect("packed");
+    let long = long.finish().expect("packed");
+    for (version, bytes) in [(1, many), (2, long)] {
+        std::fs::write(dir.join("a.csv.zst"), bytes).expect("written");
+        let upload = format!("upload --dataset crm --version {version} {{dir}}/a.csv.zst");
+        ends(&kith(&service, dir, &upload), 0, "1,000");
+    }
     service.drain();
 }
 
