@@ -46,8 +46,9 @@ impl SecretKey {
     pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
         /// Another process that starts may take our unfinished file for a killed one's. It does so once.
         const TRIES: usize = 8;
+        remove_unfinished(path);
         for _ in 0..TRIES {
-            match Self::load(path) {
+            match Self::read(path) {
                 Err(KeyFileError::Missing { .. }) => {}
                 other => return other,
             }
@@ -59,7 +60,7 @@ impl SecretKey {
                 })?,
             }
         }
-        Self::load(path)
+        Self::read(path)
     }
 
     /// Makes the key file unless another process is faster. Not found: another process removed it unfinished.
@@ -95,6 +96,10 @@ impl SecretKey {
     /// Reads an existing key file, and removes what a process that was killed while it made one left beside.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         remove_unfinished(path);
+        Self::read(path)
+    }
+
+    fn read(path: &Path) -> Result<Self, KeyFileError> {
         let shown = || path.display().to_string();
         let io = |source| KeyFileError::Io {
             path: shown(),
