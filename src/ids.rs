@@ -6,9 +6,10 @@
 //!
 //! Cost: one SipHash-2-4-128 of `source ++ 0xff ++ id`, about 40 ns for a UUID, no allocation.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr;
@@ -40,25 +41,40 @@ impl SecretKey {
     /// Reads the key file, or makes it (mode 600) when it is not there.
     ///
     /// The file holds 64 hex digits and a newline. A new one is written beside, synced and linked into place, so
-    /// that of two processes starting at once one makes the key and both read it.
+    /// that of two processes starting at once one makes the key and both read it. What a process that was killed left
+    /// beside is removed.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyFileError> {
-        match Self::load(path) {
-            Err(KeyFileError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound => {}
-            other => return other,
+        /// Another process that starts may take our unfinished file for a killed one's. It does so once.
+        const TRIES: usize = 8;
+        remove_unfinished(path);
+        for _ in 0..TRIES {
+            match Self::read(path) {
+                Err(KeyFileError::Missing { .. }) => {}
+                other => return other,
+            }
+            match Self::create(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                other => other.map_err(|source| KeyFileError::Io {
+                    path: path.display().to_string(),
+                    source,
+                })?,
+            }
         }
-        let io = |source| KeyFileError::Io {
-            path: path.display().to_string(),
-            source,
-        };
-        let mut bytes = [0u8; 32];
-        getrandom::fill(&mut bytes).map_err(|e| io(std::io::Error::other(e.to_string())))?;
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let beside = path.with_extension(format!("new-{}", std::process::id()));
+        Self::read(path)
+    }
+
+    /// Makes the key file unless another process is faster. Not found: another process removed it unfinished.
+    fn create(path: &Path) -> io::Result<()> {
+        let random =
+            |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|e| io::Error::other(e.to_string()));
+        let (mut bytes, mut suffix) = ([0u8; 32], [0u8; 8]);
+        random(&mut bytes)?;
+        random(&mut suffix)?;
+        let folder = folder_of(path);
+        std::fs::create_dir_all(folder)?;
+        let mut beside = unfinished(path);
+        beside.push(Hex(&suffix).to_string());
+        let beside = folder.join(beside);
         let written = (|| {
             let mut file = OpenOptions::new()
                 .write(true)
@@ -68,26 +84,31 @@ impl SecretKey {
             writeln!(file, "{}", Hex(&bytes))?;
             file.sync_all()?;
             match std::fs::hard_link(&beside, path) {
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
                 other => other,
             }
         })();
         let _ = std::fs::remove_file(&beside);
-        written.map_err(io)?;
-        std::fs::File::open(folder)
-            .and_then(|d| d.sync_all())
-            .map_err(io)?;
-        Self::load(path)
+        written?;
+        std::fs::File::open(folder)?.sync_all()
     }
 
-    /// Reads an existing key file.
+    /// Reads an existing key file, and removes what a process that was killed while it made one left beside.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
+        remove_unfinished(path);
+        Self::read(path)
+    }
+
+    fn read(path: &Path) -> Result<Self, KeyFileError> {
         let shown = || path.display().to_string();
         let io = |source| KeyFileError::Io {
             path: shown(),
             source,
         };
-        let file = std::fs::File::open(path).map_err(io)?;
+        let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => KeyFileError::Missing { path: shown() },
+            _ => io(e),
+        })?;
         let mode = file.metadata().map_err(io)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(KeyFileError::Readable {
@@ -113,6 +134,34 @@ impl SecretKey {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// What the names of key files in the making begin with; they lie beside the key file.
+fn unfinished(path: &Path) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new-");
+    name
+}
+
+/// They hold keys that nothing was ever hashed under. What cannot be removed does no harm.
+fn remove_unfinished(path: &Path) {
+    let start = unfinished(path);
+    let entries = std::fs::read_dir(folder_of(path)).into_iter().flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name
+            .as_encoded_bytes()
+            .starts_with(start.as_encoded_bytes())
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(..)")
@@ -130,6 +179,14 @@ pub enum KeyFileError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// It is not there, and no new one would do.
+    #[error(
+        "key file {path} is not there; restore it from a backup: versions made under it cannot be read with another"
+    )]
+    Missing {
+        /// The file.
+        path: String,
     },
     /// It is not 64 hex digits.
     #[error(
@@ -596,6 +653,39 @@ mod tests {
             SecretKey::load_or_create(&path),
             Err(KeyFileError::Malformed { .. })
         ));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_beside_the_key_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).expect("a folder");
+            let mut names: Vec<_> = entries.map(|e| e.expect("one").file_name()).collect();
+            names.sort();
+            names
+        };
+        let left = format!("key.new-{}", std::process::id());
+        for _ in 0..2 {
+            std::fs::write(folder.path().join(&left), "half").expect("written");
+            std::fs::write(folder.path().join("key.newer"), "").expect("written");
+            SecretKey::load_or_create(&path).expect("a key");
+            assert_eq!(names(), ["key", "key.newer"]);
+        }
+    }
+
+    #[test]
+    fn processes_that_start_at_once_agree_on_the_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for round in 0..20 {
+            let path = folder.path().join(format!("{round}/key"));
+            let load = || Keyer::new(&SecretKey::load_or_create(&path).expect("a key")).key_id();
+            let ids = std::thread::scope(|scope| {
+                let loads = [(); 4].map(|()| scope.spawn(load));
+                loads.map(|load| load.join().expect("done"))
+            });
+            assert!(ids.iter().all(|id| *id == load()));
+        }
     }
 
     #[test]

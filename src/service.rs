@@ -75,7 +75,11 @@ impl Service {
     /// Starts everything. Returns when both listeners serve; readiness may come later.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let storage = Storage::start(&config.data.dir)?;
-        let key = SecretKey::load_or_create(&config.data.key_file)?;
+        // Where there are versions there was a key: a new one would only hide that it is lost.
+        let key = match config.data.dir.join("manifest.json").exists() {
+            true => SecretKey::load(&config.data.key_file)?,
+            false => SecretKey::load_or_create(&config.data.key_file)?,
+        };
         let frame = Frame::of(&config, Keyer::new(&key));
         let exchanges = Arc::clone(&frame.exchanges);
         let registry = registry()?;

@@ -205,6 +205,21 @@ fn asking_wrongly_is_exit_code_2() {
 }
 
 #[test]
+fn no_key_is_made_where_another_was_meant() {
+    let here = folder(&[("a.csv", ROWS)]);
+    let build = "build --dataset crm --version 1 --input a.csv --output a.kith";
+    kith_in(here.path(), &format!("{build} --key-file data/kye"), b"")
+        .is(1)
+        .tells("data/kye is not there");
+    // Data without its key: it is lost, not new.
+    fs::create_dir(here.path().join("data")).expect("made");
+    fs::write(here.path().join("data/manifest.json"), "{}").expect("written");
+    kith_in(here.path(), build, b"").is(1).tells("restore it");
+    assert_eq!(names(here.path()), ["a.csv", "data"]);
+    assert_eq!(names(&here.path().join("data")), ["manifest.json"]);
+}
+
+#[test]
 fn rows_become_a_file_that_says_what_is_in_it() {
     let here = folder(&[
         ("crm.csv", ROWS),

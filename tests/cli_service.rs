@@ -1,5 +1,6 @@
 //! The `kith` command against a running service: what the two say to each other is understood.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -7,13 +8,16 @@ use kith::config::Config;
 use kith::service::Service;
 use serde_json::Value;
 
-fn start(dir: &Path) -> Service {
+fn config(dir: &Path) -> Config {
     let toml = format!(
         "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n",
         dir.join("data").display().to_string()
     );
-    let config = Config::from_toml(&toml, "test").expect("a configuration");
-    Service::start(config).expect("a service")
+    Config::from_toml(&toml, "test").expect("a configuration")
+}
+
+fn start(dir: &Path) -> Service {
+    Service::start(config(dir)).expect("a service")
 }
 
 /// Runs the command in the folder of fixtures; `{dir}` in an argument is the test's own folder.
@@ -66,10 +70,14 @@ fn from_rows_to_an_explained_bid() {
     // Built offline under the service's key, staged only.
     let build = "build --dataset crm --version 2 --key-file {dir}/data/key --input crm.csv --output {dir}/crm.kith";
     ends(&kith(build), 0, "crm version 2");
-    ends(
+    let staged = ends(
         &kith("upload --dataset crm --stage-only {dir}/crm.kith"),
         0,
         "crm version 2: staged",
+    );
+    assert!(
+        staged.contains("built in") && !staged.contains("activated"),
+        "{staged}"
     );
 
     let known = ends(&kith("lookup buyeruid u-0001"), 0, "crm/vip");
@@ -142,13 +150,67 @@ fn refused_and_held() {
 
     // A file under a key that is not the service's.
     let build = "build --dataset crm --version 9 --key-file {dir}/key --input crm.csv --output {dir}/crm.kith";
-    ends(&kith(build), 0, "made a new key");
+    ends(&kith(build), 1, "key is not there");
+    let key = dir.join("key");
+    std::fs::write(&key, "5a".repeat(32)).expect("written");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    ends(&kith(build), 0, "");
     ends(
         &kith("upload --dataset crm --version 9 {dir}/crm.kith"),
         1,
         "key",
     );
     service.drain();
+}
+
+/// Parallel packers begin with a skippable frame and make many; `--long=27` has a window of 128 MiB.
+#[test]
+fn zstd_of_any_make_is_taken() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let service = start(dir);
+    let rows = format!("source,id,segments\n{}", "ifa,a-1,vip\n".repeat(1_000));
+    let packed = |part: &str| zstd::encode_all(part.as_bytes(), 1).expect("packed");
+    let (first, second) = rows.split_at(rows.len() / 2);
+    let many = [
+        &b"\x50\x2a\x4d\x18\x04\0\0\0size"[..],
+        &packed(first),
+        &packed(second),
+    ]
+    .concat();
+    let mut long = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    long.window_log(27).expect("set");
+    long.write_all(rows.as_bytes()).expect("packed");
+    let long = long.finish().expect("packed");
+    for (version, bytes) in [(1, many), (2, long)] {
+        std::fs::write(dir.join("a.csv.zst"), bytes).expect("written");
+        let upload = format!("upload --dataset crm --version {version} {{dir}}/a.csv.zst");
+        ends(&kith(&service, dir, &upload), 0, "1,000");
+    }
+    service.drain();
+}
+
+/// With a new key every id would be looked up in vain, and nobody would know why.
+#[test]
+fn a_lost_key_is_not_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let service = start(dir);
+    std::fs::write(dir.join("a.csv"), "source,id,segments\nifa,a,vip\n").expect("written");
+    ends(
+        &kith(&service, dir, "upload --dataset crm {dir}/a.csv"),
+        0,
+        "",
+    );
+    service.drain();
+    let key = dir.join("data/key");
+    std::fs::rename(&key, dir.join("kept")).expect("moved");
+    let refused = Service::start(config(dir)).expect_err("no key");
+    assert!(refused.to_string().contains("restore it"), "{refused}");
+    assert!(!key.exists());
+    std::fs::rename(dir.join("kept"), &key).expect("moved");
+    start(dir).drain();
 }
 
 /// Long enough to be asked about before it is sent, and refused then.

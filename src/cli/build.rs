@@ -17,6 +17,10 @@ use crate::audience::{AsOf, BuildError, Builder, RowFormat, RowReport, VersionMe
 use crate::clock::Timestamp;
 use crate::ids::{Keyer, Kind, Name, SecretKey};
 
+/// Where `kith serve` keeps the key if nothing is configured, and what is there once it has served.
+const KEY_FILE: &str = "./data/key";
+const MANIFEST: &str = "./data/manifest.json";
+
 /// Compile rows to a version file, offline
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -40,8 +44,8 @@ pub(super) struct Build {
     /// Its number, from 1; must be higher than any that the dataset had
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     version: u64,
-    /// The deployment's key; made if it is not there
-    #[arg(long, value_name = "FILE", default_value = "./data/key")]
+    /// The deployment's key. In the default place it is made if there is none and no data either
+    #[arg(long, value_name = "FILE", default_value = KEY_FILE)]
     key_file: PathBuf,
     /// Up to where the input had been read: an RFC 3339 time, or seq:N for a journal position
     #[arg(long, value_name = "TIME")]
@@ -90,7 +94,12 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
     // Whatever can be refused is, before the key is made and hours of rows are read.
     let new_key = matches!(fs::metadata(&args.key_file), Err(e) if e.kind() == ErrorKind::NotFound);
     let mut partial = Partial::create(&args.output)?;
-    let key = SecretKey::load_or_create(&args.key_file)?;
+    // A version built under a new key where another was meant could be served by nobody.
+    let may_make = args.key_file == Path::new(KEY_FILE) && !Path::new(MANIFEST).exists();
+    let key = match may_make {
+        true => SecretKey::load_or_create(&args.key_file)?,
+        false => SecretKey::load(&args.key_file)?,
+    };
     if new_key {
         note(&format!(
             "made a new key, {}; Kith must run with the same one to serve what is built under it",

@@ -12,6 +12,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// log₂ of the largest zstd window that is read, 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
+/// How hard zstd is packed anew for sending: fast, with a window of 512 KiB.
+const ZSTD_SENT_LEVEL: i32 = 1;
+
 /// How a file's content is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -122,6 +125,18 @@ pub(super) fn open(path: &Path) -> Result<(Option<Coding>, Box<dyn Read>), Failu
     raw.by_ref().take(4).read_to_end(&mut start).map_err(told)?;
     let coding = Coding::sniff(&start);
     Ok((coding, Box::new(Cursor::new(start).chain(raw))))
+}
+
+/// What is sent of a file: as it is, but zstd packed anew. HTTP's zstd is one frame with a window of at most 8 MiB, which
+/// neither parallel packers nor `--long` keep to.
+pub(super) fn sendable(coding: Option<Coding>, raw: Box<dyn Read>) -> io::Result<Box<dyn Read>> {
+    Ok(match coding {
+        Some(Coding::Zstd) => Box::new(zstd::stream::read::Encoder::with_buffer(
+            unpacked(coding, raw)?,
+            ZSTD_SENT_LEVEL,
+        )?),
+        None | Some(Coding::Gzip) => raw,
+    })
 }
 
 /// Undoes the packing.

@@ -1,6 +1,6 @@
 //! `kith upload`: files to a running Kith, and what became of them.
 //!
-//! One file goes as it is, packed or not. Several become one body ([`joined`]): unpacked, with one CSV header. All that
+//! One file goes as it is, packed or not, but zstd is packed anew as HTTP takes it. Several become one body ([`joined`]): unpacked, with one CSV header. All that
 //! can be wrong with the files is found before a byte is sent.
 
 mod joined;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::client::{Admin, Answer, BodyHeaders, Client, escaped};
-use super::input::{self, Format};
+use super::input::{self, Coding, Format};
 use super::progress::Progress;
 use super::text::{count, plain, table};
 use super::{Failure, print, print_json, rows};
@@ -29,8 +29,8 @@ const ERRORS_SHOWN_MAX: usize = 50;
 /// Upload a version to a running Kith, wait until it is in force or held, and print what became of its rows
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Files are .csv, .ndjson, .jsonl, .txt (one id a line), .kith, and .json or .toml for campaigns; .gz and .zst of these
-go as they are. Several files become one version: they are unpacked and sent one after the other, CSV with one header,
+Files are .csv, .ndjson, .jsonl, .txt (one id a line), .kith, and .json or .toml for campaigns; .gz of these go
+as they are, .zst is packed anew, as HTTP takes less of zstd than files hold. Several files become one version: they are unpacked and sent one after the other, CSV with one header,
 which must be the same in all. Up to 1 GiB a SHA-256 goes along, which Kith checks; above, only TCP watches.
 
 Exit code 1 when Kith refuses the upload or holds the version, with its reasons.
@@ -190,7 +190,7 @@ struct Body {
 
 /// Where the body is read from.
 enum Source {
-    /// One file, as it is.
+    /// One file, as [`input::sendable`] has it.
     File(PathBuf),
     /// Standard input or a pipe, already opened for a look at its first bytes. Read once.
     Once(Box<dyn Read>),
@@ -209,11 +209,11 @@ impl Body {
         let mut source = match args.files.as_slice() {
             [one] => {
                 let (coding, raw) = input::open(one)?;
-                headers.coding = coding.map(input::Coding::as_str);
-                headers.length = stored_bytes;
+                headers.coding = coding.map(Coding::as_str);
+                headers.length = stored_bytes.filter(|_| coding != Some(Coding::Zstd));
                 match stored_bytes {
                     Some(_) => Source::File(one.clone()),
-                    None => Source::Once(raw),
+                    None => Source::Once(input::sendable(coding, raw)?),
                 }
             }
             several => {
@@ -252,7 +252,10 @@ fn readable_twice(path: &Path) -> Result<(), Failure> {
 impl Source {
     fn open(&mut self) -> Result<Box<dyn Read + '_>, Failure> {
         Ok(match self {
-            Self::File(path) => input::open(path)?.1,
+            Self::File(path) => {
+                let (coding, raw) = input::open(path)?;
+                input::sendable(coding, raw)?
+            }
             Self::Once(raw) => Box::new(raw),
             Self::Joined(files) => Box::new(files.open()),
         })
@@ -315,9 +318,10 @@ fn told(args: &Upload, version: u64, state: &str, answer: &Answer) -> String {
     text.push_str(&rows::told(body, &names));
     let seconds = |key: &str| body.get(key).and_then(Value::as_f64);
     if let (Some(build), Some(activate)) = (seconds("build_seconds"), seconds("activate_seconds")) {
-        text.push_str(&format!(
-            "  built in {build:.2} s, activated in {activate:.2} s\n"
-        ));
+        text.push_str(&match state {
+            "active" => format!("  built in {build:.2} s, activated in {activate:.2} s\n"),
+            _ => format!("  built in {build:.2} s\n"),
+        });
     }
     let checks: Vec<[String; 3]> = array(body, "checks")
         .iter()

@@ -157,12 +157,7 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
             "imps looked at in one request; the rest get no bid",
         ),
         upload_bytes,
-        uploads: count(
-            "uploads",
-            1024,
-            "4",
-            "uploads at once; more wait or are 429",
-        ),
+        uploads: count("uploads", 1024, "4", "uploads at once; more are 429"),
         upload_stall_timeout_ms,
         admin_body_bytes,
         admin_connections: count(

@@ -187,7 +187,7 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
                 ("impression", Billing::Impression),
             ]),
             "\"burl\"",
-            "what bills: the billing notice, the win notice, or a pixel in the markup",
+            "what bills: the billing notice, the win notice, or a pixel in the markup (not built yet)",
         ),
         billing_window: s.inherit(
             "billing_window",
@@ -221,6 +221,7 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
             "whether answers to test requests may carry debug output",
         ),
     };
+    s.warn_if_set("billing", "notices are not built yet: nothing is billed");
     s.warn_if_set("billing_window", "notices are not counted yet");
     if exchange.margin_ms >= exchange.default_tmax_ms {
         let text = format!(
@@ -336,6 +337,10 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
             }
         };
         s.problem(Some("kind"), &text);
+    }
+    if matches!(kind, Kind::Filter | Kind::Identity) {
+        let text = format!("datasets of kind {kind} are not built yet: uploads to it are refused");
+        s.warn_if_set("kind", &text);
     }
     Dataset {
         name: name.clone(),

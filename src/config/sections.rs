@@ -49,7 +49,7 @@ pub(super) fn bid(s: &mut Sheet<'_>) -> Bid {
             "public_url",
             &forms::base_url().or_none(),
             "\"\"",
-            "what notice and click URLs begin with; none: http:// and the listener's address",
+            "what notice and click URLs begin with; none: http:// and the listener's address (not built yet)",
         ),
         threads: s.get(
             "threads",
@@ -58,12 +58,10 @@ pub(super) fn bid(s: &mut Sheet<'_>) -> Bid {
             "bid threads, one runtime each; 0: one per core",
         ),
     };
-    if bid.public_url.is_none() && bid.listen.ip().is_unspecified() {
-        s.warn(
-            "public_url is not set and listen is every address: notice URLs would begin with an address that no \
-             exchange can call; set public_url to the name that exchanges know",
-        );
-    }
+    s.warn_if_set(
+        "public_url",
+        "notices are not built yet: nothing that is sent begins with it",
+    );
     bid
 }
 
@@ -222,7 +220,7 @@ pub(super) fn data(s: &mut Sheet<'_>) -> Data {
             "keep_versions",
             &forms::whole(1, 1000),
             "3",
-            "versions of a dataset kept for rollback, the live one among them",
+            "how many of a dataset's newest versions are kept, and as many held ones; the live one always is",
         ),
     }
 }

@@ -275,11 +275,6 @@ impl<'a> Sheet<'a> {
             .problem(origin, format!("[{section}] {key}: {text}"));
     }
 
-    /// A warning about this section.
-    pub(super) fn warn(&self, text: &str) {
-        self.log.warn(format!("{} {text}", self.shown()));
-    }
-
     fn node(&self, key: &str) -> Option<&'a Node> {
         self.table?.entries.get(key).map(|(_, node)| node)
     }

@@ -534,20 +534,15 @@ fn check_tells_what_there_is() {
     let report = super::check(&path, &none).expect("good");
     assert_eq!(report.exchanges, ["Beta", "alpha"]);
     assert_eq!(report.datasets, ["campaigns", "crm"]);
-    assert_eq!((report.tokens, report.warnings.len()), (1, 5));
+    assert_eq!((report.tokens, report.warnings.len()), (1, 7));
     std::fs::write(&path, "[bid]\nx = 1").expect("written");
     let told = super::check(&path, &none).expect_err("refused").to_string();
     assert!(told.contains("kith.toml:2: unknown key \"x\""), "{told}");
 }
 
 #[test]
-fn a_listener_on_every_address_without_public_url_is_warned_about() {
-    let warned = read("[bid]\nlisten = \"0.0.0.0:8080\"")
-        .warnings()
-        .join("\n");
-    assert!(warned.contains("public_url is not set"), "{warned}");
-    let named = "[bid]\nlisten = \"0.0.0.0:8080\"\npublic_url = \"http://b.example/\"";
-    assert!(read(named).warnings().is_empty());
+fn notice_urls_begin_with_the_public_url_or_where_it_listens() {
+    let named = "[bid]\npublic_url = \"http://b.example/\"";
     let bound = "127.0.0.1:4711".parse().expect("an address");
     assert_eq!(read(named).bid.public_url(bound), "http://b.example");
     assert_eq!(read("").bid.public_url(bound), "http://127.0.0.1:4711");
@@ -562,9 +557,18 @@ fn what_is_not_built_yet_warns_only_where_it_is_set() {
         "[privacy]\ntcf_strict = false",
         "[web]\nlisten = \"\"",
         "[exchanges.a]\nbilling_window = \"1h\"",
+        "[exchanges.a]\nbilling = \"burl\"",
+        "[bid]\npublic_url = \"\"",
+        "[datasets.a]\nkind = \"filter\"",
+        "[datasets.a]\nkind = \"identity\"",
     ] {
         assert_eq!(read(text).warnings().len(), 1, "{text}");
     }
+    assert!(
+        read("[datasets.a]\nkind = \"audience\"")
+            .warnings()
+            .is_empty()
+    );
     assert!(read("[budget]\n[web]\n[privacy]").warnings().is_empty());
 }
 
