@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
-use crate::audience::{AsOf, Audience};
+use crate::audience::{AsOf, Audience, Flaw};
 use crate::campaigns::{self, Book};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -229,7 +229,8 @@ impl Datasets {
                 Ok(Opened::Book(Arc::new(book)))
             }
             Kind::Audience => {
-                let audience = Audience::open(&path).map_err(|e| e.to_string())?;
+                let audience = Audience::open(&path)
+                    .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
                 let meta = audience.meta();
                 if meta.dataset != *name || meta.version != number {
                     return Err(format!(
@@ -354,6 +355,15 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
         });
     }
     Ok(())
+}
+
+/// What is wrong with a file of ours; what to do about it is not what one does about an upload.
+fn what(flaw: &Flaw) -> String {
+    match flaw {
+        Flaw::Length { recorded, found } => format!("has {found} bytes, not {recorded}"),
+        Flaw::Damaged { part, at } => format!("is damaged in its {part}, at or after byte {at}"),
+        other => other.to_string(),
+    }
 }
 
 fn first_error(errors: &[campaigns::DocumentError]) -> String {

@@ -566,7 +566,7 @@ fn a_full_disk_refuses_the_upload_and_a_failed_sync_stops_writing() {
     faults.write.store(true, Relaxed);
     let refused = kit.put(&csv("crm", 2), &rows(&["b"])).expect_err("full");
     assert!(
-        matches!(&refused, Refused::Io(e) if crate::storage::is_full(e)),
+        matches!(&refused, Refused::Storage(e) if e.is_full()),
         "{refused:?}"
     );
     faults.write.store(false, Relaxed);

@@ -226,6 +226,7 @@ impl Datasets {
                     .get_or_default(&upload.dataset)
                     .guards,
                 &built.rows,
+                &upload.format,
             ),
         };
         let held = checks.iter().any(|c| !c.ok);

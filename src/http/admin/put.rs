@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::body::{BodyReader, pipe};
-use super::encoding::{Coding, content_digest, copy_decoded, too_long};
+use super::encoding::{Coding, Longest, content_digest, copy_decoded, too_long};
 use super::routes::{Answer, Asked, json as json_answer, query, shown};
 use super::{AdminState, BUILDING_NICE, Problem, lower_priority};
 use crate::audience::RowFormat;
@@ -43,11 +43,13 @@ pub(super) async fn upload(
     let state = &asked.shared.state;
     state.datasets.admit(&upload, (state.now)())?;
     let limits = &state.limits;
-    let own_max = state.datasets.upload_bytes_max(&upload.dataset);
-    let bytes_max = own_max.unwrap_or(limits.upload_bytes);
+    let own_max = state.datasets.upload_bytes_max(&upload);
+    let (bytes, limit) =
+        own_max.unwrap_or_else(|| (limits.upload_bytes, "limits.upload_bytes".to_owned()));
+    let longest = Longest { bytes, limit };
     let announced = asked.body.size_hint().exact();
-    if coding == Coding::Identity && announced.is_some_and(|bytes| bytes > bytes_max) {
-        return Err(too_long(bytes_max, "limits.upload_bytes"));
+    if coding == Coding::Identity && announced.is_some_and(|a| a > longest.bytes) {
+        return Err(too_long(longest.bytes, &longest.limit));
     }
     let place = Arc::clone(&asked.shared.uploads)
         .try_acquire_owned()
@@ -67,7 +69,7 @@ pub(super) async fn upload(
         by: asked.caller.name.clone(),
         coding,
         digest,
-        bytes_max,
+        longest,
         upload: upload.clone(),
     };
     let shared = Arc::clone(&asked.shared.clone());
@@ -165,7 +167,7 @@ struct Work {
     by: String,
     coding: Coding,
     digest: Option<[u8; 32]>,
-    bytes_max: u64,
+    longest: Longest,
     upload: Upload,
 }
 
@@ -174,7 +176,7 @@ impl Work {
         let copied = copy_decoded(
             &mut body,
             self.coding,
-            self.bytes_max,
+            &self.longest,
             self.digest,
             &mut spool,
         );
@@ -395,7 +397,10 @@ mod tests {
             by: "job".to_owned(),
             coding: Coding::Identity,
             digest: None,
-            bytes_max: 1000,
+            longest: Longest {
+                bytes: 1000,
+                limit: String::new(),
+            },
             upload: Upload {
                 dataset: "crm".parse().expect("a name"),
                 version: 1,

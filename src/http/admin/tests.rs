@@ -445,7 +445,9 @@ fn version_files_must_fit() {
     assert!(detail(put(&snapshot(8, "crm", 1))).contains("--key-file"));
     assert!(detail(put(&snapshot(7, "crm", 2))).contains("version 2"));
     assert!(detail(put(&snapshot(7, "site", 1))).contains("site"));
-    assert!(detail(put(b"not one")).contains("kith inspect"));
+    let not_one = detail(put(b"not one"));
+    assert!(not_one.contains("kith inspect"), "{not_one}");
+    assert!(!not_one.contains("incoming"), "{not_one}");
     let good = snapshot(7, "crm", 1);
     for at in (0..good.len()).step_by(97) {
         let mut flipped = good.clone();
@@ -459,6 +461,8 @@ fn version_files_must_fit() {
         (&answer["state"], &answer["ids"]),
         (&json!("active"), &json!(2))
     );
+    let check = answer["checks"][0]["detail"].as_str().expect("one");
+    assert!(check.starts_with("not known"), "{check}");
     put(&good).is(200);
 }
 
@@ -844,4 +848,55 @@ fn niceness_is_of_the_thread_and_does_not_add_up() {
     let expected = before.max(BUILDING_NICE);
     assert_eq!(lowered.join().expect("no panic"), (expected, expected));
     assert_eq!(nice(), before, "the caller's stays");
+}
+
+#[test]
+fn what_is_too_long_names_its_limit() {
+    let service = serve(
+        "[limits]\nupload_bytes = 65536\ncampaigns_bytes = 70000\n[datasets.small]\nmax_bytes = 5000\n",
+    );
+    let check = |dataset: &str, kind: &str, bytes: usize, limit: &str| {
+        let body = vec![b'x'; bytes];
+        let path = format!("/v1/datasets/{dataset}/versions/1");
+        let plain = [("content-type", kind)];
+        let coded = [("content-type", kind), ("content-encoding", "gzip")];
+        for reply in [
+            service.ask("PUT", &path, &plain, &body),
+            service.ask("PUT", &path, &coded, &gzip(&body)),
+        ] {
+            let answer = reply.is(413);
+            let detail = answer["detail"].as_str().expect("one");
+            assert!(detail.contains(limit), "{detail}");
+        }
+    };
+    check("crm", "text/csv", 65537, "limits.upload_bytes");
+    check("small", "text/csv", 5001, "max_bytes of [datasets.small]");
+    check(
+        "campaigns",
+        "application/json",
+        70001,
+        "limits.campaigns_bytes",
+    );
+}
+
+#[test]
+fn what_the_disk_says_names_no_path() {
+    let refused = |kind| {
+        let source = std::io::Error::from(kind);
+        let path = "incoming/2.part".to_owned();
+        let error: std::io::Error = crate::storage::StorageError::Io { path, source }.into();
+        Problem::from(crate::datasets::Refused::from(error)).to_json()
+    };
+    let full = refused(std::io::ErrorKind::StorageFull);
+    assert_eq!(full["status"], 507);
+    let failed = refused(std::io::ErrorKind::Other);
+    assert_eq!(failed["status"], 503);
+    for (problem, says) in [
+        (full, "is full; delete versions"),
+        (failed, "check the disk"),
+    ] {
+        let detail = problem["detail"].as_str().expect("one");
+        assert!(detail.contains(says), "{detail}");
+        assert!(!detail.contains("incoming"), "{detail}");
+    }
 }
