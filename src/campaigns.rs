@@ -21,7 +21,7 @@ mod targeting;
 mod terms;
 mod warnings;
 
-pub use attributes::{Attribute, Type, connection, device_type};
+pub use attributes::{Attribute, BROWSERS, Type, connection, device_type};
 pub use compile::{
     ADVERTISERS_MAX, CAMPAIGNS_MAX, CAPS_MAX, CREATIVES_MAX, CREATIVES_PER_LINE_ITEM_MAX,
     DEALS_PER_LINE_ITEM_MAX, LINE_ITEMS_MAX, SEGMENTS_MAX, compile,

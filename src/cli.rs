@@ -155,6 +155,14 @@ impl Failure {
         }
     }
 
+    /// One problem, or how many there are and each below. Exit code 1.
+    fn all(problems: Vec<String>) -> Self {
+        match problems.as_slice() {
+            [one] => Self::new(one),
+            all => Self::new(text::counted(all.len() as u64, "problem")).with(problems),
+        }
+    }
+
     /// With one more line, shown below and indented.
     #[must_use]
     pub fn and(mut self, line: impl Into<String>) -> Self {

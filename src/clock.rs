@@ -48,12 +48,35 @@ impl FromStr for Timestamp {
     type Err = TimestampRefused;
 
     /// RFC 3339, as in `2026-11-01T00:00:00Z`; an offset is required.
+    ///
+    /// `9999-12-31T23:59:59Z`, by which many a database says "never", lies a day beyond what jiff can hold; such times
+    /// are taken as the last that it can.
     fn from_str(text: &str) -> Result<Self, TimestampRefused> {
-        let point: jiff::Timestamp = text.trim().parse().map_err(|_| TimestampRefused)?;
+        let point: jiff::Timestamp = match text.trim().parse() {
+            Ok(point) => point,
+            Err(_) if is_beyond_the_last(text.trim()) => jiff::Timestamp::MAX,
+            Err(_) => return Err(TimestampRefused),
+        };
         Ok(Self {
-            unix_ms: point.as_millisecond(),
+            // Whole seconds at the very end: jiff does not take back its own last milliseconds.
+            unix_ms: point
+                .as_millisecond()
+                .min(jiff::Timestamp::MAX.as_second() * 1000),
         })
     }
+}
+
+/// Whether the text is a whole time with an offset on one of the last days of year 9999.
+fn is_beyond_the_last(text: &str) -> bool {
+    const PARSER: jiff::fmt::temporal::DateTimeParser = jiff::fmt::temporal::DateTimeParser::new();
+    PARSER.parse_pieces(text).is_ok_and(|pieces| {
+        pieces.time().is_some()
+            && pieces.offset().is_some()
+            && pieces.date()
+                >= jiff::Timestamp::MAX
+                    .to_zoned(jiff::tz::TimeZone::UTC)
+                    .date()
+    })
 }
 
 impl fmt::Display for Timestamp {
@@ -94,6 +117,31 @@ mod tests {
         assert_eq!(point.to_string(), "2026-11-01T00:00:00Z");
         assert_eq!(point, Timestamp::from_unix_seconds(1_793_491_200));
         for bad in ["", "2026-11-01", "2026-11-01T00:00:00", "soon"] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_year_9999_is_a_time_far_away() {
+        let far: Timestamp = "9999-12-30T00:00:00Z".parse().expect("a time");
+        for never in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999+00:00",
+            "9999-12-31T00:00:00+02:00",
+            "9999-12-30T23:59:59-12:00",
+        ] {
+            let point: Timestamp = never.parse().expect(never);
+            assert!(point > far, "{never}");
+            assert_eq!(point.to_string().parse(), Ok(point), "{never}");
+        }
+        for bad in [
+            "9999-12-31",
+            "9999-12-31T23:59:59",
+            "9999-12-32T23:59:59Z",
+            "9999-12-31T25:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "+010000-01-01T00:00:00Z",
+        ] {
             assert!(bad.parse::<Timestamp>().is_err(), "{bad:?}");
         }
     }

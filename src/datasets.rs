@@ -61,6 +61,8 @@ pub struct Settings {
     pub datasets: config::Datasets,
     /// Most datasets there may be (`limits.datasets`); metrics have a series for each.
     pub datasets_max: usize,
+    /// Most segments of one dataset (`limits.segments_per_dataset`).
+    pub segments_max: usize,
     /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
     /// The configured exchanges, which campaigns may name.
@@ -76,6 +78,7 @@ impl Settings {
             keep_versions: config.data.keep_versions,
             datasets: config.datasets.clone(),
             datasets_max: config.limits.datasets,
+            segments_max: config.limits.segments_per_dataset,
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,

@@ -180,7 +180,7 @@ pub fn decide<'a>(
         Ok(currency) => (currency, Ok(())),
         Err(reason) => (exchange.currency, Err(reason)),
     };
-    // Where nothing can be bid nobody is looked up, unless somebody listens who wants to know.
+    // Where nothing can be bid nobody is looked up.
     let outcome = usable.and_then(|()| {
         if let Ok(leave) = gate {
             let source = &exchange.id_source;
@@ -240,6 +240,9 @@ fn usable(
     answer_within_ms(request, exchange)?;
     if request.placement == Placement::Several || has_repeated_imp(request.imp) {
         return Err(NoBid::Invalid);
+    }
+    if request.dsa_required {
+        return Err(NoBid::Dsa);
     }
     if blocks::has_unreadable_limit(request) {
         return Err(NoBid::UnreadableLimit);
@@ -387,7 +390,7 @@ impl<'a> Auction<'a, '_> {
     /// A floor in the bid's currency, rounded up; `None` where it cannot be known.
     fn floor(&self, floor: Floor) -> Option<Price> {
         match floor.amount {
-            Field::Absent => Some(Price::ZERO),
+            Field::Absent | Field::Value(Price::ZERO) => Some(Price::ZERO),
             _ => self.floor_in(floor, self.currency),
         }
     }
@@ -511,7 +514,7 @@ impl<'a> Auction<'a, '_> {
                 .iter()
                 .any(|attribute| blocked.contains(&i64::from(*attribute))),
         };
-        if blocked {
+        if blocked || blocks::markup_blocked(banner.btype, terms) {
             return Err(Refusal::BlockedAttribute);
         }
         let facts = ImpFacts {
@@ -533,7 +536,10 @@ impl<'a> Auction<'a, '_> {
         if book.matches(line_item, self.resolved, &facts) != Some(true) {
             return Err(Refusal::Targeting);
         }
-        if !blocks::language_allowed(creative, self.request) {
+        if !self
+            .blocks
+            .language_allowed(self.request, &book.terms, terms)
+        {
             return Err(Refusal::Language);
         }
         if !self

@@ -47,8 +47,9 @@ pub fn collect<'a>(
     mut seen: impl FnMut(&'a str, IdOutcome),
 ) -> Ids {
     let mut ids = Ids::new();
-    let mut add = |source: &'a str, id: &str| {
+    let mut add = |source: &'a str, id: &str, reserved: bool| {
         let outcome = match keyer.user_key(source, id) {
+            _ if reserved => IdOutcome::ReservedSource,
             Err(refused) => IdOutcome::Refused(refused),
             Ok(key) if ids.contains(&key) => IdOutcome::Repeated,
             Ok(_) if ids.len() >= ids_max.min(IDS_MAX) => IdOutcome::OverLimit,
@@ -66,23 +67,15 @@ pub fn collect<'a>(
     ];
     for (source, id) in own {
         if let Some(id) = id {
-            add(source, id);
+            add(source, id, false);
         }
     }
     let mut candidates = 0usize;
-    let mut reserved = None;
     request.user.eids.walk(arena, |Eid { source, id }| {
-        if is_reserved(source) {
-            reserved = Some(source);
-        } else {
-            add(source, id);
-        }
+        add(source, id, is_reserved(source));
         candidates = candidates.saturating_add(1);
         candidates < CANDIDATES_MAX
     });
-    if let Some(source) = reserved {
-        seen(source, IdOutcome::ReservedSource);
-    }
     ids
 }
 
@@ -176,6 +169,7 @@ mod tests {
                 IdOutcome::Used(key("a.com", "x")),
                 IdOutcome::Repeated,
                 IdOutcome::Refused(IdRefused::Placeholder),
+                IdOutcome::ReservedSource,
                 IdOutcome::ReservedSource,
             ]
         );

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::Exchanges;
 use crate::decision::{LookupCounts, NoBid};
+use crate::http::bid::Refused;
 use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
@@ -36,19 +37,35 @@ pub enum Outcome {
     NoBid,
     /// 400: no bid request.
     Malformed,
-    /// Refused before it was read: an HTTP error, or a time-out.
-    Refused,
+    /// Ended before it could be read: an HTTP error, or a time-out.
+    Refused(Refused),
 }
 
 impl Outcome {
-    const ALL: [Self; 4] = [Self::Bid, Self::NoBid, Self::Malformed, Self::Refused];
+    const COUNT: usize = 3 + Refused::ALL.len();
+
+    /// Every outcome, at its index.
+    fn every() -> impl Iterator<Item = Self> {
+        [Self::Bid, Self::NoBid, Self::Malformed]
+            .into_iter()
+            .chain(Refused::ALL.iter().copied().map(Self::Refused))
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Bid => 0,
+            Self::NoBid => 1,
+            Self::Malformed => 2,
+            Self::Refused(why) => 3 + why as usize,
+        }
+    }
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Bid => "bid",
             Self::NoBid => "no_bid",
             Self::Malformed => "malformed",
-            Self::Refused => "refused",
+            Self::Refused(why) => why.as_str(),
         }
     }
 }
@@ -70,7 +87,7 @@ impl Count {
 
 #[derive(Debug)]
 struct ExchangeCounts {
-    outcomes: [Count; Outcome::ALL.len()],
+    outcomes: [Count; Outcome::COUNT],
     no_bids: [Count; NoBid::COUNT],
     bids: Count,
     /// Open first, then the closed verdicts.
@@ -84,7 +101,7 @@ struct ExchangeCounts {
 impl Default for ExchangeCounts {
     fn default() -> Self {
         Self {
-            outcomes: Default::default(),
+            outcomes: std::array::from_fn(|_| Count::default()),
             no_bids: std::array::from_fn(|_| Count::default()),
             bids: Count::default(),
             privacy: Default::default(),
@@ -129,14 +146,24 @@ impl BidCounters {
             .or_else(|| self.exchanges.last())
     }
 
-    /// A request is over, so long after it arrived.
-    pub fn finished(&self, exchange: Option<usize>, outcome: Outcome, took: Duration) {
-        let Some(counts) = self.exchange(exchange) else {
-            return;
-        };
-        if let Some(count) = counts.outcomes.get(outcome as usize) {
+    /// A request ended before it could be read. How long that took says nothing of us, so it is not observed.
+    pub fn refused(&self, exchange: Option<usize>, why: Refused) {
+        self.ended(exchange, Outcome::Refused(why));
+    }
+
+    fn ended(&self, exchange: Option<usize>, outcome: Outcome) {
+        let counts = self.exchange(exchange);
+        if let Some(count) = counts.and_then(|counts| counts.outcomes.get(outcome.index())) {
             count.add(1);
         }
+    }
+
+    /// A request is answered, so long after it arrived.
+    pub fn finished(&self, exchange: usize, outcome: Outcome, took: Duration) {
+        self.ended(Some(exchange), outcome);
+        let Some(counts) = self.exchange(Some(exchange)) else {
+            return;
+        };
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = DURATION_BUCKETS_US.partition_point(|bound| *bound < us);
         if let Some(count) = counts.durations.get(bucket) {

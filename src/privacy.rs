@@ -115,7 +115,6 @@ impl Closed {
 /// Whether the person behind a request may be looked at.
 pub fn gate(request: &Request<'_>, policy: Policy) -> Gate {
     let signals = &request.signals;
-    let countries = [request.device.geo.country, request.user.country];
     let closed = Closed::ALL.into_iter().find(|reason| match reason {
         Closed::Coppa => signals.coppa == Flag::Yes,
         Closed::Lmt => signals.lmt == Flag::Yes,
@@ -125,7 +124,7 @@ pub fn gate(request: &Request<'_>, policy: Policy) -> Gate {
             signals.us_privacy.unreadable || signals.us_privacy.iter().any(opted_out)
         }
         Closed::Gpp => signals.gpp.is_present() || signals.gpp_sid.is_present(),
-        Closed::Gdpr => gdpr_applies(signals, countries, policy),
+        Closed::Gdpr => gdpr_applies(signals, policy),
         Closed::Unreadable => signals.broken,
     });
     closed.map_or(Ok(Open(())), Err)
@@ -145,18 +144,20 @@ fn opted_out(text: &str) -> bool {
     !known || matches!(opt_out, b'Y' | b'y')
 }
 
-fn gdpr_applies(signals: &Signals<'_>, countries: [Option<&str>; 2], policy: Policy) -> bool {
+fn gdpr_applies(signals: &Signals<'_>, policy: Policy) -> bool {
     match (signals.gdpr, policy.gdpr_when_absent) {
         (Flag::Yes, _) | (Flag::Absent, GdprWhenAbsent::Applies) => true,
         (Flag::No, _) | (Flag::Absent, GdprWhenAbsent::Not) => false,
         (Flag::Absent, GdprWhenAbsent::ByCountry) => {
-            signals.consent.is_present() || countries.into_iter().flatten().any(under_gdpr)
+            signals.consent.is_present()
+                || signals.country.unreadable
+                || signals.country.iter().any(under_gdpr)
         }
     }
 }
 
 /// EEA, United Kingdom and Switzerland, and the parts of them with codes of their own, as alpha-3 and alpha-2.
-const UNDER_GDPR: [(&str, &str); 38] = [
+const UNDER_GDPR: [(&str, &str); 39] = [
     ("AUT", "AT"),
     ("BEL", "BE"),
     ("BGR", "BG"),
@@ -195,6 +196,7 @@ const UNDER_GDPR: [(&str, &str); 38] = [
     ("MTQ", "MQ"),
     ("MYT", "YT"),
     ("REU", "RE"),
+    ("MAF", "MF"),
     ("ALA", "AX"),
 ];
 
@@ -284,6 +286,15 @@ mod tests {
             Some(Closed::Gdpr),
         );
         check(r#""device":{"geo":{"country":"USA"}}"#, None);
+        check(r#""device":{"geo":"FRA"}"#, Some(Closed::Gdpr));
+        check(
+            r#""device":{"geo":{"country":["FRA"]}}"#,
+            Some(Closed::Gdpr),
+        );
+        check(
+            r#""device":{"geo":{"country":"FRA"}},"device":{"geo":{"country":"USA"}}"#,
+            Some(Closed::Gdpr),
+        );
         check(r#""user":{"ext":{"consent":"CP"}}"#, Some(Closed::Gdpr));
         check(r#""user":{"consent":""}"#, None);
         check(

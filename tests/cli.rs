@@ -783,3 +783,18 @@ fn questions_are_asked_and_answers_shown() {
         (&b"{\"id\":\"1\"}"[..], &b"{}"[..])
     );
 }
+
+#[test]
+fn serve_says_each_thing_wrong_with_its_configuration_on_a_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = "[bid]\nlisen = 1\nthreads = -1\n";
+    fs::write(folder.path().join("kith.toml"), wrong).expect("written");
+    for command in ["serve --config kith.toml", "check --config kith.toml"] {
+        let run = kith_in(folder.path(), command, b"").is(1);
+        let lines: Vec<&str> = run.err.lines().collect();
+        assert_eq!(lines.len(), 3, "{run:#?}");
+        assert_eq!(lines[0], "error: 2 problems");
+        assert!(lines[1].starts_with("  kith.toml:2: "), "{run:#?}");
+        assert!(lines[2].starts_with("  kith.toml:3: "), "{run:#?}");
+    }
+}

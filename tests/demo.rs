@@ -83,10 +83,7 @@ fn every_fixture_request_is_decided_as_its_name_says_and_the_swap_and_the_rollba
         decided(closed, "no-bid");
     }
     decided("blocked-category", "no-bid");
-    refused(
-        "blocked-category",
-        "blocked_category: trailhead-cart, trailhead-vip",
-    );
+    refused("blocked-category", "blocked_category: trailhead-vip");
     decided("floor-too-high", "no-bid floor");
     refused("floor-too-high", "floor: stadium-anywhere, trailhead-vip");
     decided("wrong-size", "no-bid size");

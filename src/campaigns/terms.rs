@@ -44,6 +44,7 @@ pub struct Terms {
     /// By taxonomy.
     categories: HashMap<u32, Numbers>,
     categories_len: usize,
+    languages: Numbers,
     sizes: Box<[(u32, u32)]>,
     line_items: Box<[LineItemTerms]>,
     creatives: Box<[CreativeTerms]>,
@@ -63,10 +64,18 @@ pub struct LineItemTerms {
 pub struct CreativeTerms {
     /// Its size, where it has one.
     pub size: Option<u32>,
+    /// The taxonomy of its categories.
+    pub cattax: u32,
     /// For each category, itself and those above it.
     pub categories: Box<[Box<[u32]>]>,
     /// Its advertiser's domain and those above it.
     pub domains: Box<[u32]>,
+    /// Its language, where it has one.
+    pub language: Option<u32>,
+    /// Whether its markup holds a script.
+    pub script: bool,
+    /// Whether its markup holds an inline frame.
+    pub iframe: bool,
 }
 
 impl Terms {
@@ -126,10 +135,22 @@ impl Terms {
                 let domains = upwards(&domain, '.', Side::Left)
                     .map(|name| terms.domains.number(name))
                     .collect();
+                let markup = creative
+                    .adm
+                    .as_ref()
+                    .map_or("", |markup| &markup.escaped)
+                    .to_ascii_lowercase();
                 CreativeTerms {
                     size: terms.size_of(creative),
+                    cattax: creative.cattax,
                     categories,
                     domains,
+                    language: creative
+                        .language
+                        .as_deref()
+                        .map(|language| terms.languages.number(language)),
+                    script: markup.contains("<script"),
+                    iframe: markup.contains("<iframe"),
                 }
             })
             .collect();
@@ -184,6 +205,17 @@ impl Terms {
     /// The number of a domain, whatever its case and a final dot.
     pub fn domain(&self, name: &str) -> Option<u32> {
         self.domains.get_folded(name.trim().trim_end_matches('.'))
+    }
+
+    /// The number of a creative's language, by an ISO 639-1 code or a BCP 47 tag, whatever its case.
+    pub fn language(&self, tag: &str) -> Option<u32> {
+        let primary = tag.trim().split(['-', '_']).next().unwrap_or("");
+        self.languages.get_folded(primary)
+    }
+
+    /// How many languages there are.
+    pub fn languages(&self) -> usize {
+        self.languages.0.len()
     }
 
     /// How many domains there are.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::text::{counted, plain};
+use super::text::plain;
 use super::{Failure, print, print_json};
 use crate::campaigns::{self, Book, Surroundings, Warning};
 use crate::config::{self, Config, ConfigError};
@@ -74,11 +74,10 @@ pub(super) fn run(args: &Check) -> Result<(), Failure> {
     } else {
         print(&told)?;
     }
-    match errors.as_slice() {
-        [] => Ok(()),
-        [one] => Err(Failure::new(one)),
-        all => Err(Failure::new(counted(all.len() as u64, "problem")).with(errors)),
+    if errors.is_empty() {
+        return Ok(());
     }
+    Err(Failure::all(errors))
 }
 
 fn member(document: &mut Value, name: &str, value: Value) {

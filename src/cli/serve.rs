@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::config::{Config, environment};
+use crate::config::{Config, ConfigError, environment};
 use crate::service::Service;
 
 /// Run the service
@@ -24,7 +24,10 @@ pub struct Serve {
 
 /// Serves until SIGTERM or SIGINT, then answers what is under way and ends.
 pub fn run(args: &Serve) -> Result<(), Failure> {
-    let config = Config::load(args.config.as_deref(), &environment)?;
+    let config = Config::load(args.config.as_deref(), &environment).map_err(|e| match e {
+        ConfigError::Refused { problems } => Failure::all(problems),
+        other => other.into(),
+    })?;
     tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)

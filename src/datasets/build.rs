@@ -81,7 +81,8 @@ impl Datasets {
                     as_of: upload.as_of,
                 };
                 let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
-                    .map_err(Refused::Build)?;
+                    .map_err(Refused::Build)?
+                    .with_segments_max(self.settings.segments_max);
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
@@ -123,6 +124,10 @@ impl Datasets {
                 file: format!("{} version {} ({})", meta.dataset, meta.version, meta.kind),
                 asked: format!("{} version {}", upload.dataset, upload.version),
             });
+        }
+        let (segments, most) = (audience.segments().len(), self.settings.segments_max);
+        if segments > most {
+            return Err(Refused::TooManySegments { segments, most });
         }
         match upload.as_of {
             Some(query) if meta.as_of != Some(query) => Err(Refused::AsOfDiffers {

@@ -161,6 +161,16 @@ pub enum Refused {
         /// What the call says.
         asked: String,
     },
+    /// A version file of more segments than are taken.
+    #[error(
+        "this version file has {segments} segments, more than limits.segments_per_dataset ({most}); raise it, or spread them over several datasets"
+    )]
+    TooManySegments {
+        /// How many it has.
+        segments: usize,
+        /// How many are taken.
+        most: usize,
+    },
     /// The campaigns document has errors.
     #[error("the campaigns document has {} error(s), listed under `errors`; correct them and upload again", .0.len())]
     Document(Vec<DocumentError>),

@@ -4,11 +4,13 @@
 //! long, only when the first line item has got so far that it matters.
 
 use super::bits::Bits;
-use crate::campaigns::{Creative, CreativeTerms, Terms};
+use crate::campaigns::{CreativeTerms, Terms};
 use crate::openrtb::{Field, Request, Strings};
 
 /// `cattax` when not said: IAB Content Category Taxonomy 1.0.
 const CATTAX_DEFAULT: i64 = 1;
+/// AdCOM's category taxonomies. What a list of another one blocks we cannot know.
+const CATTAX_KNOWN: std::ops::RangeInclusive<i64> = 1..=9;
 
 /// One request's blocks. Scratch.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Blocks {
     /// Set only where `acat` is sent.
     allowed_categories: Bits,
     blocked_domains: Bits,
+    /// Set only where `wlang` or `wlangb` is sent.
+    allowed_languages: Bits,
 }
 
 impl Blocks {
@@ -59,6 +63,11 @@ impl Blocks {
         ours: &CreativeTerms,
     ) -> bool {
         self.make(request, terms);
+        let cattax = request.cattax.value().unwrap_or(CATTAX_DEFAULT);
+        let unknown = !CATTAX_KNOWN.contains(&cattax) && cattax != i64::from(ours.cattax);
+        if unknown && request.bcat.value().is_some() && !ours.categories.is_empty() {
+            return false;
+        }
         let blocked = ours
             .categories
             .iter()
@@ -86,6 +95,21 @@ impl Blocks {
             .any(|domain| self.blocked_domains.contains(*domain))
     }
 
+    /// Whether the creative's language may be shown; one without a language may.
+    pub(super) fn language_allowed(
+        &mut self,
+        request: &Request<'_>,
+        terms: &Terms,
+        ours: &CreativeTerms,
+    ) -> bool {
+        self.make(request, terms);
+        let limited = request.wlang.value().is_some() || request.wlangb.value().is_some();
+        !limited
+            || ours
+                .language
+                .is_none_or(|language| self.allowed_languages.contains(language))
+    }
+
     fn make(&mut self, request: &Request<'_>, terms: &Terms) {
         if self.made {
             return;
@@ -104,6 +128,16 @@ impl Blocks {
                 }
             }
         }
+        self.allowed_languages.clear(terms.languages());
+        for language in [request.wlang, request.wlangb]
+            .iter()
+            .filter_map(|list| list.value())
+            .flatten()
+        {
+            if let Some(number) = terms.language(language) {
+                self.allowed_languages.insert(number);
+            }
+        }
         self.blocked_domains.clear(terms.domains());
         for domain in request.badv.value().unwrap_or(&[]) {
             if let Some(number) = terms.domain(domain) {
@@ -119,13 +153,22 @@ pub(super) fn seat_allowed(seat: &str, wseat: Strings<'_>, bseat: Strings<'_>) -
         && bseat.value().is_none_or(|blocked| !blocked.contains(&seat))
 }
 
-/// Whether the creative's language may be shown; one without a language may.
-pub(super) fn language_allowed(creative: &Creative, request: &Request<'_>) -> bool {
-    match (request.wlang.value(), &creative.language) {
-        (Some(allowed), Some(language)) => allowed
-            .iter()
-            .any(|listed| listed.eq_ignore_ascii_case(language)),
-        _ => true,
+/// AdCOM's banner types: XHTML banner, JavaScript, inline frame.
+const BTYPE_BANNER: i64 = 2;
+const BTYPE_SCRIPT: i64 = 3;
+const BTYPE_IFRAME: i64 = 4;
+
+/// Whether an imp's `btype` blocks the creative's markup.
+pub(super) fn markup_blocked(btype: Field<&[i64]>, ours: &CreativeTerms) -> bool {
+    match btype {
+        Field::Absent => false,
+        Field::Unreadable => true,
+        Field::Value(blocked) => blocked.iter().any(|kind| match *kind {
+            BTYPE_BANNER => true,
+            BTYPE_SCRIPT => ours.script,
+            BTYPE_IFRAME => ours.iframe,
+            _ => false,
+        }),
     }
 }
 
@@ -155,6 +198,7 @@ pub(super) fn has_unreadable_limit(request: &Request<'_>) -> bool {
         request.badv,
         request.bapp,
         request.wlang,
+        request.wlangb,
     ];
     let names_categories = request.bcat.value().is_some() || request.acat.value().is_some();
     // A taxonomy limits nothing unless there is a list in it.
@@ -217,6 +261,10 @@ mod tests {
         assert!(allowed(&["596"], 7, r#""bcat":["596"]"#));
         assert!(!allowed(&["596"], 7, r#""bcat":[596],"cattax":7"#));
         assert!(allowed(&[], 1, r#""bcat":["IAB3"]"#));
+        // A taxonomy that nobody knows may block anything that has a category.
+        assert!(!allowed(&["IAB3"], 1, r#""bcat":["x"],"cattax":777"#));
+        assert!(allowed(&[], 1, r#""bcat":["x"],"cattax":777"#));
+        assert!(allowed(&["x"], 777, r#""bcat":["y"],"cattax":777"#));
     }
 
     #[test]

@@ -70,7 +70,11 @@ impl Recorder for Listener<'_> {
                 "an extended id may not claim this source".to_owned(),
                 None,
             ),
-            IdOutcome::OverLimit => (false, "64 ids are looked up at most".to_owned(), None),
+            IdOutcome::OverLimit => (
+                false,
+                "as many ids as may be looked up were there already".to_owned(),
+                None,
+            ),
         };
         let mut shown = json!({"source": source, "used": used, "why": why});
         if let (Some(key), Some(shown)) = (key, shown.as_object_mut()) {

@@ -118,21 +118,23 @@ fn age(born: i64, now: Timestamp) -> Option<i64> {
     (0..=130).contains(&age).then_some(age)
 }
 
-/// The browser by its own mark in the user agent. The order matters: most name those they imitate as well.
+/// Marks in user agents. The order matters: most name those they imitate as well.
+const MARKS: [(&str, &str); 11] = [
+    ("Edg", "edge"),
+    ("OPR/", "opera"),
+    ("SamsungBrowser/", "samsung"),
+    ("YaBrowser/", "yandex"),
+    ("UCBrowser/", "uc"),
+    ("Firefox/", "firefox"),
+    ("FxiOS/", "firefox"),
+    ("CriOS/", "chrome"),
+    ("Chrome/", "chrome"),
+    ("Trident/", "ie"),
+    ("Safari/", "safari"),
+];
+
+/// The browser by its own mark in the user agent.
 fn browser(ua: &str) -> Option<&'static str> {
-    const MARKS: [(&str, &str); 11] = [
-        ("Edg", "edge"),
-        ("OPR/", "opera"),
-        ("SamsungBrowser/", "samsung"),
-        ("YaBrowser/", "yandex"),
-        ("UCBrowser/", "uc"),
-        ("Firefox/", "firefox"),
-        ("FxiOS/", "firefox"),
-        ("CriOS/", "chrome"),
-        ("Chrome/", "chrome"),
-        ("Trident/", "ie"),
-        ("Safari/", "safari"),
-    ];
     MARKS
         .iter()
         .find(|(mark, _)| memchr::memmem::find(ua.as_bytes(), mark.as_bytes()).is_some())
@@ -169,6 +171,13 @@ mod tests {
             ("curl/8", None),
         ] {
             assert_eq!(browser(ua), want, "{ua}");
+        }
+    }
+
+    #[test]
+    fn a_browser_has_a_word_that_documents_may_use() {
+        for (mark, name) in MARKS {
+            assert!(crate::campaigns::BROWSERS.contains(&name), "{mark}");
         }
     }
 

@@ -51,6 +51,8 @@ pub enum NoBid {
     TmaxTooShort,
     /// Several of site, app and dooh, or two imps with one id.
     Invalid,
+    /// Only bids with DSA transparency are taken, and ours have none.
+    Dsa,
     /// A list or a flag that limits us was sent and cannot be read.
     UnreadableLimit,
     /// No currency that the request allows is one we have a rate for.
@@ -103,6 +105,7 @@ labels! { NoBid:
     Shed "shed" 15 "the request had waited too long to be answered in time",
     TmaxTooShort "tmax" 15 "tmax less the exchange's margin leaves no time",
     Invalid "invalid" 2 "the request has several of site, app and dooh, or two imps with one id",
+    Dsa "dsa" 504 "the request takes only bids with DSA transparency (dsarequired), which ours do not have",
     UnreadableLimit "unreadable_limit" 2 "a list that limits bids was sent and cannot be read",
     Currency "currency" 502 "the request allows no currency that there is a rate for",
     NoUsableImp "no_usable_imp" 2 "no imp has an id and limits that can be read",
@@ -142,11 +145,12 @@ impl NoBid {
             Self::Shed => 1,
             Self::TmaxTooShort => 2,
             Self::Invalid => 3,
-            Self::UnreadableLimit => 4,
-            Self::Currency => 5,
-            Self::NoUsableImp => 6,
-            Self::NoLineItem => 7,
-            Self::Failed => 8,
+            Self::Dsa => 4,
+            Self::UnreadableLimit => 5,
+            Self::Currency => 6,
+            Self::NoUsableImp => 7,
+            Self::NoLineItem => 8,
+            Self::Failed => 9,
         }
     }
 

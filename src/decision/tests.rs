@@ -348,6 +348,10 @@ fn floors_are_kept_in_whatever_currency() {
         floor(json!({"bidfloor": 1, "bidfloorcur": "JPY"})),
         &["currency"],
     );
+    world.check(
+        floor(json!({"bidfloor": 0, "bidfloorcur": "JPY"})),
+        &["1 li @ 2"],
+    );
     for unreadable in [
         json!({"bidfloor": "x"}),
         json!({"bidfloor": -1}),
@@ -483,6 +487,19 @@ fn what_a_request_forbids_is_not_bid() {
         json!({"imp": [imp(json!({"banner": {"w": 300, "h": 250, "battr": "?"}}))]}),
         &["blocked_attribute"],
     );
+    let btype = |blocked: Value| json!({"imp": [imp(json!({"banner": {"w": 300, "h": 250, "btype": blocked}}))]});
+    plain.check(btype(json!([1, 3, 4])), &["1 li @ 2"]);
+    plain.check(btype(json!([2])), &["blocked_attribute"]);
+    plain.check(btype(json!("?")), &["blocked_attribute"]);
+    plain.check(json!({"wlangb": ["en-US"]}), &["language"]);
+    plain.check(json!({"wlangb": ["fr-CA"]}), &["1 li @ 2"]);
+    plain.check(json!({"regs": {"dsa": {"dsarequired": 2}}}), &["dsa"]);
+    plain.check(
+        json!({"regs": {"ext": {"dsa": {"dsarequired": "3"}}}}),
+        &["dsa"],
+    );
+    plain.check(json!({"regs": {"dsa": "?"}}), &["dsa"]);
+    plain.check(json!({"regs": {"dsa": {"dsarequired": 1}}}), &["1 li @ 2"]);
     plain.check(json!({"wlang": ["en"]}), &["language"]);
     plain.check(json!({"wlang": ["FR"]}), &["1 li @ 2"]);
 }

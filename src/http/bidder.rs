@@ -89,6 +89,8 @@ impl KithBidder {
                 self.counters.lookups(dataset.ordinal, *counts);
             }
             let proposals = decision.outcome?;
+            // An answer that comes late is never a bid.
+            in_time(&request, exchange, arrived)?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
             for proposal in proposals {
                 let reservation = Reservation {
@@ -147,7 +149,7 @@ impl Bidder for KithBidder {
     ) -> Answer {
         let (answer, outcome) = self.answer(exchange, body, arrived, out);
         self.counters
-            .finished(Some(exchange.index), outcome, arrived.elapsed());
+            .finished(exchange.index, outcome, arrived.elapsed());
         if self.arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
             self.arena = Bump::new();
         } else {
@@ -166,7 +168,6 @@ impl Bidder for KithBidder {
         if let (Refused::Panicked, Some(index)) = (why, index) {
             self.counters.no_bid(index, decision::NoBid::Failed);
         }
-        self.counters
-            .finished(index, Outcome::Refused, Duration::ZERO);
+        self.counters.refused(index, why);
     }
 }

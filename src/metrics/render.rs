@@ -14,8 +14,8 @@ use crate::decision::NoBid;
 use crate::openrtb::FieldName;
 use crate::privacy::Closed;
 
-/// The exchange label of requests that named none of ours.
-const NO_EXCHANGE: &str = "other";
+/// The exchange label of requests that named none of ours. No exchange can have this name.
+const NO_EXCHANGE: &str = "(none)";
 
 /// Gives the names of the datasets by ordinal, as they are now.
 type DatasetNames = Box<dyn Fn() -> Vec<(usize, String)> + Send + Sync>;
@@ -174,10 +174,10 @@ impl Collector for BidMetrics {
         };
         let requests = by_exchange(&|index, name| {
             let one = |outcome: Outcome| {
-                let count = of(index, &|counts| counts.outcomes.get(outcome as usize));
+                let count = of(index, &|counts| counts.outcomes.get(outcome.index()));
                 counter(&[("exchange", name), ("outcome", outcome.as_str())], count)
             };
-            Outcome::ALL.into_iter().map(one).collect()
+            Outcome::every().map(one).collect()
         });
         let durations = by_exchange(&|index, name| vec![histogram(&threads, index, name)]);
         let no_bids = by_exchange(&|index, name| {
@@ -303,6 +303,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::decision::LookupCounts;
+    use crate::http::bid::Refused;
     use prometheus::{Encoder as _, Registry, TextEncoder};
     use std::time::Duration;
 
@@ -327,7 +328,7 @@ mod tests {
         let (one, two) = (threads.enlist(), threads.enlist());
         assert!(text().contains("kith_no_bids_total{exchange=\"demo\",reason=\"outbid\"} 0"));
         for counters in [&one, &two] {
-            counters.finished(Some(0), Outcome::Bid, Duration::from_micros(60));
+            counters.finished(0, Outcome::Bid, Duration::from_micros(60));
             counters.lookups(
                 2,
                 LookupCounts {
@@ -337,14 +338,14 @@ mod tests {
                 },
             );
         }
-        two.finished(None, Outcome::Refused, Duration::from_secs(1));
+        two.refused(None, Refused::Path);
         let text = text();
         for line in [
             "kith_bid_requests_total{exchange=\"demo\",outcome=\"bid\"} 2",
-            "kith_bid_requests_total{exchange=\"other\",outcome=\"refused\"} 1",
+            "kith_bid_requests_total{exchange=\"(none)\",outcome=\"path\"} 1",
             "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.00005\"} 0",
             "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.000075\"} 2",
-            "kith_bid_duration_seconds_count{exchange=\"other\"} 1",
+            "kith_bid_duration_seconds_count{exchange=\"(none)\"} 0",
             "kith_lookups_total{dataset=\"crm\",result=\"absent\"} 4",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

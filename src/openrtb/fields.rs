@@ -3,7 +3,7 @@
 use bumpalo::Bump;
 
 use super::json::{Raw, Shape};
-use crate::money::{Price, Round};
+use crate::money::{MICROS, Price, Round};
 
 /// One read field. `null` and, for strings, `""` count as absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +55,7 @@ pub(super) fn text<'a>(raw: Raw<'a>, arena: &'a Bump) -> Field<&'a str> {
 }
 
 /// A number, also as `"1"` or `1.0`; what follows the point is cut off.
-pub(super) fn integer(raw: Raw<'_>, arena: &Bump) -> Field<i64> {
+pub(super) fn integer<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<i64> {
     number_text(raw, arena).and_then(|text| {
         let digits = text.split_once('.').map_or(text, |(whole, fraction)| {
             if fraction.bytes().all(|b| b.is_ascii_digit()) {
@@ -73,47 +73,43 @@ pub(super) fn integer(raw: Raw<'_>, arena: &Bump) -> Field<i64> {
     })
 }
 
-/// A 0/1 flag, also as `"1"`, `1.0` or `true`. Any other value cannot be read.
-pub(super) fn flag(raw: Raw<'_>, arena: &Bump) -> Field<bool> {
-    match raw.shape() {
-        Shape::Bool => Field::Value(raw.text() == "true"),
-        Shape::String if matches!(raw.string(arena), Some("true" | "false")) => {
-            Field::Value(raw.text() == "\"true\"")
-        }
-        _ => integer(raw, arena).and_then(|number| match number {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }),
+/// A 0/1 flag, also as `"1"`, `1.0` or `true`. Any other value cannot be read: 0.9 is not 0, and blank is not absent.
+pub(super) fn flag<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<bool> {
+    let said = match raw.shape() {
+        Shape::Null => return Field::Absent,
+        Shape::Bool | Shape::Number => Some(raw.text()),
+        Shape::String => raw.string(arena),
+        Shape::Array | Shape::Object => None,
+    };
+    match said.map(str::trim) {
+        Some("") if raw.is_empty() => Field::Absent,
+        Some("true") => Field::Value(true),
+        Some("false") => Field::Value(false),
+        Some(text) => match Price::parse(text, Round::Up).map(Price::micros) {
+            Some(0) => Field::Value(false),
+            Some(MICROS) => Field::Value(true),
+            _ => Field::Unreadable,
+        },
+        None => Field::Unreadable,
     }
 }
 
 /// A floor, rounded up to the next micro. Negative and impossible ones cannot be read.
-pub(super) fn price(raw: Raw<'_>, arena: &Bump) -> Field<Price> {
+pub(super) fn price<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<Price> {
     number_text(raw, arena).and_then(|text| Price::parse(text, Round::Up))
 }
 
-fn number_text<'t>(raw: Raw<'t>, arena: &Bump) -> Field<&'t str> {
+fn number_text<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<&'t str> {
     match raw.shape() {
         Shape::Null => Field::Absent,
         Shape::Number => Field::Value(raw.text()),
+        Shape::String if raw.is_empty() => Field::Absent,
         Shape::String => {
-            // Numbers have no escapes: the text between the quotes is the number or nothing is.
-            let inside = raw.text().trim_matches('"').trim();
-            if inside.is_empty() {
-                return if raw.string(arena).is_some() {
-                    Field::Absent
-                } else {
-                    Field::Unreadable
-                };
-            }
-            let numeric = inside
-                .bytes()
-                .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
-            if numeric {
-                Field::Value(inside)
-            } else {
-                Field::Unreadable
+            let numeric =
+                |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E');
+            match raw.string(arena).map(str::trim) {
+                Some(text) if !text.is_empty() && text.bytes().all(numeric) => Field::Value(text),
+                _ => Field::Unreadable,
             }
         }
         Shape::Bool | Shape::Array | Shape::Object => Field::Unreadable,
@@ -148,7 +144,6 @@ field_names! {
     Bcat "bcat",
     Bseat "bseat",
     Cattax "cattax",
-    Content "content",
     Cur "cur",
     Device "device",
     DeviceText "device.text",
@@ -160,6 +155,7 @@ field_names! {
     Imp "imp",
     ImpBanner "imp.banner",
     ImpFloor "imp.bidfloor",
+    ImpFormat "imp.format",
     ImpFloorCurrency "imp.bidfloorcur",
     ImpId "imp.id",
     ImpInstl "imp.instl",
@@ -169,6 +165,7 @@ field_names! {
     ImpSecure "imp.secure",
     BannerFormat "imp.banner.format",
     BannerBattr "imp.banner.battr",
+    BannerBtype "imp.banner.btype",
     BannerPosition "imp.banner.pos",
     BannerSize "imp.banner.size",
     Deal "imp.pmp.deals",
@@ -176,6 +173,7 @@ field_names! {
     DealFloor "imp.pmp.deals.bidfloor",
     DealSeats "imp.pmp.deals.wseat",
     DealDomains "imp.pmp.deals.wadomain",
+    Dsa "regs.dsa",
     Regs "regs",
     Coppa "regs.coppa",
     Gdpr "regs.gdpr",
@@ -290,7 +288,19 @@ mod tests {
             ("\"1\"", Value(true)),
             ("1.0", Value(true)),
             ("null", Absent),
+            ("\"\"", Absent),
+            ("\"tru\\u0065\"", Value(true)),
+            ("\"\\u0031\"", Value(true)),
+            ("\"0.0\"", Value(false)),
+            ("1e0", Value(true)),
             ("2", Unreadable),
+            ("0.9", Unreadable),
+            ("\"0.5\"", Unreadable),
+            ("1e-3", Unreadable),
+            ("1e-400", Unreadable),
+            ("-1", Unreadable),
+            ("\" \"", Unreadable),
+            ("[]", Unreadable),
             ("\"yes\"", Unreadable),
         ] {
             assert_eq!(with(json, flag), want, "{json}");
@@ -310,6 +320,12 @@ mod tests {
         );
         assert_eq!(read("1e999"), Field::Unreadable);
         assert_eq!(read("-1"), Field::Unreadable);
+        assert_eq!(read("\" \""), Field::Unreadable);
+        assert_eq!(read("\"\""), Field::Absent);
+        assert_eq!(
+            read("\"0\\u002e5\""),
+            Field::Value(Price::from_micros(500_000).expect("a price"))
+        );
         assert_eq!(read("-0.0"), Field::Value(Price::ZERO));
     }
 

@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
                 "dooh" => dooh = self.site(c, FieldName::Dooh)?,
                 "device" => request.device = self.device(c)?,
                 "user" => request.user = self.user(c)?,
-                "regs" => self.regs(c)?,
+                "regs" => self.regs(c, &mut request.dsa_required)?,
                 "tmax" => request.tmax_ms = self.integer(c, FieldName::Tmax)?.value(),
                 "at" => {
                     request.at = self
@@ -123,6 +123,7 @@ impl<'a> Reader<'a> {
                 "badv" => request.badv = self.strings(c, FieldName::Badv)?,
                 "bapp" => request.bapp = self.strings(c, FieldName::Bapp)?,
                 "wlang" => request.wlang = self.strings(c, FieldName::Wlang)?,
+                "wlangb" => request.wlangb = self.strings(c, FieldName::Wlang)?,
                 _ => drop(c.value()?),
             }
             Ok(())
@@ -242,9 +243,9 @@ impl<'a> Reader<'a> {
             match key {
                 "id" => imp.id = self.text(c, FieldName::ImpId)?,
                 "banner" => imp.banner = self.banner(c)?,
-                "video" => imp.video = c.value()?.shape() == Shape::Object,
-                "audio" => imp.audio = c.value()?.shape() == Shape::Object,
-                "native" => imp.native = c.value()?.shape() == Shape::Object,
+                "video" => imp.video = self.offered(c)?,
+                "audio" => imp.audio = self.offered(c)?,
+                "native" => imp.native = self.offered(c)?,
                 "bidfloor" => imp.floor.amount = self.price(c, FieldName::ImpFloor)?,
                 "bidfloorcur" => {
                     imp.floor.currency = self.currency(c, FieldName::ImpFloorCurrency)?
@@ -258,6 +259,15 @@ impl<'a> Reader<'a> {
             Ok(())
         })?;
         Ok(imp)
+    }
+
+    /// Whether a format that is not looked into is offered.
+    fn offered(&mut self, c: &mut Cursor<'a>) -> Read<bool> {
+        let raw = c.value()?;
+        if raw.shape() != Shape::Object && !raw.is_empty() {
+            self.unreadable.insert(FieldName::ImpFormat);
+        }
+        Ok(raw.shape() == Shape::Object)
     }
 
     fn price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<crate::money::Price>> {
@@ -280,6 +290,11 @@ impl<'a> Reader<'a> {
                 "format" => banner.sizes = reader.formats(c)?,
                 "battr" => {
                     banner.battr = reader.list(c, FieldName::BannerBattr, |reader, c| {
+                        Ok(fields::integer(c.value()?, reader.arena).value())
+                    })?;
+                }
+                "btype" => {
+                    banner.btype = reader.list(c, FieldName::BannerBtype, |reader, c| {
                         Ok(fields::integer(c.value()?, reader.arena).value())
                     })?;
                 }
@@ -444,9 +459,13 @@ impl<'a> Reader<'a> {
     fn geo(&mut self, c: &mut Cursor<'a>) -> Read<Geo<'a>> {
         let mut geo = Geo::default();
         let name = FieldName::Geo;
-        self.object(c, name, |reader, c, key| {
+        let entered = self.object(c, name, |reader, c, key| {
             match key {
-                "country" => geo.country = reader.text(c, name)?.value(),
+                "country" => {
+                    let raw = c.value()?;
+                    reader.home(raw, name, |signals| &mut signals.country);
+                    geo.country = fields::text(raw, reader.arena).value();
+                }
                 "region" => geo.region = reader.text(c, name)?.value(),
                 "city" => geo.city = reader.text(c, name)?.value(),
                 "metro" => geo.metro = reader.text(c, name)?.value(),
@@ -455,6 +474,7 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
+        self.signals.country.unreadable |= entered == Entered::Unreadable;
         Ok(geo)
     }
 
@@ -469,7 +489,7 @@ impl<'a> Reader<'a> {
                 "gender" => user.gender = reader.text(c, text)?.value(),
                 "keywords" => user.keywords = reader.keywords(c, text)?.or(user.keywords),
                 "kwarray" => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
-                "geo" => user.country = reader.geo(c)?.country,
+                "geo" => drop(reader.geo(c)?),
                 "eids" => user.eids.homes[0] = reader.array(c, FieldName::Eids)?,
                 "data" => user.data = UserData(reader.array(c, FieldName::UserData)?),
                 "consent" => {
@@ -499,7 +519,7 @@ impl<'a> Reader<'a> {
         Ok(user)
     }
 
-    fn regs(&mut self, c: &mut Cursor<'a>) -> Read<()> {
+    fn regs(&mut self, c: &mut Cursor<'a>, dsa_required: &mut bool) -> Read<()> {
         let entered = self.object(c, FieldName::Regs, |reader, c, key| match key {
             "coppa" => {
                 let said = reader.privacy_flag(c, FieldName::Coppa)?;
@@ -507,13 +527,33 @@ impl<'a> Reader<'a> {
                 Ok(())
             }
             "ext" => {
-                let entered = reader.object(c, FieldName::Regs, Self::regs_field)?;
+                let entered = reader.object(c, FieldName::Regs, |reader, c, key| match key {
+                    "dsa" => reader.dsa(c, dsa_required),
+                    _ => reader.regs_field(c, key),
+                })?;
                 reader.signals.broken |= entered == Entered::Unreadable;
                 Ok(())
             }
+            "dsa" => reader.dsa(c, dsa_required),
             _ => reader.regs_field(c, key),
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
+        Ok(())
+    }
+
+    /// `dsarequired` 2 or 3, or unreadable: only bids with DSA transparency are taken.
+    fn dsa(&mut self, c: &mut Cursor<'a>, required: &mut bool) -> Read<()> {
+        let entered = self.object(c, FieldName::Dsa, |reader, c, key| {
+            match key {
+                "dsarequired" => match reader.integer(c, FieldName::Dsa)? {
+                    Field::Absent | Field::Value(0 | 1) => {}
+                    Field::Value(_) | Field::Unreadable => *required = true,
+                },
+                _ => drop(c.value()?),
+            }
+            Ok(())
+        })?;
+        *required |= entered == Entered::Unreadable;
         Ok(())
     }
 

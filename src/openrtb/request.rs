@@ -54,6 +54,10 @@ pub struct Request<'a> {
     pub bapp: Strings<'a>,
     /// Allowed creative languages.
     pub wlang: Strings<'a>,
+    /// Allowed creative languages, as BCP 47 tags.
+    pub wlangb: Strings<'a>,
+    /// Whether only bids with DSA transparency are taken (`regs.dsa.dsarequired`).
+    pub dsa_required: bool,
     /// What was sent and could not be read.
     pub unreadable: FieldSet,
 }
@@ -142,6 +146,8 @@ pub struct Banner<'a> {
     pub sizes: &'a [Size],
     /// Blocked creative attributes.
     pub battr: Field<&'a [i64]>,
+    /// Blocked banner types.
+    pub btype: Field<&'a [i64]>,
     /// Position on screen.
     pub pos: Option<i64>,
 }
@@ -236,8 +242,6 @@ pub struct User<'a> {
     pub gender: Option<&'a str>,
     /// `keywords` split at commas, or `kwarray`; absent when neither is sent.
     pub keywords: Option<&'a [&'a str]>,
-    /// Home country; read for the privacy gate only.
-    pub country: Option<&'a str>,
     /// `user.eids` and `user.ext.eids`.
     pub eids: EidList<'a>,
     /// `user.data`

@@ -107,6 +107,8 @@ pub struct Signals<'a> {
     pub gpp: Homes<'a>,
     /// `regs.gpp_sid`, `regs.ext.gpp_sid`
     pub gpp_sid: SectionIds,
+    /// `device.geo.country`, `user.geo.country`
+    pub country: Homes<'a>,
     /// `regs`, `regs.ext`, `user`, `user.ext` or `device` is neither an object nor empty: what it says is unknown.
     pub broken: bool,
 }

@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use super::super::builder::Collected;
 use super::lines::Lines;
-use super::{Field, ReadError, Refused, Row, quoted};
+use super::{Field, ReadError, Refused, Row};
 
 const SOURCE: usize = 0;
 const ID: usize = 1;
@@ -14,49 +14,68 @@ const EXPIRES: usize = 3;
 /// The columns, each at the position its constant says. All but the last are required.
 const COLUMNS: [&str; 4] = ["source", "id", "segments", "expires"];
 
+/// How much of an unknown column's name is shown, in characters.
+const COLUMN_CHARS_MAX: usize = 80;
+
 /// Which column stands where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns(Vec<usize>);
 
 /// Reads the header.
+///
+/// Without a header the first line is a row and holds an id, so its columns are named in complaints only where one of
+/// them is a column of ours.
 pub(super) fn header(lines: &mut Lines<impl BufRead>) -> Result<Columns, ReadError> {
-    let wrong = |problem: String, seen: &str| ReadError::NoHeader {
-        problem,
-        seen: quoted(seen),
-    };
+    let wrong = |problem: String| ReadError::NoHeader { problem };
     let line = match lines.next()? {
-        None => return Err(wrong("there is no line".to_owned(), "")),
-        Some((_, Err(refused))) => return Err(wrong(refused.to_string(), "")),
+        None => return Err(wrong("there is no line".to_owned())),
+        Some((_, Err(refused))) => return Err(wrong(refused.to_string())),
         Some((_, Ok(line))) => line,
     };
     let mut unknown = Vec::new();
     let mut columns = Vec::new();
     let mut rest = Some(line);
-    while let Some(field) = next_field(&mut rest).map_err(|e| wrong(e.to_string(), line))? {
+    while let Some(field) = next_field(&mut rest).map_err(|e| wrong(e.to_string()))? {
         let name = field.trim();
         match COLUMNS.iter().position(|column| *column == name) {
-            None => unknown.push(quoted(name)),
+            None => unknown.push(shortened(name)),
             Some(column) if columns.contains(&column) => {
-                return Err(wrong(format!("column {name:?} stands there twice"), line));
+                return Err(wrong(format!("column {name:?} stands there twice")));
             }
             Some(column) => columns.push(column),
         }
+    }
+    if columns.is_empty() {
+        return Err(wrong(format!(
+            "the first line has {} separated by commas, none of them named like a column of rows",
+            match unknown.len() {
+                1 => "1 field".to_owned(),
+                fields => format!("{fields} fields"),
+            }
+        )));
     }
     let missing: Vec<&str> = [SOURCE, ID, SEGMENTS]
         .into_iter()
         .filter(|column| !columns.contains(column))
         .map(|column| COLUMNS[column])
         .collect();
-    if !missing.is_empty() {
-        return Err(wrong(format!("no column {}", missing.join(", ")), line));
+    let unknown = unknown.join(", ");
+    match (missing.join(", "), unknown) {
+        (missing, unknown) if missing.is_empty() && unknown.is_empty() => Ok(Columns(columns)),
+        (missing, unknown) if missing.is_empty() => {
+            Err(wrong(format!("unknown column {unknown}; leave it out")))
+        }
+        (missing, unknown) if unknown.is_empty() => Err(wrong(format!("no column {missing}"))),
+        (missing, unknown) => Err(wrong(format!("no column {missing}, but {unknown}"))),
     }
-    if !unknown.is_empty() {
-        return Err(wrong(
-            format!("unknown column {}; leave it out", unknown.join(", ")),
-            line,
-        ));
+}
+
+fn shortened(name: &str) -> String {
+    let mut short: String = name.chars().take(COLUMN_CHARS_MAX).collect();
+    if short.len() < name.len() {
+        short.push('…');
     }
-    Ok(Columns(columns))
+    short
 }
 
 impl Columns {

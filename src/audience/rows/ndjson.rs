@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 use super::super::builder::Collected;
-use super::{Refused, Row, quoted};
+use super::{Refused, Row, Shape};
 
 /// A text that is borrowed where it can be. Under serde a bare `Cow` inside another type never is.
 #[derive(Deserialize)]
@@ -24,6 +24,9 @@ struct JsonRow<'a> {
     #[serde(borrow, default)]
     expires: Option<Text<'a>>,
 }
+
+/// The members a row must have, as serde names those that are missing.
+const FIELDS: [&str; 3] = ["source", "id", "segments"];
 
 /// Takes one line apart and adds the row.
 pub(super) fn take(into: &mut Collected, line: &str) -> Result<(), Refused> {
@@ -46,15 +49,17 @@ fn refused(error: &serde_json::Error) -> Refused {
             column: error.column(),
         };
     }
-    // Only what names a field may be quoted: an error of type quotes the value, and the value may be an id.
+    // serde's words quote keys and values, and either may be an id: of them only what kind of error it is is taken.
     let said = error.to_string();
-    let said = said.split(" at line ").next().unwrap_or_default();
-    let names_field = ["unknown field", "missing field", "duplicate field"]
-        .iter()
-        .any(|start| said.starts_with(start));
-    Refused::Shape(if names_field {
-        quoted(said.split(',').next().unwrap_or_default())
+    let column = error.column();
+    Refused::Shape(if let Some(rest) = said.strip_prefix("missing field `") {
+        let known = FIELDS.iter().find(|field| rest.starts_with(**field));
+        Shape::Missing(known.unwrap_or(&"id"))
+    } else if said.starts_with("unknown field") {
+        Shape::Unknown { column }
+    } else if said.starts_with("duplicate field") {
+        Shape::Twice { column }
     } else {
-        format!("a value at column {} has the wrong type", error.column())
+        Shape::WrongType { column }
     })
 }

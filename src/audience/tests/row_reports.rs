@@ -48,6 +48,7 @@ fn check_csv(rows: &str, expected: &[(u64, &str)]) {
 #[test]
 fn csv_rows() {
     check_csv("ifa,a,vip,\nifa,b,vip|cart,2026-11-01T00:00:00Z\n", &[]);
+    check_csv("ifa,a,vip,9999-12-31T23:59:59Z\n", &[]);
     check_csv("ifa,a,||vip||,", &[]);
     check_csv("ifa,\"a,\"\"b\"\"\",\"vip|cart\",\"\"\n", &[]);
     check_csv(
@@ -69,12 +70,12 @@ fn csv_rows() {
         "ifa,a,,\nifa,b,||,\n",
         &[(2, "names no segment"), (3, "names no segment")],
     );
-    check_csv("ifa,a,ok|v p,\n", &[(2, "segment \"v p\" is not a name")]);
-    check_csv("ifa,a,crm/vip,\n", &[(2, "within the dataset write only")]);
     check_csv(
-        "ifa,a,vip,2026-11-01\n",
-        &[(2, "expires \"2026-11-01\" is not a time")],
+        "ifa,a,ok|v p,\n",
+        &[(2, "a segment is not a name; use 1 to 64")],
     );
+    check_csv("ifa,a,crm/vip,\n", &[(2, "within the dataset write only")]);
+    check_csv("ifa,a,vip,2026-11-01\n", &[(2, "expires is not a time")]);
     check_csv("ifa,a,vip\n", &[(2, "3 fields where the header has 4")]);
     check_csv("ifa,a,vip,,\n", &[(2, "5 fields where the header has 4")]);
     check_csv(
@@ -136,7 +137,11 @@ fn no_header() {
         assert!(told.contains("source,id,segments"), "{told}");
     };
     check(b"", "there is no line");
-    check(b"ifa,a,vip\n", "no column source, id, segments");
+    check(b"ifa,a,vip\n", "the first line has 3 fields");
+    check(
+        b"source,key,segment\n",
+        "no column id, segments, but key, segment",
+    );
     check(b"source,id\n", "no column segments");
     check(
         b"source,id,segments,age,shoe size\n",
@@ -149,7 +154,7 @@ fn no_header() {
     check(b"\x1f\x8b\x08\0\n", "not UTF-8");
     check(
         b"source;id;segments\n",
-        "the first line is \"source;id;segments\"",
+        "the first line has 1 field separated by commas",
     );
 }
 
@@ -163,7 +168,7 @@ fn ndjson_rows() {
     );
     check(
         r#"{"source":"ifa","id":"a","segments":["vip"],"ttl":3}"#,
-        &[(1, "unknown field `ttl`; a row is")],
+        &[(1, "unknown field at column 49; a row is")],
     );
     check(
         r#"{"source":"ifa","segments":["vip"]}"#,
@@ -171,7 +176,7 @@ fn ndjson_rows() {
     );
     check(
         r#"{"source":"ifa","id":"a","id":"b","segments":["vip"]}"#,
-        &[(1, "duplicate field `id`")],
+        &[(1, "a field a second time at column")],
     );
     check(
         r#"{"source":"ifa","id":"a","segments":[]}"#,
@@ -179,11 +184,11 @@ fn ndjson_rows() {
     );
     check(
         r#"{"source":"ifa","id":"a","segments":["a|b"]}"#,
-        &[(1, "segment \"a|b\" is not a name")],
+        &[(1, "a segment is not a name")],
     );
     check(
         r#"{"source":"ifa","id":"a","segments":["a"],"expires":"soon"}"#,
-        &[(1, "expires \"soon\"")],
+        &[(1, "expires is not a time")],
     );
     check(
         r#"{"source":"ifa","id":"a","segments":"vip"}"#,
@@ -233,6 +238,50 @@ fn a_reason_never_quotes_an_id() {
             !row.reason.contains("secret") && !row.reason.contains("987"),
             "{row:?}"
         );
+    }
+}
+
+#[test]
+fn what_stands_in_the_wrong_column_is_not_quoted() {
+    let told = |format: &RowFormat, rows: &str| {
+        let mut builder = Builder::new(meta(1), keyer()).expect("an audience");
+        let read = builder.read_rows(format, rows.as_bytes(), &mut |_| {});
+        match (read, builder.finish(&mut io::sink())) {
+            (Err(e), _) => format!("{e} {e:?}"),
+            (_, Err(e)) => format!("{e} {e:?}"),
+            (_, Ok(report)) => panic!("a good row: {report:?}"),
+        }
+    };
+    let header = "source,id,segments,expires\n";
+    for row in [
+        "buyeruid,vip,secret@x,",
+        "buyeruid,vip,crm/secret,",
+        "buyeruid,a,vip,secret",
+        "secret @x,a,vip,",
+        "buyeruid,a,\"secret,",
+        "buyeruid,secret",
+    ] {
+        let told = told(&RowFormat::Csv, &format!("{header}{row}\n"));
+        assert!(!told.contains("secret"), "{row}: {told}");
+    }
+    for first in [
+        "buyeruid,secret,vip",
+        "secret",
+        "buyeruid,\"secret,vip",
+        "buyeruid,sec\"ret,vip",
+    ] {
+        let told = told(&RowFormat::Csv, &format!("{first}\nifa,a,vip\n"));
+        assert!(!told.contains("sec"), "{first}: {told}");
+    }
+    for row in [
+        r#"{"source":"ifa","id":"a","segments":["secret@x"]}"#,
+        r#"{"source":"ifa","id":"a","segments":["vip"],"expires":"secret"}"#,
+        r#"{"source":"ifa","secret":["vip"]}"#,
+        r#"{"source":"ifa","segments":["vip"],"missing field `secret":1}"#,
+        r#"secret"#,
+    ] {
+        let told = told(&RowFormat::Ndjson, row);
+        assert!(!told.contains("secret"), "{row}: {told}");
     }
 }
 
@@ -305,6 +354,22 @@ fn segments_are_bounded() {
             .contains("more than 65535 segments")
     );
     assert_eq!(open(&file).memberships(key("a")).len(), 65_535);
+}
+
+#[test]
+fn fewer_segments_may_be_taken() {
+    let rows = b"source,id,segments\nifa,a,one|two\nifa,b,three\nifa,c,two\n";
+    let mut builder = Builder::new(meta(1), keyer())
+        .expect("an audience")
+        .with_segments_max(2);
+    builder
+        .read_rows(&RowFormat::Csv, &rows[..], &mut |_| {})
+        .expect("readable");
+    let report = builder.finish(&mut io::sink()).expect("good rows");
+    assert_eq!((report.rows, report.segments), (2, 2));
+    assert_eq!(report.rejected[0].line, 3);
+    let reason = &report.rejected[0].reason;
+    assert!(reason.contains("more than 2 segments"), "{reason}");
 }
 
 #[test]

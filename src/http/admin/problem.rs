@@ -117,6 +117,7 @@ impl From<Refused> for Problem {
             Refused::AsOfDiffers { .. } => (422, "as_of_differs"),
             Refused::Rows(_) => (422, "rows_unreadable"),
             Refused::NoGoodRow(_) => (422, "no_good_row"),
+            Refused::TooManySegments { .. } => (422, "too_many_segments"),
             Refused::Snapshot(_) => (422, "snapshot_unreadable"),
             Refused::OtherKey { .. } => (422, "other_key"),
             Refused::OtherVersion { .. } => (422, "other_version"),

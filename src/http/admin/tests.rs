@@ -192,6 +192,31 @@ fn snapshot(key: u8, dataset: &str, version: u64) -> Vec<u8> {
 }
 
 #[test]
+fn segments_of_a_dataset_are_limited() {
+    let service = serve("[limits]\nsegments_per_dataset = 1\n[guards]\nenabled = false\n");
+    let answer = service.put(V1, b"source,id,segments\nifa,a,vip\nifa,b,cart\n");
+    let answer = answer.is(201);
+    assert_eq!(
+        (&answer["ids"], &answer["segments"]),
+        (&1.into(), &1.into())
+    );
+    let reason = answer["rejected"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("more than 1 segments"), "{answer:#}");
+    let refused = service.ask(
+        "PUT",
+        "/v1/datasets/crm/versions/2",
+        &[("content-type", "application/vnd.kith.snapshot")],
+        &snapshot(7, "crm", 2),
+    );
+    let refused = refused.is(422);
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.contains("limits.segments_per_dataset (1)"),
+        "{refused:#}"
+    );
+}
+
+#[test]
 fn an_upload_is_answered_with_its_report() {
     let service = serve("");
     let mut body = ROWS.to_vec();

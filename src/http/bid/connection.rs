@@ -67,6 +67,13 @@ pub(super) struct Connection {
     since: Cell<u32>,
     arrived: Cell<Instant>,
     head: RefCell<HeadCheck>,
+    /// Whether `head` has seen this request from its first byte. Not so for one whose beginning came with the request
+    /// before it: hyper holds those bytes already.
+    checked: Cell<bool>,
+    /// Bytes read since the first of this request.
+    read_bytes: Cell<usize>,
+    /// How long this request is, head and body, where that can be known.
+    request_bytes: Cell<Option<usize>>,
     /// The exchange whose request is being served, by index.
     exchange: Cell<Option<usize>>,
     /// Bytes of a refused request may still come: linger instead of closing at once.
@@ -84,6 +91,9 @@ impl Connection {
             phase: Cell::new(Phase::Idle),
             arrived: Cell::new(Instant::now()),
             head: RefCell::default(),
+            checked: Cell::new(true),
+            read_bytes: Cell::new(0),
+            request_bytes: Cell::new(None),
             exchange: Cell::new(None),
             linger: Cell::new(false),
             order: Cell::new(Order::Serve),
@@ -117,6 +127,7 @@ impl Connection {
                 let mut head = HeadCheck::default();
                 head.feed(bytes);
                 self.head.replace(head);
+                self.read_bytes.set(0);
                 self.enter(Phase::Head);
             }
             Phase::Head => self.head.borrow_mut().feed(bytes),
@@ -124,11 +135,21 @@ impl Connection {
             Phase::Body | Phase::Writing => self.arrived.set(Instant::now()),
             Phase::Lingering => {}
         }
+        self.read_bytes
+            .set(self.read_bytes.get().saturating_add(bytes.len()));
     }
 
-    /// A request's head is complete. When the request arrived, and whether its head was fit.
-    pub(super) fn has_head(&self) -> (Instant, bool) {
-        let fit = self.phase.get() != Phase::Head || self.head.borrow().passed();
+    /// A request's head is complete, and announces a body of so many bytes (`None`: chunked). When the request arrived,
+    /// and whether its head was fit.
+    pub(super) fn has_head(&self, announced: Option<u64>) -> (Instant, bool) {
+        let seen = self.phase.get() == Phase::Head && self.checked.get();
+        let fit = !seen || self.head.borrow().passed();
+        let head_bytes = self.head.borrow().length().filter(|_| seen);
+        let body_bytes = announced.and_then(|bytes| usize::try_from(bytes).ok());
+        let request_bytes = head_bytes
+            .zip(body_bytes)
+            .map(|(head, body)| head.saturating_add(body));
+        self.request_bytes.set(request_bytes);
         self.enter(Phase::Body);
         self.exchange.set(None);
         (self.arrived.get(), fit)
@@ -146,9 +167,21 @@ impl Connection {
 
     /// All that was to be written is in the socket.
     pub(super) fn has_flushed(&self) {
-        if self.phase.get() == Phase::Writing {
-            self.enter(Phase::Idle);
+        if self.phase.get() != Phase::Writing {
+            return;
         }
+        // What was read beyond this request is the next one's beginning: that one is under way, and its head is half
+        // seen. Behind a chunked body nobody can tell, and behind a request whose own beginning we did not see.
+        let beyond = match self.request_bytes.get() {
+            Some(bytes) => Some(self.read_bytes.get() > bytes),
+            None => self.checked.get().then_some(false),
+        };
+        self.checked.set(beyond == Some(false));
+        self.enter(if beyond == Some(true) {
+            Phase::Head
+        } else {
+            Phase::Idle
+        });
     }
 
     /// Finish what has begun, then close.

@@ -52,9 +52,9 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
     type Future = Answering<B>;
 
     fn call(&self, request: Request<Incoming>) -> Answering<B> {
-        let (arrived, fit) = self.connection.has_head();
         let (head, body) = request.into_parts();
         let announced = body.size_hint().exact();
+        let (arrived, fit) = self.connection.has_head(announced);
         let strict =
             fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
         let mut close = head.version != Version::HTTP_11;

@@ -91,6 +91,8 @@ pub(super) struct HeadCheck {
     bare_line_feed: bool,
     content_length: bool,
     transfer_encoding: bool,
+    /// Bytes up to the head's end, once that is seen.
+    length: usize,
 }
 
 impl HeadCheck {
@@ -103,12 +105,19 @@ impl HeadCheck {
         for at in memchr::memchr_iter(b'\n', bytes) {
             self.take(bytes.get(from..at).unwrap_or_default());
             self.end_line();
+            from = at.saturating_add(1);
             if self.ended {
+                self.length = self.length.saturating_add(from);
                 return;
             }
-            from = at.saturating_add(1);
         }
         self.take(bytes.get(from..).unwrap_or_default());
+        self.length = self.length.saturating_add(bytes.len());
+    }
+
+    /// How long the head is, empty lines before it included; `None` while it goes on.
+    pub(super) fn length(&self) -> Option<usize> {
+        self.ended.then_some(self.length)
     }
 
     /// Whether nothing was seen that must be refused.

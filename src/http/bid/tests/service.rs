@@ -42,6 +42,26 @@ fn a_request_arrives_with_its_first_byte() {
     }
 }
 
+/// However TCP cuts two requests apart, both are answered.
+#[test]
+fn a_pipelined_request_may_be_cut_anywhere() {
+    let rig = Rig::start();
+    let first = post("/bid/demo", "", "bid");
+    let second = post("/bid/demo", "X-Long: of some length\r\n", "none");
+    let both = [&first[..], &second[..]].concat();
+    for cut in first.len()..both.len() {
+        let mut client = rig.client();
+        let (one, two) = both.split_at(cut);
+        client.send(one);
+        assert_eq!(client.reply().status, 200, "cut at {cut}");
+        client.send(two);
+        assert_eq!(client.reply().status, 204, "cut at {cut}");
+        // And the connection is checked as strictly as ever afterwards.
+        client.send(&first);
+        assert_eq!(client.reply().status, 200, "cut at {cut}");
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let rig = Rig::start();
