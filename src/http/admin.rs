@@ -95,6 +95,7 @@ struct Shared {
     state: Arc<AdminState>,
     /// One permit an upload under way.
     uploads: Arc<Semaphore>,
+    turns: Arc<put::Turns>,
     jobs: put::Jobs,
 }
 
@@ -128,6 +129,7 @@ impl AdminServer {
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
             uploads: Arc::new(Semaphore::new(limits.uploads)),
+            turns: Arc::default(),
             jobs: put::Jobs::default(),
             state,
         });
@@ -154,13 +156,18 @@ impl AdminServer {
     /// Stops accepting, lets requests under way finish within `limits.drain_timeout_ms`, then cuts them.
     ///
     /// Blocks; not to be called on one of the listener's own threads.
-    pub fn shutdown(mut self) {
+    pub fn shutdown(self) {
+        let within = self.drain;
+        self.shutdown_within(within);
+    }
+
+    /// As [`AdminServer::shutdown`], when some of the time has been spent.
+    pub fn shutdown_within(mut self, within: Duration) {
         self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             let all = Arc::clone(&self.connections).acquire_many_owned(self.connections_max);
-            let drain = self.drain;
             runtime.block_on(async {
-                let _ = tokio::time::timeout(drain, all).await;
+                let _ = tokio::time::timeout(within, all).await;
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         }

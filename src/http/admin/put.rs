@@ -4,7 +4,7 @@
 //! the connection's task only moves bytes to it. When the client goes away before the end of the body, the thread sees a
 //! cut body and leaves nothing; when it goes away later, the upload goes through, and sending it again is answered 200.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,7 @@ pub(super) async fn upload(
     if coding == Coding::Identity && announced.is_some_and(|a| a > longest.bytes) {
         return Err(too_long(longest.bytes, &longest.limit));
     }
+    let turn = asked.shared.turns.take(&upload.dataset)?;
     let place = Arc::clone(&asked.shared.uploads)
         .try_acquire_owned()
         .map_err(|_| {
@@ -93,7 +94,7 @@ pub(super) async fn upload(
             shared.jobs.end(&key, None);
         }
         // Free before the answer: who reads it may upload the next one at once.
-        drop(place);
+        drop((place, turn));
         let _ = done.send(ended);
     });
     spawned.map_err(|e| Problem::new(503, "threads", format!("no thread for the upload: {e}")))?;
@@ -159,6 +160,45 @@ fn accepted(upload: &Upload) -> Result<Answer, Problem> {
         HeaderValue::from_static("respond-async"),
     );
     Ok(answer)
+}
+
+/// Uploads to one dataset are made one after the other. One may wait for another; more would hold, waiting, the places of
+/// uploads to other datasets.
+const TURNS: usize = 2;
+
+/// How many uploads to each dataset are under way.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<BTreeMap<Name, usize>>);
+
+/// One of them. Dropped, it is over.
+#[derive(Debug)]
+struct Turn(Arc<Turns>, Name);
+
+impl Turns {
+    fn take(self: &Arc<Self>, dataset: &Name) -> Result<Turn, Problem> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = turns.entry(dataset.clone()).or_default();
+        if *under_way >= TURNS {
+            let detail = format!(
+                "{TURNS} uploads to dataset `{dataset}` are under way, one behind the other; try again in some seconds"
+            );
+            return Err(Problem::new(429, "too_many_uploads", detail));
+        }
+        *under_way += 1;
+        Ok(Turn(Arc::clone(self), dataset.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = turns.get_mut(&self.1) {
+            *under_way = under_way.saturating_sub(1);
+            if *under_way == 0 {
+                turns.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// What the upload's thread does.
