@@ -33,6 +33,8 @@ pub(super) struct Effect {
     pub(super) swap: bool,
     /// Files that nothing names any more.
     pub(super) gone: Vec<PathBuf>,
+    /// Those are what was asked to go: on a full disk they may go before the manifest forgets them, to make room for it.
+    pub(super) freeing: bool,
 }
 
 /// The answer to an activation.
@@ -136,6 +138,7 @@ impl Datasets {
         let effect = Effect {
             swap: true,
             gone: self.retire(name, dataset, now),
+            freeing: false,
         };
         next.hold_open(name, number, opened);
         Ok(effect)
@@ -167,8 +170,16 @@ impl Datasets {
             next.manifest.generation = next.manifest.generation.saturating_add(1);
         }
         let bytes = next.manifest.encode().map_err(std::io::Error::from)?;
-        self.storage
-            .write_atomic(std::path::Path::new(manifest::FILE), bytes)?;
+        let manifest = std::path::Path::new(manifest::FILE);
+        match self.storage.write_atomic(manifest, bytes.clone()) {
+            Err(full) if full.is_full() && effect.freeing => {
+                for file in &effect.gone {
+                    self.storage.remove(file)?;
+                }
+                self.storage.write_atomic(manifest, bytes)?;
+            }
+            other => other?,
+        }
         if effect.swap {
             self.swap(&next);
         }

@@ -340,7 +340,7 @@ impl Datasets {
             }
             let effect = Effect {
                 swap: live,
-                gone: Vec::new(),
+                ..Effect::default()
             };
             Ok((live, effect))
         })?;
@@ -392,6 +392,7 @@ impl Datasets {
             return Ok(Effect {
                 swap: false,
                 gone: self.retire(name, dataset, now),
+                freeing: false,
             });
         }
         dataset.note(now, "activated", Some(number), by);
