@@ -974,3 +974,28 @@ fn an_upload_that_stays_slow_is_cut() {
     sender.join().expect("no panic");
     service.is_untouched();
 }
+
+#[test]
+fn an_idle_connection_is_kept_for_the_idle_timeout() {
+    let service = serve("[limits]\nheader_timeout_ms = 200\nidle_timeout_ms = 1500\n");
+    let mut stream = service.connect();
+    let (_never, wait) = std::sync::mpsc::channel::<()>();
+    for _ in 0..3 {
+        let asked = b"GET /healthz HTTP/1.1\r\nhost: kith\r\n\r\n";
+        stream.write_all(asked).expect("still open");
+        assert_eq!(read_reply(&mut stream).status, 200);
+        let _ = wait.recv_timeout(Duration::from_millis(600));
+    }
+    // A head that is begun must end, on a connection used before too.
+    let before = Instant::now();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\n")
+        .expect("sent");
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(before.elapsed() < Duration::from_millis(1200), "cut late");
+    let mut idle = service.connect();
+    let before = Instant::now();
+    let _ = idle.read_to_end(&mut rest);
+    assert!(before.elapsed() >= Duration::from_millis(1000), "cut early");
+}
