@@ -173,9 +173,19 @@ impl Datasets {
         *lock(&self.state) = Arc::new(next);
     }
 
-    /// The largest upload to a dataset, decoded, where it is not the general limit.
-    pub fn upload_bytes_max(&self, name: &Name) -> Option<u64> {
-        self.settings.datasets.get_or_default(name).max_bytes
+    /// The largest body of an upload, decoded, and which limit says so, where it is not the general one.
+    pub fn upload_bytes_max(&self, upload: &Upload) -> Option<(u64, String)> {
+        let name = &upload.dataset;
+        let own = self.settings.datasets.get_or_default(name).max_bytes;
+        let own = own.map(|bytes| (bytes, format!("max_bytes of [datasets.{name}]")));
+        match upload.format {
+            Format::Document => {
+                let document = self.settings.campaigns_bytes;
+                let document = (document, "limits.campaigns_bytes".to_owned());
+                Some(own.filter(|o| o.0 < document.0).unwrap_or(document))
+            }
+            Format::Snapshot | Format::Rows(_) => own,
+        }
     }
 
     /// The lock under which versions of one dataset are made, one at a time.

@@ -128,12 +128,15 @@ impl Service {
 
     /// Stops politely: not ready, no new connections, requests under way answered, then everything else.
     pub fn drain(self) {
+        let began = std::time::Instant::now();
         self.draining.store(true, Relaxed);
         let report = self.bid.drain(self.drain_timeout);
         tracing::info!(?report, "bid listener drained");
         self.stopping.store(true, Relaxed);
         let _ = self.recovery.join();
-        self.admin.shutdown();
+        // One bound for both listeners; this one goes last, so that probes hear of the stop.
+        self.admin
+            .shutdown_within(self.drain_timeout.saturating_sub(began.elapsed()));
     }
 }
 

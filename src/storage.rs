@@ -147,12 +147,13 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 impl From<StorageError> for io::Error {
     fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::Io { path, source } => {
-                io::Error::new(source.kind(), format!("{path}: {source}"))
+        let kind = match &error {
+            StorageError::Io { source, .. } => source.kind(),
+            StorageError::Stopped { .. } | StorageError::Locked { .. } | StorageError::Path(_) => {
+                io::ErrorKind::Other
             }
-            other => io::Error::other(other.to_string()),
-        }
+        };
+        io::Error::new(kind, error)
     }
 }
 
@@ -340,10 +341,7 @@ impl StorageWriter {
     /// made if need be. Returns its length in bytes.
     pub fn commit(mut self, to: &Path) -> Result<u64, StorageError> {
         let to = inside(to)?;
-        self.hand_over().map_err(|source| StorageError::Io {
-            path: to.display().to_string(),
-            source,
-        })?;
+        self.hand_over()?;
         let file = self.file;
         let storage = self.storage.clone();
         storage.ask(|reply| Command::Commit { file, to, reply })?;
@@ -351,9 +349,10 @@ impl StorageWriter {
         Ok(self.bytes)
     }
 
-    fn hand_over(&mut self) -> io::Result<()> {
-        if let Some(error) = self.fault.get() {
-            return Err(error);
+    fn hand_over(&mut self) -> Result<(), StorageError> {
+        if let Some(source) = self.fault.get() {
+            let path = format!("{INCOMING}/{}.part", self.file);
+            return Err(StorageError::Io { path, source });
         }
         if !self.chunk.is_empty() {
             let bytes = std::mem::take(&mut self.chunk);

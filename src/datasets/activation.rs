@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
-use crate::audience::{AsOf, Audience};
+use crate::audience::{AsOf, Audience, Flaw};
 use crate::campaigns::{self, Book};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -33,6 +33,8 @@ pub(super) struct Effect {
     pub(super) swap: bool,
     /// Files that nothing names any more.
     pub(super) gone: Vec<PathBuf>,
+    /// Those are what was asked to go: on a full disk they may go before the manifest forgets them, to make room for it.
+    pub(super) freeing: bool,
 }
 
 /// The answer to an activation.
@@ -136,6 +138,7 @@ impl Datasets {
         let effect = Effect {
             swap: true,
             gone: self.retire(name, dataset, now),
+            freeing: false,
         };
         next.hold_open(name, number, opened);
         Ok(effect)
@@ -167,8 +170,16 @@ impl Datasets {
             next.manifest.generation = next.manifest.generation.saturating_add(1);
         }
         let bytes = next.manifest.encode().map_err(std::io::Error::from)?;
-        self.storage
-            .write_atomic(std::path::Path::new(manifest::FILE), bytes)?;
+        let manifest = std::path::Path::new(manifest::FILE);
+        match self.storage.write_atomic(manifest, bytes.clone()) {
+            Err(full) if full.is_full() && effect.freeing => {
+                for file in &effect.gone {
+                    self.storage.remove(file)?;
+                }
+                self.storage.write_atomic(manifest, bytes)?;
+            }
+            other => other?,
+        }
         if effect.swap {
             self.swap(&next);
         }
@@ -229,7 +240,8 @@ impl Datasets {
                 Ok(Opened::Book(Arc::new(book)))
             }
             Kind::Audience => {
-                let audience = Audience::open(&path).map_err(|e| e.to_string())?;
+                let audience = Audience::open(&path)
+                    .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
                 let meta = audience.meta();
                 if meta.dataset != *name || meta.version != number {
                     return Err(format!(
@@ -354,6 +366,15 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
         });
     }
     Ok(())
+}
+
+/// What is wrong with a file of ours; what to do about it is not what one does about an upload.
+fn what(flaw: &Flaw) -> String {
+    match flaw {
+        Flaw::Length { recorded, found } => format!("has {found} bytes, not {recorded}"),
+        Flaw::Damaged { part, at } => format!("is damaged in its {part}, at or after byte {at}"),
+        other => other.to_string(),
+    }
 }
 
 fn first_error(errors: &[campaigns::DocumentError]) -> String {

@@ -5,7 +5,9 @@ use std::io::BufReader;
 use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
-use crate::audience::{self, AsOf, Audience, BuildError, RowReport, VersionMeta};
+use crate::audience::{
+    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, VersionMeta,
+};
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name, SegmentRef};
@@ -51,7 +53,7 @@ impl Datasets {
                 })
             }
             Format::Snapshot => {
-                let audience = Audience::open(spool.writer.path()).map_err(Refused::Snapshot)?;
+                let audience = Audience::open(spool.writer.path()).map_err(unusable)?;
                 self.fits(&audience, upload)?;
                 let as_of = audience.meta().as_of;
                 not_ahead(as_of, now)?;
@@ -59,6 +61,7 @@ impl Datasets {
                     rows: audience.rows(),
                     ids: audience.ids(),
                     segments: audience.segments().len() as u64,
+                    merged: audience.rows().saturating_sub(audience.ids()),
                     ..Rows::default()
                 };
                 drop(audience);
@@ -83,10 +86,14 @@ impl Datasets {
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
-                    .map_err(Refused::Rows)?;
+                    .map_err(|error| match error {
+                        ReadError::Io(disk) => disk.into(),
+                        header => Refused::Rows(header),
+                    })?;
                 let mut out = self.storage.create()?;
                 let report = builder.finish(&mut out).map_err(|error| match error {
                     BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
+                    BuildError::Io(disk) => disk.into(),
                     other => Refused::Build(other),
                 })?;
                 Ok(Built {
@@ -153,6 +160,14 @@ impl Datasets {
             message: w.message,
         };
         warnings.into_iter().map(notice).collect()
+    }
+}
+
+/// A file that is at fault, or the disk that it was spooled to.
+fn unusable(error: OpenError) -> Refused {
+    match error.flaw {
+        Flaw::Io(disk) => disk.into(),
+        flaw => Refused::Snapshot(OpenError { flaw, ..error }),
     }
 }
 

@@ -2,15 +2,23 @@
 //!
 //! Guards are plain functions from what is known to a [`Check`] whose detail says what to do.
 
+use super::Format;
 use super::manifest::{Check, Rows};
 use crate::config::Guards;
 
-/// Looks at a built audience version.
-pub(super) fn checks(guards: &Guards, rows: &Rows) -> Vec<Check> {
+/// Looks at a built audience version; of a version file the rejected rows are not known.
+pub(super) fn checks(guards: &Guards, rows: &Rows, format: &Format) -> Vec<Check> {
     if !guards.enabled {
         return Vec::new();
     }
-    vec![rejected_rows(guards, rows)]
+    match format {
+        Format::Snapshot => vec![Check {
+            name: "rejected_rows".to_owned(),
+            ok: true,
+            detail: "not known: a version file does not tell how many rows were rejected when it was built; `kith build` did".to_owned(),
+        }],
+        Format::Rows(_) | Format::Document => vec![rejected_rows(guards, rows)],
+    }
 }
 
 fn rejected_rows(guards: &Guards, rows: &Rows) -> Check {
@@ -43,6 +51,7 @@ fn rejected_rows(guards: &Guards, rows: &Rows) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audience::RowFormat;
 
     const GUARDS: Guards = Guards {
         enabled: true,
@@ -56,7 +65,7 @@ mod tests {
             rejected_rows,
             ..Rows::default()
         };
-        let checks = checks(&GUARDS, &rows);
+        let checks = checks(&GUARDS, &rows, &Format::Rows(RowFormat::Csv));
         assert_eq!(checks.iter().all(|c| c.ok), ok, "{checks:?}");
     }
 
@@ -80,6 +89,12 @@ mod tests {
             rejected_rows: 2,
             ..Rows::default()
         };
-        assert!(checks(&off, &rows).is_empty());
+        assert!(checks(&off, &rows, &Format::Snapshot).is_empty());
+    }
+
+    #[test]
+    fn of_a_version_file_it_is_not_known() {
+        let checks = checks(&GUARDS, &Rows::default(), &Format::Snapshot);
+        assert!(checks[0].ok && checks[0].detail.contains("not known"));
     }
 }

@@ -214,6 +214,7 @@ impl Datasets {
             let effect = Effect {
                 swap: false,
                 gone: vec![version_file(name, dataset.kind, number)],
+                freeing: true,
             };
             Ok(((), effect))
         })

@@ -57,7 +57,7 @@ pub enum NotReady {
     Recovering,
     /// A live version could not be brought back.
     #[error(
-        "the live version of dataset `{dataset}` could not be brought back ({reason}); restore its file and activate it, activate another version, or upload a new one"
+        "the live version of dataset `{dataset}` could not be brought back ({reason}); upload the same body again, restore its file and activate it, activate another version, or upload a new one"
     )]
     Unreadable {
         /// The dataset.

@@ -138,7 +138,7 @@ pub enum Refused {
     NoGoodRow(Rows),
     /// A version file that is not one, or damaged.
     #[error(
-        "this is not a whole version file: {0}; build it again with `kith build` and check it with `kith inspect`"
+        "the version file cannot be used (`kith inspect` says the same): {}", .0.flaw
     )]
     Snapshot(OpenError),
     /// A version file made under another key.
@@ -218,7 +218,7 @@ pub enum Refused {
     },
     /// A stored version that cannot be read any more.
     #[error(
-        "version {version} of dataset `{dataset}` cannot be read: {reason}; activate another one, or upload it again under a higher number"
+        "version {version} of dataset `{dataset}` cannot be read: {reason}; upload the same body again to restore it, or activate another version"
     )]
     Unreadable {
         /// The dataset.
@@ -233,8 +233,17 @@ pub enum Refused {
     Storage(#[from] StorageError),
     /// It could not be read back.
     #[error("reading back what was stored failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// The version file could not be made.
     #[error("the version file could not be made: {0}")]
     Build(BuildError),
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Refused {
+        match error.downcast::<StorageError>() {
+            Ok(storage) => Refused::Storage(storage),
+            Err(other) => Refused::Io(other),
+        }
+    }
 }

@@ -566,7 +566,7 @@ fn a_full_disk_refuses_the_upload_and_a_failed_sync_stops_writing() {
     faults.write.store(true, Relaxed);
     let refused = kit.put(&csv("crm", 2), &rows(&["b"])).expect_err("full");
     assert!(
-        matches!(&refused, Refused::Io(e) if crate::storage::is_full(e)),
+        matches!(&refused, Refused::Storage(e) if e.is_full()),
         "{refused:?}"
     );
     faults.write.store(false, Relaxed);
@@ -773,4 +773,32 @@ fn first_uploads_at_once_do_not_overrun_the_limit() {
         2,
         "campaigns has none, and nothing is left behind"
     );
+}
+
+#[test]
+fn a_full_disk_does_not_keep_an_operator_from_switching() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let dir = folder();
+    let faults: Arc<Faults> = Arc::default();
+    let kit = open_as(dir.path(), CONFIG, Arc::clone(&faults)).expect("opened");
+    kit.datasets.recover().expect("ready");
+    kit.crm(1);
+    kit.crm(2);
+    faults.full.store(true, Relaxed);
+    kit.put(&csv("crm", 3), &rows(&["c"])).expect_err("full");
+    kit.activate(1, false).expect("rolled back");
+    faults.full.store(true, Relaxed);
+    kit.datasets
+        .pin(&name("crm"), None, "a test", NOW)
+        .expect("pinned");
+    // And with the reserve gone, too, a deletion makes its own room.
+    std::fs::remove_file(dir.path().join("reserve")).expect("there");
+    faults.full.store(true, Relaxed);
+    kit.datasets
+        .delete(&name("crm"), 2, "a test", NOW)
+        .expect("deleted");
+    drop(kit);
+    let kit = start(dir.path());
+    assert_eq!(kit.serves(), Some(1));
+    assert_eq!(kit.states(), [(1, State::Active)]);
 }

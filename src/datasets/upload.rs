@@ -226,6 +226,7 @@ impl Datasets {
                     .get_or_default(&upload.dataset)
                     .guards,
                 &built.rows,
+                &upload.format,
             ),
         };
         let held = checks.iter().any(|c| !c.ok);
@@ -339,7 +340,7 @@ impl Datasets {
             }
             let effect = Effect {
                 swap: live,
-                gone: Vec::new(),
+                ..Effect::default()
             };
             Ok((live, effect))
         })?;
@@ -391,6 +392,7 @@ impl Datasets {
             return Ok(Effect {
                 swap: false,
                 gone: self.retire(name, dataset, now),
+                freeing: false,
             });
         }
         dataset.note(now, "activated", Some(number), by);

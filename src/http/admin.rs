@@ -38,7 +38,7 @@ mod tests;
 
 pub use problem::Problem;
 
-use patience::Patient;
+use patience::{Patient, Requests};
 
 /// The niceness of the threads that answer: below bids, but a probe of a saturated bidder is still heard in time.
 const ANSWERING_NICE: i32 = 2;
@@ -95,6 +95,7 @@ struct Shared {
     state: Arc<AdminState>,
     /// One permit an upload under way.
     uploads: Arc<Semaphore>,
+    turns: Arc<put::Turns>,
     jobs: put::Jobs,
 }
 
@@ -128,6 +129,7 @@ impl AdminServer {
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
             uploads: Arc::new(Semaphore::new(limits.uploads)),
+            turns: Arc::default(),
             jobs: put::Jobs::default(),
             state,
         });
@@ -154,13 +156,18 @@ impl AdminServer {
     /// Stops accepting, lets requests under way finish within `limits.drain_timeout_ms`, then cuts them.
     ///
     /// Blocks; not to be called on one of the listener's own threads.
-    pub fn shutdown(mut self) {
+    pub fn shutdown(self) {
+        let within = self.drain;
+        self.shutdown_within(within);
+    }
+
+    /// As [`AdminServer::shutdown`], when some of the time has been spent.
+    pub fn shutdown_within(mut self, within: Duration) {
         self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             let all = Arc::clone(&self.connections).acquire_many_owned(self.connections_max);
-            let drain = self.drain;
             runtime.block_on(async {
-                let _ = tokio::time::timeout(drain, all).await;
+                let _ = tokio::time::timeout(within, all).await;
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         }
@@ -225,11 +232,23 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let limits = &shared.state.limits;
     let header_timeout = Duration::from_millis(limits.header_timeout_ms);
-    let stream = Patient::new(stream, Duration::from_millis(limits.write_timeout_ms));
-    let service = service_fn(move |request| routes::answer(Arc::clone(&shared), request));
+    let idle_timeout = Duration::from_millis(limits.idle_timeout_ms);
+    let write_timeout = Duration::from_millis(limits.write_timeout_ms);
+    let requests = Arc::<Requests>::default();
+    let stream = Patient::new(stream, write_timeout, header_timeout, Arc::clone(&requests));
+    let service = service_fn(move |request| {
+        requests.begin();
+        let (requests, shared) = (Arc::clone(&requests), Arc::clone(&shared));
+        async move {
+            let answer = routes::answer(shared, request).await;
+            requests.answer();
+            answer
+        }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        // For the first byte of a request; from there on the stream counts.
+        .header_read_timeout(idle_timeout.max(header_timeout))
         // Who has cut a body short may still read that it was refused.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);

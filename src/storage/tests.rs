@@ -150,3 +150,26 @@ fn a_directory_is_made_with_those_above_it() {
         .expect("written");
     assert!(nested.join("x").exists());
 }
+
+#[test]
+fn a_full_disk_still_takes_small_files_from_the_reserve() {
+    let dir = folder();
+    let faults = Arc::new(Faults::default());
+    let storage = Storage::start_with(dir.path(), Arc::clone(&faults)).expect("started");
+    let reserve = dir.path().join("reserve");
+    assert_eq!(std::fs::metadata(&reserve).expect("there").len(), 1 << 20);
+    let mut writer = storage.create().expect("created");
+    faults.full.store(true, Ordering::Relaxed);
+    writer.write_all(b"an upload").expect("gathered");
+    assert!(is_full(&writer.flush().expect_err("no space")));
+    assert!(reserve.exists(), "uploads do not get at it");
+    storage
+        .write_atomic(Path::new("x"), b"1".to_vec())
+        .expect("written from the reserve");
+    assert!(dir.path().join("x").exists());
+    assert!(reserve.exists(), "made again while there is room");
+    // An earlier run's is taken over.
+    drop((writer, storage));
+    let _storage = Storage::start(dir.path()).expect("started");
+    assert_eq!(std::fs::metadata(&reserve).expect("there").len(), 1 << 20);
+}

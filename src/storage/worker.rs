@@ -11,9 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 
 use super::{Command, Fault, INCOMING, StorageError};
+
+/// Room that is kept for small files on a disk that is otherwise full: some hundred manifests of three versions a dataset.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// The file that keeps it.
+const RESERVE: &str = "reserve";
 
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
@@ -109,6 +114,8 @@ pub(crate) struct Faults {
     pub(crate) write: std::sync::atomic::AtomicBool,
     /// Syncs answer an I/O error.
     pub(crate) sync: std::sync::atomic::AtomicBool,
+    /// The disk is full: writes answer "no space left" until the reserve, or a file, is given up.
+    pub(crate) full: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(test)]
@@ -123,10 +130,34 @@ impl Disk {
 impl Disk {
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         #[cfg(test)]
-        if self.told(|f| &f.write) {
+        if self.told(|f| &f.write) || self.told(|f| &f.full) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         file.write_all(bytes)
+    }
+
+    /// Removes a file, and with it its need of space.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)?;
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            faults
+                .full
+                .store(false, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes space for a file that holds nothing. Where the file system cannot, the file stays empty and keeps nothing.
+    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.told(|f| &f.write) || self.told(|f| &f.full) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -167,6 +198,8 @@ pub(super) struct Worker {
     open: HashMap<u64, Unfinished>,
     stopped: Arc<OnceLock<String>>,
     atomic_writes: u64,
+    /// Whether the reserve is there.
+    reserved: bool,
     _lock: File,
 }
 
@@ -177,14 +210,40 @@ impl Worker {
         stopped: Arc<OnceLock<String>>,
         lock: File,
     ) -> Worker {
-        Worker {
+        let mut worker = Worker {
             dir,
             disk,
             open: HashMap::new(),
             stopped,
             atomic_writes: 0,
+            reserved: false,
             _lock: lock,
+        };
+        // One of an earlier run may be there, whole or not.
+        let _ = std::fs::remove_file(worker.dir.join(RESERVE));
+        worker.reserve();
+        worker
+    }
+
+    /// Keeps room for small files, where there is some.
+    fn reserve(&mut self) {
+        if self.reserved {
+            return;
         }
+        let path = Path::new(RESERVE);
+        let made = self
+            .open_new(path)
+            .and_then(|file| self.disk.allocate(&file, RESERVE_BYTES));
+        self.reserved = made.is_ok();
+        if !self.reserved {
+            let _ = std::fs::remove_file(self.dir.join(path));
+        }
+    }
+
+    /// Gives that room up; whether there was some.
+    fn give_up_reserve(&mut self) -> bool {
+        let kept = std::mem::take(&mut self.reserved);
+        kept && self.disk.remove(&self.dir.join(RESERVE)).is_ok()
     }
 
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
@@ -285,8 +344,21 @@ impl Worker {
         done
     }
 
+    /// Small files are written on a full disk too, from the reserve: what an operator switches must be kept.
     fn write_atomic(&mut self, to: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         self.writing()?;
+        let done = match self.write_whole(to, bytes) {
+            Err(e) if e.is_full() && self.give_up_reserve() => {
+                tracing::warn!("the disk is full; the reserve is used for small files");
+                self.write_whole(to, bytes)
+            }
+            other => other,
+        };
+        self.reserve();
+        done
+    }
+
+    fn write_whole(&mut self, to: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         self.atomic_writes += 1;
         let beside = Path::new(INCOMING).join(format!("atomic-{}.part", self.atomic_writes));
         let done = (|| {
@@ -333,10 +405,12 @@ impl Worker {
 
     fn remove(&mut self, path: &Path) -> Result<(), StorageError> {
         self.writing()?;
-        match std::fs::remove_file(self.dir.join(path)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(failed(path)),
+        match self.disk.remove(&self.dir.join(path)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(failed(path))?,
         }
+        self.reserve();
+        Ok(())
     }
 
     fn writing(&self) -> Result<(), StorageError> {

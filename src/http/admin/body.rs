@@ -34,6 +34,10 @@ pub(super) fn drain(mut body: Incoming) {
     });
 }
 
+/// What an upload must bring on average once its first stall timeout is over: with `limits.upload_bytes` it bounds how
+/// long one can be under way, and a slot costs who means ill real traffic. Any line that carries uploads has more.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+
 /// A small body as a whole.
 pub(super) async fn collect(
     body: &mut Incoming,
@@ -95,7 +99,13 @@ impl Pump {
     pub(super) async fn run(self, body: &mut Incoming, stall: Duration) {
         let mut left = stall;
         let mut progress = 0usize;
+        let (mut waited, mut bytes) = (Duration::ZERO, 0u64);
         loop {
+            let over = waited.saturating_sub(stall).as_millis();
+            if over * u128::from(BYTES_PER_SECOND_MIN) > u128::from(bytes) * 1000 {
+                let _ = self.pieces.send(Piece::Stalled).await;
+                return;
+            }
             let waiting = Instant::now();
             let frame = match timeout(left, body.frame()).await {
                 Err(_) => {
@@ -109,12 +119,14 @@ impl Pump {
                 Ok(Some(Err(_))) => return,
                 Ok(Some(Ok(frame))) => frame,
             };
+            waited += waiting.elapsed();
             left = left.saturating_sub(waiting.elapsed());
             // Trailers say nothing to us.
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             progress = progress.saturating_add(data.len());
+            bytes = bytes.saturating_add(data.len() as u64);
             if progress >= PROGRESS_BYTES_MIN {
                 progress = 0;
                 left = stall;
@@ -181,6 +193,6 @@ fn stalled() -> Problem {
     Problem::new(
         408,
         "body_stalled",
-        "the body came too slowly (limits.upload_stall_timeout_ms, limits.body_timeout_ms); nothing was stored, send it again",
+        "the body came too slowly (limits.upload_stall_timeout_ms, limits.body_timeout_ms; an upload brings 64 KiB a second on average); nothing was stored, send it again",
     )
 }

@@ -13,6 +13,7 @@ use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use sha2::{Digest as _, Sha256};
 
 use super::Problem;
+use crate::datasets::Refused;
 
 /// Bytes decoded at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -52,44 +53,51 @@ impl Coding {
     }
 }
 
-/// The SHA-256 that `Content-Digest` (RFC 9530) says the encoded body has, if it says so.
+/// The SHA-256 that `Content-Digest` (RFC 9530) says the encoded body has, if it says so. It is a dictionary (RFC 8941):
+/// of two members of one name the last counts, and one that is malformed must not pass as one that is absent.
 pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, Problem> {
+    let malformed = || {
+        let detail = "Content-Digest is written sha-256=:<base64 of 32 bytes>:, colons included";
+        Problem::new(400, "content_digest", detail)
+    };
+    let mut found = None;
     for header in headers.get_all("content-digest") {
-        let text = header.to_str().unwrap_or_default();
-        for member in text.split(',') {
-            let Some((algorithm, value)) = member.split_once('=') else {
-                continue;
-            };
+        let text = header.to_str().map_err(|_| malformed())?;
+        for member in text.split(',').map(str::trim) {
+            let end = member
+                .find(|c: char| matches!(c, '=' | ':' | ';') || c.is_whitespace())
+                .unwrap_or(member.len());
+            let (algorithm, value) = member.split_at(end);
             // Other algorithms are not ours to check; RFC 9530 lets a recipient ignore them.
-            if !algorithm.trim().eq_ignore_ascii_case("sha-256") {
+            if !algorithm.eq_ignore_ascii_case("sha-256") {
                 continue;
             }
             let digest = value
-                .trim()
-                .strip_prefix(':')
+                .strip_prefix("=:")
                 .and_then(|v| v.split_once(':'))
+                .filter(|(_, rest)| rest.is_empty() || rest.starts_with(';'))
                 .and_then(|(v, _)| STANDARD.decode(v).ok())
                 .and_then(|v| <[u8; 32]>::try_from(v).ok());
-            return match digest {
-                Some(digest) => Ok(Some(digest)),
-                None => Err(Problem::new(
-                    400,
-                    "content_digest",
-                    "Content-Digest is written sha-256=:<base64 of 32 bytes>:",
-                )),
-            };
+            found = Some(digest.ok_or_else(malformed)?);
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
-/// Copies a body to `out` decoded, at most `bytes_max` of it, and checks its digest.
+/// How long a body may be, and which limit says so.
+#[derive(Debug, Clone)]
+pub(super) struct Longest {
+    pub(super) bytes: u64,
+    pub(super) limit: String,
+}
+
+/// Copies a body to `out` decoded, as much of it as may be, and checks its digest.
 ///
 /// An error of the body's own reader comes back as [`CopyFailed::Read`]; the caller knows what it means.
 pub(super) fn copy_decoded(
     body: &mut dyn Read,
     coding: Coding,
-    bytes_max: u64,
+    longest: &Longest,
     digest: Option<[u8; 32]>,
     out: &mut dyn Write,
 ) -> Result<u64, CopyFailed> {
@@ -98,8 +106,8 @@ pub(super) fn copy_decoded(
         digest: Sha256::new(),
     };
     let copied = match coding {
-        Coding::Identity => copy(&mut encoded, bytes_max, out)?,
-        Coding::Gzip => copy(&mut MultiGzDecoder::new(&mut encoded), bytes_max, out)?,
+        Coding::Identity => copy(&mut encoded, longest, out)?,
+        Coding::Gzip => copy(&mut MultiGzDecoder::new(&mut encoded), longest, out)?,
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(&mut encoded)
                 .map_err(CopyFailed::Read)?
@@ -107,7 +115,7 @@ pub(super) fn copy_decoded(
             decoder
                 .window_log_max(ZSTD_WINDOW_LOG_MAX)
                 .map_err(CopyFailed::Read)?;
-            let copied = copy(&mut decoder, bytes_max, out)?;
+            let copied = copy(&mut decoder, longest, out)?;
             let mut rest = decoder.finish();
             if !rest.fill_buf().map_err(CopyFailed::Read)?.is_empty() {
                 return Err(CopyFailed::Read(io::Error::new(
@@ -125,7 +133,7 @@ pub(super) fn copy_decoded(
     }
 }
 
-fn copy(from: &mut dyn Read, bytes_max: u64, out: &mut dyn Write) -> Result<u64, CopyFailed> {
+fn copy(from: &mut dyn Read, longest: &Longest, out: &mut dyn Write) -> Result<u64, CopyFailed> {
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let mut copied = 0u64;
     loop {
@@ -136,8 +144,8 @@ fn copy(from: &mut dyn Read, bytes_max: u64, out: &mut dyn Write) -> Result<u64,
             Err(e) => return Err(CopyFailed::Read(e)),
         };
         copied = copied.saturating_add(read as u64);
-        if copied > bytes_max {
-            return Err(CopyFailed::TooLong { bytes_max });
+        if copied > longest.bytes {
+            return Err(CopyFailed::TooLong(longest.clone()));
         }
         out.write_all(chunk.get(..read).unwrap_or_default())
             .map_err(CopyFailed::Write)?;
@@ -152,7 +160,7 @@ pub(super) enum CopyFailed {
     /// It could not be written.
     Write(io::Error),
     /// More decoded bytes than allowed.
-    TooLong { bytes_max: u64 },
+    TooLong(Longest),
     /// Other bytes than announced.
     Digest {
         expected: [u8; 32],
@@ -168,17 +176,8 @@ impl From<CopyFailed> for Problem {
                 "body_unreadable",
                 format!("the body does not decode: {error}; send it again as its Content-Encoding says"),
             ),
-            CopyFailed::Write(error) if crate::storage::is_full(&error) => Problem::new(
-                507,
-                "storage_full",
-                "there is no space left for uploads; free some in data.dir and send it again",
-            ),
-            CopyFailed::Write(error) => Problem::new(
-                503,
-                "storage",
-                format!("the upload could not be stored: {error}"),
-            ),
-            CopyFailed::TooLong { bytes_max } => too_long(bytes_max, "limits.upload_bytes"),
+            CopyFailed::Write(error) => Refused::from(error).into(),
+            CopyFailed::TooLong(longest) => too_long(longest.bytes, &longest.limit),
             CopyFailed::Digest { expected, actual } => Problem::new(
                 422,
                 "content_digest",
@@ -211,5 +210,54 @@ impl Read for Digesting<'_> {
         let read = self.inner.read(out)?;
         self.digest.update(out.get(..read).unwrap_or_default());
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &[&str], expected: Result<Option<u8>, u16>) {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append("content-digest", header.parse().expect("a header"));
+        }
+        let found = content_digest(&map).map_err(|p| p.status());
+        let found = found.map(|d| d.map(|d| d[0]));
+        assert_eq!(found, expected, "{headers:?}");
+    }
+
+    #[test]
+    fn a_malformed_digest_is_not_an_absent_one() {
+        let of = |byte: u8| STANDARD.encode([byte; 32]);
+        let (one, two) = (of(1), of(2));
+        check(&[], Ok(None));
+        check(&["sha-512=:AAAA:, unixsum=:AA==:"], Ok(None));
+        check(&[&format!("sha-256=:{one}:")], Ok(Some(1)));
+        check(
+            &[&format!("sha-512=:AAAA:, SHA-256=:{one}:;p=1")],
+            Ok(Some(1)),
+        );
+        check(&[&format!("sha-256=:{one}:,sha-256=:{two}:")], Ok(Some(2)));
+        check(
+            &[&format!("sha-256=:{one}:"), &format!("sha-256=:{two}:")],
+            Ok(Some(2)),
+        );
+        for bad in [
+            "sha-256".to_owned(),
+            "sha-256=".to_owned(),
+            "sha-256;p=1".to_owned(),
+            format!("sha-256:{one}"),
+            format!("sha-256:{one}:"),
+            format!("sha-256={one}"),
+            format!("sha-256=:{one}"),
+            format!("sha-256=:{one}:junk"),
+            format!("sha-256 =:{one}:"),
+            format!("sha-256=:{one}:, sha-256"),
+            "sha-256=:AAAA:".to_owned(),
+        ] {
+            check(&[&bad], Err(400));
+        }
     }
 }

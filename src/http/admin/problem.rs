@@ -9,6 +9,7 @@ use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::datasets::Refused;
+use crate::storage::StorageError;
 
 /// What a refused request is answered with.
 #[derive(Debug, Clone)]
@@ -131,10 +132,10 @@ impl From<Refused> for Problem {
             Refused::Storage(error) if error.is_full() => (507, "storage_full"),
             Refused::Storage(_) => (503, "storage"),
             Refused::Io(error) if crate::storage::is_full(error) => (507, "storage_full"),
-            Refused::Io(_) => (500, "io"),
+            Refused::Io(_) => (503, "storage"),
             Refused::Build(_) => (500, "build"),
         };
-        let problem = Problem::new(status, code, refused.to_string());
+        let problem = Problem::new(status, code, detail(&refused));
         match refused {
             Refused::Document(errors) => problem.with("errors", listed(&errors)),
             Refused::OtherBytes { known, given, .. } => {
@@ -146,6 +147,20 @@ impl From<Refused> for Problem {
             _ => problem,
         }
     }
+}
+
+/// What the client is told. Where things lie on the server is not its business, and is in the log.
+fn detail(refused: &Refused) -> String {
+    let cause = match refused {
+        Refused::Storage(StorageError::Io { source, .. }) | Refused::Io(source) => source,
+        other => return other.to_string(),
+    };
+    if crate::storage::is_full(cause) {
+        return "the disk that data.dir is on is full; delete versions that nobody needs or free space otherwise, then send it again".to_owned();
+    }
+    format!(
+        "the disk failed ({cause}) and nothing has changed; check the disk that data.dir is on, then send it again"
+    )
 }
 
 /// Errors as a member; what is listed serialises.

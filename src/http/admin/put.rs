@@ -4,7 +4,7 @@
 //! the connection's task only moves bytes to it. When the client goes away before the end of the body, the thread sees a
 //! cut body and leaves nothing; when it goes away later, the upload goes through, and sending it again is answered 200.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::body::{BodyReader, pipe};
-use super::encoding::{Coding, content_digest, copy_decoded, too_long};
+use super::encoding::{Coding, Longest, content_digest, copy_decoded, too_long};
 use super::routes::{Answer, Asked, json as json_answer, query, shown};
 use super::{AdminState, BUILDING_NICE, Problem, lower_priority};
 use crate::audience::RowFormat;
@@ -43,12 +43,15 @@ pub(super) async fn upload(
     let state = &asked.shared.state;
     state.datasets.admit(&upload, (state.now)())?;
     let limits = &state.limits;
-    let own_max = state.datasets.upload_bytes_max(&upload.dataset);
-    let bytes_max = own_max.unwrap_or(limits.upload_bytes);
+    let own_max = state.datasets.upload_bytes_max(&upload);
+    let (bytes, limit) =
+        own_max.unwrap_or_else(|| (limits.upload_bytes, "limits.upload_bytes".to_owned()));
+    let longest = Longest { bytes, limit };
     let announced = asked.body.size_hint().exact();
-    if coding == Coding::Identity && announced.is_some_and(|bytes| bytes > bytes_max) {
-        return Err(too_long(bytes_max, "limits.upload_bytes"));
+    if coding == Coding::Identity && announced.is_some_and(|a| a > longest.bytes) {
+        return Err(too_long(longest.bytes, &longest.limit));
     }
+    let turn = asked.shared.turns.take(&upload.dataset)?;
     let place = Arc::clone(&asked.shared.uploads)
         .try_acquire_owned()
         .map_err(|_| {
@@ -67,7 +70,7 @@ pub(super) async fn upload(
         by: asked.caller.name.clone(),
         coding,
         digest,
-        bytes_max,
+        longest,
         upload: upload.clone(),
     };
     let shared = Arc::clone(&asked.shared.clone());
@@ -91,7 +94,7 @@ pub(super) async fn upload(
             shared.jobs.end(&key, None);
         }
         // Free before the answer: who reads it may upload the next one at once.
-        drop(place);
+        drop((place, turn));
         let _ = done.send(ended);
     });
     spawned.map_err(|e| Problem::new(503, "threads", format!("no thread for the upload: {e}")))?;
@@ -159,13 +162,52 @@ fn accepted(upload: &Upload) -> Result<Answer, Problem> {
     Ok(answer)
 }
 
+/// Uploads to one dataset are made one after the other. One may wait for another; more would hold, waiting, the places of
+/// uploads to other datasets.
+const TURNS: usize = 2;
+
+/// How many uploads to each dataset are under way.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<BTreeMap<Name, usize>>);
+
+/// One of them. Dropped, it is over.
+#[derive(Debug)]
+struct Turn(Arc<Turns>, Name);
+
+impl Turns {
+    fn take(self: &Arc<Self>, dataset: &Name) -> Result<Turn, Problem> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = turns.entry(dataset.clone()).or_default();
+        if *under_way >= TURNS {
+            let detail = format!(
+                "{TURNS} uploads to dataset `{dataset}` are under way, one behind the other; try again in some seconds"
+            );
+            return Err(Problem::new(429, "too_many_uploads", detail));
+        }
+        *under_way += 1;
+        Ok(Turn(Arc::clone(self), dataset.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = turns.get_mut(&self.1) {
+            *under_way = under_way.saturating_sub(1);
+            if *under_way == 0 {
+                turns.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// What the upload's thread does.
 struct Work {
     state: Arc<AdminState>,
     by: String,
     coding: Coding,
     digest: Option<[u8; 32]>,
-    bytes_max: u64,
+    longest: Longest,
     upload: Upload,
 }
 
@@ -174,7 +216,7 @@ impl Work {
         let copied = copy_decoded(
             &mut body,
             self.coding,
-            self.bytes_max,
+            &self.longest,
             self.digest,
             &mut spool,
         );
@@ -395,7 +437,10 @@ mod tests {
             by: "job".to_owned(),
             coding: Coding::Identity,
             digest: None,
-            bytes_max: 1000,
+            longest: Longest {
+                bytes: 1000,
+                limit: String::new(),
+            },
             upload: Upload {
                 dataset: "crm".parse().expect("a name"),
                 version: 1,

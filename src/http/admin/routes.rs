@@ -14,7 +14,7 @@ use prometheus::{Encoder as _, TextEncoder};
 use serde_json::Value;
 
 use super::access::Caller;
-use super::encoding::{Coding, copy_decoded};
+use super::encoding::{Coding, Longest, copy_decoded};
 use super::{Problem, Shared, body, put, switches};
 use crate::config::Role;
 use crate::ids::Name;
@@ -136,7 +136,10 @@ async fn explain(asked: &mut Asked<'_>, exchange: &str) -> Result<Answer, Proble
     copy_decoded(
         &mut sent.as_slice(),
         coding,
-        bytes_max as u64,
+        &Longest {
+            bytes: bytes_max as u64,
+            limit: "limits.bid_body_bytes".to_owned(),
+        },
         None,
         &mut request,
     )?;
