@@ -474,8 +474,8 @@ fn each_habit_can_be_broken() {
         ),
         (
             "docs/a.md",
-            "run /work/x",
-            "1: a path of one machine (/work/…)",
+            "run /root/x",
+            "1: a path of one machine (/root/…)",
         ),
         (
             "fixtures/a.json",
@@ -515,7 +515,7 @@ fn what_is_well_is_left_alone() {
         ),
         (
             "docs/a.md",
-            "see https://a.example/work/x and $HOME/home/x, ./work/x",
+            "see https://a.example/root/x and $HOME/home/x, ./root/x",
         ),
         ("src/a.rs", "//! a\nlet datatypes = commonly();"),
     ] {
