@@ -533,7 +533,7 @@ impl<'a> Auction<'a, '_> {
             deals: Some(offer.deal_ids),
         };
         let book = &self.generation.book;
-        if book.matches(line_item, self.resolved, &facts) != Some(true) {
+        if !book.wants(line_item, self.resolved, &facts) {
             return Err(Refusal::Targeting);
         }
         if !self

@@ -350,6 +350,15 @@ impl Book {
         deals.0.fill(&self.program, Some(ids));
     }
 
+    /// Whether a line item of this book wants the imp: [`matches`](Self::matches) is `Some(true)`.
+    ///
+    /// Most line items ask for a segment that this person is not in, and that is seen without running the expression.
+    pub fn wants(&self, line_item: &LineItem, request: &Resolved, imp: &ImpFacts<'_>) -> bool {
+        let needs = line_item.expression.needs;
+        let may = needs.is_empty() || request.in_any(needs.of(&self.program.slots));
+        may && self.matches(line_item, request, imp) == Some(true)
+    }
+
     /// Whether a line item of this book wants the imp: true, false, or null. Only `Some(true)` is a match.
     ///
     /// Looks at the expression alone, not at status, flight, deals or price.
@@ -511,6 +520,14 @@ impl Resolved {
         let unreadable = self.unreadable.get(word)?;
         let member = self.member.get(word)?;
         (unreadable & bit == 0).then_some(member & bit != 0)
+    }
+
+    #[inline]
+    fn in_any(&self, slots: &[u32]) -> bool {
+        self.gate_open
+            && slots
+                .iter()
+                .any(|slot| self.in_segment(*slot) == Some(true))
     }
 
     #[inline]

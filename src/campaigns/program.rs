@@ -37,6 +37,15 @@ pub(super) struct Range {
 }
 
 impl Range {
+    const EMPTY: Self = Self {
+        start: 0,
+        length: 0,
+    };
+
+    pub(super) fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
     /// The part itself; empty if it is none, which no compiled range is.
     pub(super) fn of<T>(self, arena: &[T]) -> &[T] {
         let start = self.start as usize;
@@ -71,6 +80,8 @@ pub(super) enum Op {
 #[derive(Debug, Clone, Copy)]
 pub struct Expression {
     pub(super) code: Range,
+    /// Slots of which the person must be in one for the answer to be true; empty where there is no such demand.
+    pub(super) needs: Range,
     reads: u64,
 }
 
@@ -78,10 +89,8 @@ impl Expression {
     /// Of no operations, which answers null; stands in until the real one is compiled.
     pub(super) const fn none() -> Self {
         Self {
-            code: Range {
-                start: 0,
-                length: 0,
-            },
+            code: Range::EMPTY,
+            needs: Range::EMPTY,
             reads: 0,
         }
     }
@@ -154,8 +163,14 @@ impl Compiler {
         self.emit(expr, slots)?;
         let reads = self.reads;
         self.reads |= outer;
+        let code = range(start, self.code.len())?;
+        let needed = self.slots.len();
+        for segment in demanded(expr) {
+            self.slots.push(*slots.get(segment).ok_or(Full)?);
+        }
         Ok(Expression {
-            code: range(start, self.code.len())?,
+            code,
+            needs: range(needed, self.slots.len())?,
             reads,
         })
     }
@@ -300,6 +315,32 @@ fn cost(expr: &Expr) -> usize {
         Expr::Test(Test::TextIn(_, values)) if values.len() > 1 => 2,
         Expr::Test(Test::IntegerIn(..)) => 2,
         Expr::Test(_) => 1,
+    }
+}
+
+/// Segments of which the person must be in one, or the expression cannot be true: the shortest such list among the parts
+/// that must all be true. Of `all of`, one member will do.
+fn demanded(expr: &Expr) -> &[SegmentRef] {
+    let demand = |part: &'_ Expr| -> Option<usize> {
+        match part {
+            Expr::Test(Test::Segments(Quantity::One, segments)) => Some(segments.len()),
+            Expr::Test(Test::Segments(Quantity::All, _)) => Some(1),
+            _ => None,
+        }
+    };
+    let parts = match expr {
+        Expr::And(parts) => parts.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    let shortest = parts
+        .iter()
+        .filter_map(|part| Some((demand(part)?, part)))
+        .min_by_key(|(length, _)| *length);
+    match shortest {
+        Some((length, Expr::Test(Test::Segments(_, segments)))) => {
+            segments.get(..length).unwrap_or(&[])
+        }
+        _ => &[],
     }
 }
 

@@ -34,7 +34,13 @@ fn answer(book: &Book, facts: &Facts<'_>, imp: &ImpFacts<'_>) -> Option<bool> {
     let mut resolved = Resolved::default();
     book.resolve(facts, &mut resolved);
     let line_item = book.line_item("it").expect("the line item");
-    book.matches(line_item, &resolved, imp)
+    let answer = book.matches(line_item, &resolved, imp);
+    assert_eq!(
+        book.wants(line_item, &resolved, imp),
+        answer == Some(true),
+        "the short way says otherwise"
+    );
+    answer
 }
 
 fn facts() -> Facts<'static> {
