@@ -745,9 +745,8 @@ mod junk {
     }
 }
 
-/// `cargo test --config 'profile.dev.package.kith.opt-level=3' --lib -- --ignored --nocapture what_it_costs`
 #[test]
-#[ignore = "a measurement, not a check"]
+#[ignore = "measures: cargo test --release --lib campaigns::tests::what_it_costs -- --ignored --nocapture"]
 #[allow(clippy::print_stdout)]
 fn what_it_costs() {
     const LINE_ITEMS: usize = 10_000;
