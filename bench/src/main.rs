@@ -1,0 +1,3 @@
+//! Measurements of Kith, beside a bare HTTP server.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! An open-loop load generator for bid endpoints.
+
+fn main() {}
