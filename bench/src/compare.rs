@@ -1,0 +1,307 @@
+//! Kith beside a bare hyper server: the same bodies, one server core each, in turns.
+//!
+//! A round asks each row's server for a block of requests, and reads the CPU time that the server's thread spent on it, user
+//! and kernel. A row's ratio is taken within a round, against the bare row of the same body a fraction of a second
+//! away, so that a machine that slows down slows both; what is reported is the median of the rounds' ratios, and as spread
+//! the distance between their quartiles.
+//!
+//! | row | asks |
+//! |---|---|
+//! | `bare-hyper-*` | hyper, which collects the body and answers 204 |
+//! | `nobid-1.5k` | the whole way for people who are known, over all line items; nothing matches |
+//! | `bid-1.5k` | the whole way for people who are wanted, to a bid |
+//! | `read-2.8k` | reading and the privacy gate: the same server without line items, so that it stops there |
+//! | `mix-2.8k` | the whole way, about 83 % bids |
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kith::config::Config;
+use kith::generation::Generation;
+use serde::Serialize;
+
+use crate::bodies::{Weight, Who, bodies};
+use crate::load::{Answers, Load, wire};
+use crate::scene::{self, Size};
+use crate::servers::{self, Measured};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Of what.
+    pub size: Size,
+    /// Rounds; the first one warms up and is left out.
+    pub rounds: usize,
+    /// Requests of each row in a round.
+    pub requests: usize,
+    /// Different bodies of each kind.
+    pub bodies: usize,
+}
+
+impl Effort {
+    /// What figures are published from.
+    pub const FULL: Self = Self {
+        size: Size::FULL,
+        rounds: 12,
+        requests: 20_000,
+        bodies: 20_000,
+    };
+    /// What tests run.
+    pub const TINY: Self = Self {
+        size: Size::TINY,
+        rounds: 2,
+        requests: 200,
+        bodies: 100,
+    };
+}
+
+/// What was measured, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// In the order in which they are measured.
+    pub rows: Vec<Row>,
+    /// Heap allocations of one decision, body to response, on a warm thread.
+    pub allocations_per_decision: f64,
+}
+
+/// One row.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// CPU time of the server's thread, user and kernel; median over the rounds.
+    pub cpu_us_per_request: f64,
+    /// As many as this load got out of it; median over the rounds.
+    pub requests_per_second: f64,
+    /// Its CPU time over that of the bare row of the same body, in the same round; median over the rounds.
+    pub ratio_cpu: f64,
+    /// From the lower to the upper quartile of that ratio.
+    pub spread: f64,
+    /// Mean length of a request's body.
+    pub body_bytes: f64,
+    /// Share of requests that were answered with a bid.
+    pub bid_share: f64,
+}
+
+/// A row's plan.
+struct Plan {
+    name: &'static str,
+    server: Rc<Measured>,
+    bare: usize,
+    requests: Vec<Vec<u8>>,
+    body_bytes: f64,
+    load: Load,
+    blocks: Vec<Block>,
+}
+
+/// A row's share of a round.
+#[derive(Clone, Copy)]
+struct Block {
+    cpu_us: f64,
+    seconds: f64,
+    answers: Answers,
+}
+
+/// Runs all rows.
+///
+/// # Errors
+/// Where a server or the load fails, or an answer is neither 200 nor 204.
+pub fn run(effort: Effort) -> io::Result<Report> {
+    let config = Config::default();
+    progress("building the scene");
+    let full = Arc::new(scene::generation(effort.size, &config).map_err(io::Error::other)?);
+    let allocations = crate::allocations::per_decision(&config, &full, effort)?;
+    let mut plans = plans(&config, full, effort)?;
+    servers::on_load_core();
+    for round in 0..effort.rounds.max(2) {
+        progress(&format!("round {} of {}", round + 1, effort.rounds.max(2)));
+        for plan in &mut plans {
+            let first = round * effort.requests;
+            let before = plan.server.cpu_ns()?;
+            let began = Instant::now();
+            let answers = plan.load.run(&plan.requests, first, effort.requests)?;
+            let seconds = began.elapsed().as_secs_f64();
+            let cpu_ns = plan.server.cpu_ns()? - before;
+            if answers.others > 0 {
+                let text = format!(
+                    "{}: {} answers were neither 200 nor 204",
+                    plan.name, answers.others
+                );
+                return Err(io::Error::other(text));
+            }
+            let cpu_us = cpu_ns as f64 / 1e3 / effort.requests as f64;
+            plan.blocks.push(Block {
+                cpu_us,
+                seconds,
+                answers,
+            });
+        }
+    }
+    progress("");
+    Ok(Report {
+        rows: plans.iter().map(|plan| row(plan, &plans, effort)).collect(),
+        allocations_per_decision: allocations,
+    })
+}
+
+fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<Vec<Plan>> {
+    let empty = Size {
+        people: 1,
+        line_items: 0,
+    };
+    let empty = scene::generation(empty, config).map_err(io::Error::other)?;
+    // Threads take the affinity of the one that starts them.
+    servers::on_server_core();
+    let full = Rc::new(servers::kith(config, full)?);
+    let empty = Rc::new(servers::kith(config, Arc::new(empty))?);
+    let bare = Rc::new(servers::bare()?);
+    let rows = [
+        ("bare-hyper-1.5k", &bare, 0, Weight::Light, Who::Wanted),
+        ("nobid-1.5k", &full, 0, Weight::Light, Who::Unwanted),
+        ("bid-1.5k", &full, 0, Weight::Light, Who::Wanted),
+        ("bare-hyper-2.8k", &bare, 3, Weight::Heavy, Who::Wanted),
+        ("read-2.8k", &empty, 3, Weight::Heavy, Who::Wanted),
+        ("mix-2.8k", &full, 3, Weight::Heavy, Who::Mixed(83)),
+    ];
+    let plan = |(name, server, bare, weight, who): (_, &Rc<Measured>, _, _, _)| {
+        let bodies = bodies(weight, who, effort.size.people, effort.bodies);
+        let bytes: usize = bodies.iter().map(String::len).sum();
+        Ok(Plan {
+            name,
+            server: Rc::clone(server),
+            bare,
+            requests: wire(server.path, &bodies),
+            body_bytes: bytes as f64 / bodies.len() as f64,
+            load: Load::connect(server.address)?,
+            blocks: Vec::new(),
+        })
+    };
+    rows.into_iter().map(plan).collect()
+}
+
+fn row(plan: &Plan, plans: &[Plan], effort: Effort) -> Row {
+    let of = |plan: &Plan, what: fn(&Block) -> f64| -> Vec<f64> {
+        plan.blocks.iter().skip(1).map(what).collect()
+    };
+    let cpu_us = of(plan, |block| block.cpu_us);
+    let bare_us = plans
+        .get(plan.bare)
+        .map_or_else(Vec::new, |bare| of(bare, |block| block.cpu_us));
+    let mut ratios: Vec<f64> = cpu_us
+        .iter()
+        .zip(bare_us)
+        .map(|(own, bare)| own / bare)
+        .collect();
+    let bids: usize = plan.blocks.iter().map(|block| block.answers.bids).sum();
+    let seconds = quantile(&mut of(plan, |block| block.seconds), 0.5);
+    Row {
+        name: plan.name,
+        cpu_us_per_request: quantile(&mut cpu_us.clone(), 0.5),
+        requests_per_second: effort.requests as f64 / seconds,
+        ratio_cpu: quantile(&mut ratios, 0.5),
+        spread: quantile(&mut ratios, 0.75) - quantile(&mut ratios, 0.25),
+        body_bytes: plan.body_bytes,
+        bid_share: bids as f64 / (plan.blocks.len() * effort.requests) as f64,
+    }
+}
+
+/// The value below which that share of the values lies, between its two neighbours; NaN of none.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let place = share * values.len().saturating_sub(1) as f64;
+    let (low, part) = (place.floor(), place.fract());
+    let at = |place: usize| values.get(place).copied();
+    match (at(low as usize), at(low as usize + 1)) {
+        (Some(low), Some(high)) => low + (high - low) * part,
+        (Some(low), None) => low,
+        _ => f64::NAN,
+    }
+}
+
+impl Report {
+    /// As a table for people.
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{:<16} {:>10} {:>10} {:>12} {:>8} {:>8} {:>6}\n",
+            "row", "body bytes", "CPU us", "requests/s", "ratio", "spread", "bids"
+        );
+        for row in &self.rows {
+            let _ = writeln!(
+                out,
+                "{:<16} {:>10.0} {:>10.2} {:>12.0} {:>8.2} {:>8.2} {:>5.0}%",
+                row.name,
+                row.body_bytes,
+                row.cpu_us_per_request,
+                row.requests_per_second,
+                row.ratio_cpu,
+                row.spread,
+                row.bid_share * 100.0
+            );
+        }
+        let _ = write!(
+            out,
+            "allocations per decision: {}",
+            self.allocations_per_decision
+        );
+        out
+    }
+}
+
+fn progress(what: &str) {
+    let mut err = io::stderr();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{what}");
+        let _ = err.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_their_neighbours() {
+        assert_eq!(quantile(&mut [3.0, 1.0, 2.0], 0.5), 2.0);
+        assert_eq!(quantile(&mut [4.0, 1.0, 2.0, 3.0], 0.5), 2.5);
+        assert_eq!(quantile(&mut [1.0, 2.0, 3.0, 4.0, 5.0], 0.75), 4.0);
+        assert!(quantile(&mut [], 0.5).is_nan());
+    }
+
+    #[test]
+    fn every_row_asks_what_its_name_says() {
+        let report = run(Effort::TINY).expect("a comparison");
+        let share = |name: &str| {
+            let row = report.rows.iter().find(|row| row.name == name);
+            row.expect("the row").bid_share
+        };
+        for (name, low, high) in [
+            ("bare-hyper-1.5k", 0.0, 0.0),
+            ("nobid-1.5k", 0.0, 0.0),
+            ("bid-1.5k", 1.0, 1.0),
+            ("bare-hyper-2.8k", 0.0, 0.0),
+            ("read-2.8k", 0.0, 0.0),
+            ("mix-2.8k", 0.70, 0.95),
+        ] {
+            let share = share(name);
+            assert!((low..=high).contains(&share), "{name}: {share} bids");
+        }
+        for row in &report.rows {
+            let named = if row.name.ends_with("1.5k") {
+                1_500.0
+            } else {
+                2_800.0
+            };
+            assert!(
+                (row.body_bytes / named - 1.0).abs() < 0.1,
+                "{}: {} bytes",
+                row.name,
+                row.body_bytes
+            );
+            assert!(row.cpu_us_per_request > 0.0 && row.requests_per_second > 0.0);
+        }
+        assert_eq!(report.allocations_per_decision, 0.0);
+    }
+}

@@ -1,0 +1,15 @@
+//! The instruments that judge Kith's speed. Every figure in `docs/performance.md` comes from a command of this crate or
+//! of `loadtest`.
+//!
+//! - [`compare`]: Kith beside a bare HTTP server, same bodies, in turns, in one run: CPU time a request and their ratio.
+//!   Wall time on a shared machine says little; the ratio of two CPU times taken seconds apart says much.
+//! - `benches/`: the parts of a decision one by one, as time and as instruction counts.
+//!
+//! All of them run over one [`scene`], and all of them run small inside the tests, so that they cannot rot.
+
+pub mod allocations;
+pub mod bodies;
+pub mod compare;
+pub mod load;
+pub mod scene;
+pub mod servers;

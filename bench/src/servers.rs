@@ -1,0 +1,193 @@
+//! The servers that are compared, each on one thread that is pinned to one core: a bare hyper one, and Kith's own listener.
+//!
+//! Both run in this process, so that the CPU time of exactly one thread can be read: nothing else is on the account of
+//! either.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use kith::config::Config;
+use kith::datasets::Live;
+use kith::generation::Generation;
+use kith::http::bid::{BidListener, BidServer};
+use kith::http::bidder::{KithBidder, Shared};
+use kith::ledger::Desk;
+use kith::metrics::BidThreads;
+
+/// The core that servers run on, and the one that the load comes from.
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+/// Keeps the calling thread, and those it starts from now on, on the servers' core.
+pub fn on_server_core() {
+    pin(SERVER_CORE);
+}
+
+/// Keeps the calling thread on the other core.
+pub fn on_load_core() {
+    pin(LOAD_CORE);
+}
+
+/// Where there is only one core, or a container allows others, everything stays where it is; the ratio then is as fair,
+/// only noisier.
+fn pin(core: usize) {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
+}
+
+/// A server under measurement.
+#[derive(Debug)]
+pub struct Measured {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The path that is asked.
+    pub path: &'static str,
+    /// The kernel's number of its only working thread.
+    thread: u32,
+    _server: Option<BidServer>,
+}
+
+impl Measured {
+    /// CPU time that its thread has used so far, in nanoseconds, user and kernel.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn cpu_ns(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.thread))?;
+        text.split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(|| io::Error::other("the kernel's schedstat has another form"))
+    }
+}
+
+/// A bare hyper server: collects the body, answers 204.
+///
+/// # Errors
+/// Where no port or thread is to be had.
+pub fn bare() -> io::Result<Measured> {
+    let (tell, told) = mpsc::channel();
+    thread::Builder::new()
+        .name("bare-hyper".to_owned())
+        .spawn(move || {
+            let ended = serve_bare(&tell);
+            if let Err(error) = ended {
+                let _ = tell.send(Err(error));
+            }
+        })?;
+    let (address, thread) = told
+        .recv()
+        .map_err(|_| io::Error::other("the bare server ended at its start"))??;
+    Ok(Measured {
+        address,
+        path: "/bid/demo",
+        thread,
+        _server: None,
+    })
+}
+
+type Told = io::Result<(SocketAddr, u32)>;
+
+fn serve_bare(tell: &mpsc::Sender<Told>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let thread = rustix::thread::gettid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs();
+        let _ = tell.send(Ok((listener.local_addr()?, thread)));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| async {
+                    let status = match request.into_body().collect().await {
+                        Ok(_) => StatusCode::NO_CONTENT,
+                        Err(_) => StatusCode::BAD_REQUEST,
+                    };
+                    let mut response = Response::new(Empty::<Bytes>::new());
+                    *response.status_mut() = status;
+                    Ok::<_, Infallible>(response)
+                });
+                // The load closes its connections whenever it has enough.
+                let _ = http1::Builder::new()
+                    .writev(false)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    })
+}
+
+/// Kith's bid listener over a generation, one thread.
+///
+/// # Errors
+/// Where no port or thread is to be had.
+pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured> {
+    let exchanges = Arc::new(config.exchanges.clone());
+    let live = Live::new(generation);
+    let threads = BidThreads::new(Arc::clone(&exchanges), 4);
+    let shared = Shared {
+        ready: Arc::new(AtomicBool::new(true)),
+        imps_max: config.limits.imps_per_request,
+    };
+    let listener = BidListener {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        threads: 1,
+    };
+    let before = bid_threads()?;
+    let server = listener.start(&config.limits, exchanges, move |_| {
+        KithBidder::new(
+            shared.clone(),
+            live.reader(),
+            Desk::new(1),
+            threads.enlist(),
+        )
+    })?;
+    let thread = bid_threads()?
+        .into_iter()
+        .find(|thread| !before.contains(thread))
+        .ok_or_else(|| io::Error::other("the bid thread is not to be found"))?;
+    Ok(Measured {
+        address: server.local_addr(),
+        path: "/bid/demo",
+        thread,
+        _server: Some(server),
+    })
+}
+
+/// The kernel's numbers of this process's bid threads.
+fn bid_threads() -> io::Result<Vec<u32>> {
+    // A thread's name is set by itself, just after it has begun.
+    thread::sleep(Duration::from_millis(20));
+    let mut found = Vec::new();
+    for task in fs::read_dir("/proc/self/task")? {
+        let path = task?.path();
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        let number = path.file_name().and_then(|name| name.to_str());
+        if name.trim() == "kith-bid-0"
+            && let Some(number) = number.and_then(|number| number.parse().ok())
+        {
+            found.push(number);
+        }
+    }
+    Ok(found)
+}
