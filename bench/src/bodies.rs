@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::scene::{Dice, SOURCES, id, wanted};
+use crate::scene::{CATEGORIES, CATEGORY_UNWANTED, Dice, SOURCES, id, wanted};
 
 /// How large, and so how much is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +40,17 @@ pub fn bodies(weight: Weight, who: Who, people: usize, count: usize) -> Vec<Stri
             } else {
                 wanted + dice.below(people - wanted)
             };
-            body(weight, person, n, &mut dice)
+            let category = if is_wanted {
+                CATEGORIES[dice.below(CATEGORIES.len())]
+            } else {
+                CATEGORY_UNWANTED
+            };
+            body(weight, person, category, n, &mut dice)
         })
         .collect()
 }
 
-fn body(weight: Weight, person: usize, n: usize, dice: &mut Dice) -> String {
+fn body(weight: Weight, person: usize, category: &str, n: usize, dice: &mut Dice) -> String {
     let heavy = weight == Weight::Heavy;
     let ids = SOURCES.map(|source| id(source, person));
     let mut out = format!(
@@ -79,7 +84,7 @@ fn body(weight: Weight, person: usize, n: usize, dice: &mut Dice) -> String {
     out.push(']');
     let _ = write!(
         out,
-        r#","site":{{"id":"s{}","domain":"news{}.example","page":"https:\/\/news{}.example\/2026\/11\/story-{}.html","cat":["IAB12","IAB12-2"],
+        r#","site":{{"id":"s{}","domain":"news{}.example","page":"https:\/\/news{}.example\/2026\/11\/story-{}.html","cat":["{category}","{category}-2"],
 "publisher":{{"id":"p{}","name":"News Group {}"}},"ext":{{"amp":0}}}}"#,
         dice.below(500),
         dice.below(500),

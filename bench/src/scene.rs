@@ -135,6 +135,13 @@ fn book(line_items: usize) -> Result<Book, String> {
 
 /// Countries by how much is bought in them; the first is where requests come from.
 const COUNTRIES: [&str; 8] = ["USA", "FRA", "DEU", "GBR", "CAN", "ESP", "ITA", "BEL"];
+/// What contextual line items want, and what the sites of wanted people are about.
+pub const CATEGORIES: [&str; 12] = [
+    "IAB1", "IAB2", "IAB3", "IAB4", "IAB5", "IAB6", "IAB7", "IAB8", "IAB9", "IAB10", "IAB17",
+    "IAB19",
+];
+/// What the other sites are about; no line item wants it.
+pub const CATEGORY_UNWANTED: &str = "IAB15";
 const SIZES: [(u32, u32); 5] = [(300, 250), (728, 90), (320, 50), (160, 600), (300, 600)];
 
 /// The campaigns document: of ten line items six want segments (two of them not others), one is
@@ -164,13 +171,9 @@ pub fn document(line_items: usize) -> String {
     out.push_str(r#"],"line_items":["#);
     for n in 0..line_items {
         let advertiser = dice.below(20);
-        let creatives: Vec<String> = (0..1 + dice.below(3))
-            .map(|_| {
-                format!(
-                    "\"cr{}\"",
-                    advertiser * SIZES.len() + dice.below(SIZES.len())
-                )
-            })
+        let first = dice.below(SIZES.len());
+        let creatives: Vec<String> = (first..=first + dice.below(3))
+            .map(|place| format!("\"cr{}\"", advertiser * SIZES.len() + place % SIZES.len()))
             .collect();
         let mut named = || format!("'crm/s{}'", dice.below(SEGMENTS_NAMED));
         let segments = [named(), named(), named()].join(", ");
@@ -184,9 +187,9 @@ pub fn document(line_items: usize) -> String {
                 "segments one of [{segments}] and segments none of [{others}] and {country}"
             ),
             6 => format!(
-                "categories one of ['IAB{}', 'IAB{}-1'] and {country}",
-                dice.below(26) + 1,
-                dice.below(26) + 1
+                "categories one of ['{}', '{}-1'] and {country}",
+                CATEGORIES[dice.below(CATEGORIES.len())],
+                CATEGORIES[dice.below(CATEGORIES.len())]
             ),
             7 => format!(
                 "{country} and device_type = 'phone' and os in ['ios', 'android'] and segments one of [{others}]"
