@@ -27,7 +27,7 @@ use bumpalo::collections::Vec as ArenaVec;
 use self::bits::Bits;
 use self::blocks::Blocks;
 use crate::campaigns::{
-    Book, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved, Status,
+    Book, Candidates, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved, Status,
 };
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -54,6 +54,7 @@ pub struct Scratch {
     deals: Deals,
     blocks: Blocks,
     sizes: Bits,
+    candidates: Candidates,
 }
 
 impl Scratch {
@@ -125,6 +126,9 @@ impl<'a> Proposal<'a> {
 
 /// Listens to a decision as it is made. Bids are decided with [`Silent`], which costs nothing.
 pub trait Recorder {
+    /// Whether it wants to hear of every line item, also of those whose answer does not matter any more.
+    const HEARS_ALL: bool = true;
+
     /// The gate was asked.
     fn gate(&mut self, _gate: Gate) {}
     /// An id was seen.
@@ -137,7 +141,9 @@ pub trait Recorder {
 #[derive(Debug, Default)]
 pub struct Silent;
 
-impl Recorder for Silent {}
+impl Recorder for Silent {
+    const HEARS_ALL: bool = false;
+}
 
 /// How many milliseconds after its arrival a request must have been answered.
 ///
@@ -174,6 +180,7 @@ pub fn decide<'a>(
         deals,
         blocks,
         sizes,
+        candidates,
     } = scratch;
     membership.clear(generation);
     let (currency, usable) = match usable(generation, exchange, request) {
@@ -203,6 +210,7 @@ pub fn decide<'a>(
             &facts::facts(request, gate, membership, book, name, now, arena),
             resolved,
         );
+        book.candidates(resolved, candidates);
         blocks.begin(request, &exchange.seat, &book.terms);
         let mut auction = Auction {
             blocks,
@@ -216,7 +224,12 @@ pub fn decide<'a>(
             nearest: NoBid::NoUsableImp,
         };
         for (place, imp) in request.imp.iter().enumerate() {
-            auction.imp(place, imp, arena, deals, sizes, recorder);
+            let scratch = ImpScratch {
+                deals,
+                sizes,
+                candidates,
+            };
+            auction.imp(place, imp, arena, scratch, recorder);
         }
         if auction.proposals.is_empty() {
             Err(auction.nearest)
@@ -314,27 +327,106 @@ struct Offer<'a, 'r> {
     first: usize,
 }
 
+/// What an imp's auction reuses from imp to imp.
+struct ImpScratch<'r> {
+    deals: &'r mut Deals,
+    sizes: &'r mut Bits,
+    candidates: &'r mut Candidates,
+}
+
 impl<'a> Auction<'a, '_> {
-    fn imp(
+    fn imp<R: Recorder>(
         &mut self,
         place: usize,
         imp: &Imp<'a>,
         arena: &'a Bump,
-        deals: &mut Deals,
-        sizes: &mut Bits,
-        recorder: &mut impl Recorder,
+        scratch: ImpScratch<'_>,
+        recorder: &mut R,
     ) {
+        let ImpScratch {
+            deals,
+            sizes,
+            candidates,
+        } = scratch;
         let Some(offer) = self.offer(place, imp, arena, deals, sizes) else {
             return;
         };
-        for line_item in &self.generation.book.line_items {
-            let verdict = self.consider(&offer, line_item);
-            recorder.line_item(place, line_item, verdict);
-            let reached = NoBid::Refused(verdict.err().unwrap_or(Refusal::Outbid));
-            if self.nearest == NoBid::NoUsableImp || reached > self.nearest {
-                self.nearest = reached;
+        let book: &'a Book = &self.generation.book;
+        if R::HEARS_ALL {
+            for line_item in &book.line_items {
+                let verdict = self.consider(&offer, line_item);
+                recorder.line_item(place, line_item, verdict);
+                self.came(verdict);
+            }
+            return;
+        }
+        book.candidates_of_sizes(offer.sizes.words(), candidates);
+        for line_item in candidates.places().filter_map(|place| book.at(place)) {
+            if !self.is_outbid(&offer, line_item) {
+                let verdict = self.consider(&offer, line_item);
+                self.came(verdict);
             }
         }
+        if self.proposals.is_empty() {
+            self.ask_the_rest(&offer, candidates);
+        }
+    }
+
+    /// Notes how far a line item came.
+    fn came(&mut self, verdict: Result<(), Refusal>) {
+        let reached = NoBid::Refused(verdict.err().unwrap_or(Refusal::Outbid));
+        if self.nearest == NoBid::NoUsableImp || reached > self.nearest {
+            self.nearest = reached;
+        }
+    }
+
+    /// Whether a line item of the open auction could only lose here: who leads bids as much, and came first.
+    fn is_outbid(&self, offer: &Offer<'a, '_>, line_item: &LineItem) -> bool {
+        let leader = self
+            .proposals
+            .iter()
+            .skip(offer.first)
+            .find(|proposal| proposal.deal.is_none());
+        line_item.deals.is_empty()
+            && leader.is_some_and(|leader| {
+                self.price(line_item)
+                    .is_none_or(|price| price <= leader.price)
+            })
+    }
+
+    /// Nobody who may want the imp bids: how near would the others have come? Their targeting is not true, so none gets
+    /// further than that, nor than the imp lets anybody; the first to get so far ends the search.
+    fn ask_the_rest(&mut self, offer: &Offer<'a, '_>, candidates: &Candidates) {
+        let book: &'a Book = &self.generation.book;
+        let furthest = if offer.banner.is_none() {
+            Refusal::Format
+        } else if candidates.sized().next().is_none() {
+            Refusal::Size
+        } else {
+            Refusal::Targeting
+        };
+        let sized = candidates.sized().filter_map(|place| book.at(place));
+        for line_item in sized.chain(&book.line_items) {
+            if self.nearest != NoBid::NoUsableImp && self.nearest >= NoBid::Refused(furthest) {
+                return;
+            }
+            let verdict = self.consider(offer, line_item);
+            self.came(verdict);
+        }
+    }
+
+    /// What a line item pays, in the bid's currency; nothing where there is no rate, or nothing is left of it.
+    fn price(&self, line_item: &LineItem) -> Option<Price> {
+        self.generation
+            .frame
+            .rates
+            .convert(
+                line_item.price,
+                line_item.currency,
+                self.currency,
+                Round::Down,
+            )
+            .filter(|price| *price > Price::ZERO)
     }
 
     /// What the imp offers; nothing where it has no id or limits that cannot be read.
@@ -430,16 +522,7 @@ impl<'a> Auction<'a, '_> {
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
         }
-        let rates = &self.generation.frame.rates;
-        let price = rates
-            .convert(
-                line_item.price,
-                line_item.currency,
-                self.currency,
-                Round::Down,
-            )
-            .filter(|price| *price > Price::ZERO)
-            .ok_or(Refusal::Currency)?;
+        let price = self.price(line_item).ok_or(Refusal::Currency)?;
         let proposal = Proposal {
             imp: offer.place,
             impid: offer.id,
@@ -533,7 +616,7 @@ impl<'a> Auction<'a, '_> {
             deals: Some(offer.deal_ids),
         };
         let book = &self.generation.book;
-        if !book.wants(line_item, self.resolved, &facts) {
+        if book.matches(line_item, self.resolved, &facts) != Some(true) {
             return Err(Refusal::Targeting);
         }
         if !self

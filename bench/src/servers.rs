@@ -8,10 +8,9 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -153,8 +152,11 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 1,
     };
-    let before = bid_threads()?;
+    // Made on the bid thread itself, which so tells its number.
+    let told = Arc::new(AtomicU32::new(0));
+    let tell = Arc::clone(&told);
     let server = listener.start(&config.limits, exchanges, move |_| {
+        tell.store(this_thread(), Ordering::Relaxed);
         KithBidder::new(
             shared.clone(),
             live.reader(),
@@ -162,32 +164,18 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
             threads.enlist(),
         )
     })?;
-    let thread = bid_threads()?
-        .into_iter()
-        .find(|thread| !before.contains(thread))
-        .ok_or_else(|| io::Error::other("the bid thread is not to be found"))?;
     Ok(Measured {
         address: server.local_addr(),
         path: "/bid/demo",
-        thread,
+        thread: told.load(Ordering::Relaxed),
         _server: Some(server),
     })
 }
 
-/// The kernel's numbers of this process's bid threads.
-fn bid_threads() -> io::Result<Vec<u32>> {
-    // A thread's name is set by itself, just after it has begun.
-    thread::sleep(Duration::from_millis(20));
-    let mut found = Vec::new();
-    for task in fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        let number = path.file_name().and_then(|name| name.to_str());
-        if name.trim() == "kith-bid-0"
-            && let Some(number) = number.and_then(|number| number.parse().ok())
-        {
-            found.push(number);
-        }
-    }
-    Ok(found)
+/// The kernel's number of the calling thread.
+fn this_thread() -> u32 {
+    rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
 }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use self::values::{AMOUNT_MAX, amount, check_text, window};
 use super::attributes::Attribute;
 use super::document::{DocumentError, Errors, Fields, Node, read};
+use super::index::Index;
 use super::program::{Compiler, Full};
 use super::targeting::{Expr, Test};
 use super::terms::Terms;
@@ -346,6 +347,7 @@ impl Work {
         };
         let mut compiler = Compiler::default();
         let mut line_items = Vec::with_capacity(drafts.len());
+        let mut demands = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let Draft {
                 mut line_item,
@@ -354,6 +356,7 @@ impl Work {
             } = draft;
             note_users(&mut self.notes, &slots, place, &line_item.id, &expr);
             line_item.expression = compiler.add(&expr, &slots).map_err(full)?;
+            demands.push(compiler.demands(&expr, &slots));
             line_items.push(line_item);
         }
         let formats = Format::ALL
@@ -363,6 +366,7 @@ impl Work {
             .map_err(full)?;
         let terms = Terms::of(&line_items, &self.creatives, &self.advertisers);
         Ok(Book {
+            index: Index::of(&line_items, &demands, &self.creatives, &terms),
             terms,
             line_items: line_items.into(),
             creatives: self.creatives.into(),

@@ -15,6 +15,7 @@
 use std::cell::Cell;
 
 use super::attributes::{Attribute, LISTS, TEXTS};
+use super::index::{Candidates, ones};
 use super::program::{Op, Program, StringId};
 use super::targeting::{Compare, Quantity};
 use super::{Book, Format, LineItem};
@@ -350,13 +351,16 @@ impl Book {
         deals.0.fill(&self.program, Some(ids));
     }
 
-    /// Whether a line item of this book wants the imp: [`matches`](Self::matches) is `Some(true)`.
+    /// Finds the line items that may want the request; those that do are among them.
+    pub fn candidates(&self, request: &Resolved, candidates: &mut Candidates) {
+        self.index.of_request(request, candidates);
+    }
+
+    /// Narrows them to those that have a banner of one of these sizes: a set of bits over the numbers of [`Terms`].
     ///
-    /// Most line items ask for a segment that this person is not in, and that is seen without running the expression.
-    pub fn wants(&self, line_item: &LineItem, request: &Resolved, imp: &ImpFacts<'_>) -> bool {
-        let needs = line_item.expression.needs;
-        let may = needs.is_empty() || request.in_any(needs.of(&self.program.slots));
-        may && self.matches(line_item, request, imp) == Some(true)
+    /// [`Terms`]: super::Terms
+    pub fn candidates_of_sizes(&self, sizes: &[u64], candidates: &mut Candidates) {
+        self.index.of_sizes(sizes, candidates);
     }
 
     /// Whether a line item of this book wants the imp: true, false, or null. Only `Some(true)` is a match.
@@ -522,12 +526,18 @@ impl Resolved {
         (unreadable & bit == 0).then_some(member & bit != 0)
     }
 
-    #[inline]
-    fn in_any(&self, slots: &[u32]) -> bool {
-        self.gate_open
-            && slots
-                .iter()
-                .any(|slot| self.in_segment(*slot) == Some(true))
+    /// Every value that the attribute has, as its number: what [`Demands`](super::index::Demands) are in.
+    pub(super) fn each_value(&self, attribute: Attribute, mut visit: impl FnMut(u32)) {
+        if attribute == Attribute::Segments {
+            // Not `unreadable`: who cannot be read may be let through here, the expression itself will see.
+            if self.gate_open {
+                ones(&self.member).for_each(visit);
+            }
+        } else if let Some(text) = self.texts.get(attribute as usize) {
+            visit(text.number());
+        } else if let Some(list) = self.lists.get((attribute as usize).wrapping_sub(TEXTS)) {
+            list.ids.iter().for_each(|id| visit(id.number()));
+        }
     }
 
     #[inline]

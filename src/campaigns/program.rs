@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::attributes::{Attribute, PERSON};
+use super::index::{Demands, demands};
 use super::targeting::{Compare, Expr, Quantity, Test};
 use crate::ids::SegmentRef;
 
@@ -27,6 +28,10 @@ impl StringId {
     pub(super) const UNNAMED: Self = Self(u32::MAX - 1);
     /// Of an attribute that is null.
     pub(super) const NULL: Self = Self(u32::MAX);
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// A part of one of a program's arenas.
@@ -41,10 +46,6 @@ impl Range {
         start: 0,
         length: 0,
     };
-
-    pub(super) fn is_empty(self) -> bool {
-        self.length == 0
-    }
 
     /// The part itself; empty if it is none, which no compiled range is.
     pub(super) fn of<T>(self, arena: &[T]) -> &[T] {
@@ -80,8 +81,6 @@ pub(super) enum Op {
 #[derive(Debug, Clone, Copy)]
 pub struct Expression {
     pub(super) code: Range,
-    /// Slots of which the person must be in one for the answer to be true; empty where there is no such demand.
-    pub(super) needs: Range,
     reads: u64,
 }
 
@@ -90,7 +89,6 @@ impl Expression {
     pub(super) const fn none() -> Self {
         Self {
             code: Range::EMPTY,
-            needs: Range::EMPTY,
             reads: 0,
         }
     }
@@ -164,15 +162,15 @@ impl Compiler {
         let reads = self.reads;
         self.reads |= outer;
         let code = range(start, self.code.len())?;
-        let needed = self.slots.len();
-        for segment in demanded(expr) {
-            self.slots.push(*slots.get(segment).ok_or(Full)?);
-        }
-        Ok(Expression {
-            code,
-            needs: range(needed, self.slots.len())?,
-            reads,
-        })
+        Ok(Expression { code, reads })
+    }
+
+    /// What an expression that was added demands, by the numbers of its strings and slots.
+    pub(super) fn demands(&self, expr: &Expr, slots: &BTreeMap<SegmentRef, u32>) -> Demands {
+        // Every string and segment of it has its number by now.
+        let string = |text: &str| self.names.get(text).map_or(u32::MAX, |id| id.number());
+        let slot = |segment: &SegmentRef| slots.get(segment).copied().unwrap_or(u32::MAX);
+        demands(expr, &string, &slot)
     }
 
     pub(super) fn finish(self) -> Program {
@@ -318,32 +316,6 @@ fn cost(expr: &Expr) -> usize {
     }
 }
 
-/// Segments of which the person must be in one, or the expression cannot be true: the shortest such list among the parts
-/// that must all be true. Of `all of`, one member will do.
-fn demanded(expr: &Expr) -> &[SegmentRef] {
-    let demand = |part: &'_ Expr| -> Option<usize> {
-        match part {
-            Expr::Test(Test::Segments(Quantity::One, segments)) => Some(segments.len()),
-            Expr::Test(Test::Segments(Quantity::All, _)) => Some(1),
-            _ => None,
-        }
-    };
-    let parts = match expr {
-        Expr::And(parts) => parts.as_slice(),
-        other => std::slice::from_ref(other),
-    };
-    let shortest = parts
-        .iter()
-        .filter_map(|part| Some((demand(part)?, part)))
-        .min_by_key(|(length, _)| *length);
-    match shortest {
-        Some((length, Expr::Test(Test::Segments(_, segments)))) => {
-            segments.get(..length).unwrap_or(&[])
-        }
-        _ => &[],
-    }
-}
-
 fn range(start: usize, end: usize) -> Result<Range, Full> {
     Ok(Range {
         start: u32::try_from(start).map_err(|_| Full)?,
@@ -373,6 +345,10 @@ impl Hasher for Mix {
 
     fn write_u8(&mut self, byte: u8) {
         self.write_u64(u64::from(byte));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
     }
 
     fn write_u64(&mut self, word: u64) {

@@ -52,6 +52,15 @@ impl World {
 
     /// Decides on a request with these fields, and hands decision and scratch to `look`.
     fn decide(&self, fields: &Value, look: impl FnOnce(&Decision<'_>, &Scratch)) {
+        self.decide_before(fields, &mut Silent, look);
+    }
+
+    fn decide_before(
+        &self,
+        fields: &Value,
+        recorder: &mut impl Recorder,
+        look: impl FnOnce(&Decision<'_>, &Scratch),
+    ) {
         let arena = Bump::new();
         let mut request = json!({"id": "r", "imp": [imp(json!({}))], "tmax": 100});
         merge(&mut request, fields);
@@ -67,15 +76,19 @@ impl World {
             now,
             &arena,
             &mut scratch,
-            &mut Silent,
+            recorder,
         );
         look(&decision, &scratch);
     }
 
     /// The bids as `line item @ price [deal]`, or the no-bid's reason.
     fn bids(&self, fields: Value) -> Vec<String> {
+        self.told(&fields, &mut Silent)
+    }
+
+    fn told(&self, fields: &Value, recorder: &mut impl Recorder) -> Vec<String> {
         let mut shown = Vec::new();
-        self.decide(&fields, |decision, _| match decision.outcome {
+        self.decide_before(fields, recorder, |decision, _| match decision.outcome {
             Ok(bids) => {
                 shown.extend(bids.iter().map(|bid| {
                     let deal = bid.deal.map(|deal| format!(" {deal}")).unwrap_or_default();
@@ -621,4 +634,125 @@ fn an_explanation_tells_the_decisions_own_story() {
         (&told["privacy"]["verdict"], &told["ids"], &told["segments"]),
         (&json!("closed"), &json!([]), &json!([]))
     );
+}
+
+/// Listens to everything, as an explanation does, so that every line item is asked.
+struct Attentive;
+
+impl Recorder for Attentive {}
+
+mod same_story {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn line_item() -> impl Strategy<Value = Value> {
+        let targeting = select(vec![
+            "not test or test",
+            "segments one of ['crm/a', 'crm/b']",
+            "segments one of ['crm/b'] and country = 'FRA'",
+            "segments none of ['crm/a'] and country in ['FRA', 'BEL']",
+            "segments all of ['crm/a', 'crm/c'] or country = 'BEL'",
+            "width = 728 and categories one of ['IAB1']",
+            "country <> 'FRA' and hour >= 0",
+        ]);
+        let creatives = select(vec![
+            json!(["box"]),
+            json!(["plain"]),
+            json!(["wide", "box"]),
+            json!(["wide"]),
+        ]);
+        let deals = select(vec![
+            json!([]),
+            json!([]),
+            json!(["d1"]),
+            json!(["d1", "d2"]),
+        ]);
+        let flight = select(vec![
+            json!({}),
+            json!({}),
+            json!({"end": "2026-01-01T00:00:00Z"}),
+        ]);
+        let status = select(vec!["active", "active", "active", "paused"]);
+        let price = (1..6u32, select(vec!["USD", "EUR"]));
+        let seat = select(vec![None, None, Some("s1")]);
+        (targeting, creatives, deals, flight, status, price, seat).prop_map(
+            |(targeting, creatives, deals, flight, status, (cpm, currency), seat)| {
+                let mut item = json!({"targeting": targeting, "creatives": creatives, "deals": deals, "flight": flight,
+                    "status": status, "price": {"cpm": cpm, "currency": currency}});
+                if let Some(seat) = seat {
+                    item["seat"] = seat.into();
+                }
+                item
+            },
+        )
+    }
+
+    fn request() -> impl Strategy<Value = Value> {
+        let banner = select(vec![
+            json!({"banner": {"w": 300, "h": 250}}),
+            json!({"banner": {"format": [{"w": 300, "h": 250}, {"w": 728, "h": 90}]}}),
+            json!({"banner": {"w": 728, "h": 90, "battr": [6]}}),
+            json!({"banner": {"w": 1, "h": 1}}),
+            json!({"video": {}, "banner": null}),
+            json!({"secure": 1}),
+            json!({"bidfloor": 3}),
+            json!({"bidfloor": 2, "bidfloorcur": "EUR", "pmp": {"private_auction": 1, "deals": [{"id": "d1", "bidfloor": 1}]}}),
+            json!({"pmp": {"deals": [{"id": "d2", "at": 3, "bidfloor": 1.5}, {"id": "d1"}]}}),
+        ]);
+        let imps = proptest::collection::vec(banner, 1..4);
+        let others = select(vec![
+            json!({}),
+            json!({"wseat": ["s1"]}),
+            json!({"bseat": ["s1"]}),
+            json!({"badv": ["acme.example"]}),
+            json!({"bcat": ["IAB3"]}),
+            json!({"wlang": ["en"]}),
+            json!({"cur": ["EUR"]}),
+            json!({"regs": {"coppa": 1}}),
+        ]);
+        let user = select(vec!["nobody", "ua", "ub", "uac"]);
+        let country = select(vec!["FRA", "BEL", "USA"]);
+        (imps, others, user, country).prop_map(|(imps, others, user, country)| {
+            let imps: Vec<Value> = (1..)
+                .zip(imps)
+                .map(|(id, changes)| {
+                    let mut one = imp(changes);
+                    one["id"] = id.to_string().into();
+                    one
+                })
+                .collect();
+            let mut request = json!({"imp": imps, "user": {"buyeruid": user},
+                "device": {"geo": {"country": country}}, "site": {"cat": ["IAB1"]}});
+            merge(&mut request, &others);
+            request
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(192))]
+
+        /// Who asks only those that may want a request decides as who asks everybody, also on why there is no bid.
+        #[test]
+        fn asking_candidates_decides_as_asking_everybody(
+            line_items in proptest::collection::vec(line_item(), 1..12),
+            requests in proptest::collection::vec(request(), 8),
+        ) {
+            let line_items: Vec<Value> = line_items
+                .into_iter()
+                .enumerate()
+                .map(|(n, mut item)| {
+                    item["id"] = format!("li{n:02}").into();
+                    item
+                })
+                .collect();
+            let world = World::new(json!(line_items), &[("crm", "buyeruid,ua,a\nbuyeruid,ub,b\nbuyeruid,uac,a|c")]);
+            for request in requests {
+                let few = world.told(&request, &mut Silent);
+                let all = world.told(&request, &mut Attentive);
+                prop_assert_eq!(few, all, "{} {}", json!(line_items), request);
+            }
+        }
+    }
 }
