@@ -13,6 +13,8 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::cmp::Ordering;
+
 use super::remix::FINGERPRINT_BYTES;
 
 /// Most ids in a bucket. With 40-bit fingerprints 255 keep even the fullest bucket below a false match of 2⁻³².
@@ -29,6 +31,34 @@ pub(super) enum Expiry {
     Unused,
     /// Some do; times are seconds after this one.
     Since(i64),
+}
+
+impl Expiry {
+    /// How many bytes a set has, by its length as written.
+    fn bytes_of(self, length: u64) -> u64 {
+        match self {
+            Self::Unused => length,
+            Self::Since(_) => length >> 1,
+        }
+    }
+
+    /// Takes a set of that written length off the front.
+    fn set<'a>(self, length: u64, sets: &mut &'a [u8]) -> Result<Set<'a>, Nonsense> {
+        let since = match self {
+            Self::Since(since) if length & 1 == 1 => Some(since),
+            _ => None,
+        };
+        let length = usize::try_from(self.bytes_of(length)).map_err(|_| Nonsense)?;
+        let bytes = take(sets, length)?;
+        if bytes.is_empty() {
+            return Err(Nonsense);
+        }
+        Ok(Set {
+            bytes,
+            next: 0,
+            since,
+        })
+    }
 }
 
 /// A membership as stored: the segment's rank, and the second it expires at.
@@ -203,8 +233,24 @@ impl<'a> Bucket<'a> {
             .position(|stored| stored == wanted);
         match position {
             None => Ok(None),
-            Some(position) => self.sets()?.nth(position).ok_or(Nonsense)?.map(Some),
+            Some(position) => self.set(position).map(Some),
         }
+    }
+
+    /// The set at that position, in one pass over the lengths.
+    fn set(self, position: usize) -> Result<Set<'a>, Nonsense> {
+        let mut sets = self.rest;
+        let (mut before, mut own) = (0u64, 0);
+        for place in 0..self.fingerprints().len() {
+            let length = take_varint(&mut sets)?;
+            match place.cmp(&position) {
+                Ordering::Less => before = before.saturating_add(self.expiry.bytes_of(length)),
+                Ordering::Equal => own = length,
+                Ordering::Greater => {}
+            }
+        }
+        take(&mut sets, usize::try_from(before).map_err(|_| Nonsense)?)?;
+        self.expiry.set(own, &mut sets)
     }
 
     /// All sets in the order of the fingerprints. Ends in nonsense unless the bucket's bytes end with the last one.
@@ -235,20 +281,11 @@ pub(super) struct Sets<'a> {
 impl<'a> Sets<'a> {
     fn take(&mut self) -> Result<Set<'a>, Nonsense> {
         let length = take_varint(&mut self.lengths)?;
-        let (length, since) = match self.expiry {
-            Expiry::Unused => (length, None),
-            Expiry::Since(since) => (length >> 1, (length & 1 == 1).then_some(since)),
-        };
-        let length = usize::try_from(length).map_err(|_| Nonsense)?;
-        let bytes = take(&mut self.sets, length)?;
-        if bytes.is_empty() || (self.left == 0 && !self.sets.is_empty()) {
+        let set = self.expiry.set(length, &mut self.sets)?;
+        if self.left == 0 && !self.sets.is_empty() {
             return Err(Nonsense);
         }
-        Ok(Set {
-            bytes,
-            next: 0,
-            since,
-        })
+        Ok(set)
     }
 }
 

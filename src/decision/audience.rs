@@ -5,7 +5,7 @@
 //! it unreadable, which is null to targeting, never "not in it".
 
 use super::bits::Bits;
-use crate::audience::Lookup;
+use crate::audience::{Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::Generation;
 use crate::ids::UserKey;
@@ -32,6 +32,8 @@ pub struct Membership {
     pub any: bool,
     /// Lookups by the dataset's place in the generation.
     pub lookups: Vec<LookupCounts>,
+    /// One for each dataset and id, in that order.
+    probes: Vec<Probe>,
 }
 
 impl Membership {
@@ -48,15 +50,23 @@ impl Membership {
 
     /// Looks up every id in every dataset.
     pub(super) fn fill(&mut self, generation: &Generation, ids: &[UserKey], now: Timestamp) {
+        // Each step for all of them, so that the loads from memory that it waits for overlap.
+        self.probes.clear();
         for dataset in &generation.datasets {
-            for key in ids {
-                dataset.audience.prefetch(*key);
+            let probes = ids.iter().map(|key| dataset.audience.probe(*key));
+            self.probes.extend(probes);
+        }
+        let mut probes = self.probes.iter().copied();
+        for dataset in &generation.datasets {
+            for probe in probes.by_ref().take(ids.len()) {
+                dataset.audience.approach(probe);
             }
         }
+        let mut probes = self.probes.iter().copied();
         for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
-            for key in ids {
+            for probe in probes.by_ref().take(ids.len()) {
                 let (member, any) = (&mut self.member, &mut self.any);
-                let lookup = dataset.audience.lookup(*key, now, |local| {
+                let lookup = dataset.audience.lookup_at(probe, now, |local| {
                     *any = true;
                     let slot = usize::try_from(local)
                         .ok()
