@@ -8,6 +8,8 @@
 //!
 //! Cost: about 1 ns a count; 30 KiB a thread and exchange.
 
+mod asked;
+mod cpu;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +22,10 @@ use crate::http::bid::Refused;
 use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
+pub use asked::Asked;
 pub use render::BidMetrics;
+
+use cpu::OsThread;
 
 /// Upper bounds of `kith_bid_duration_seconds`, in microseconds: fine from 50 µs to 100 ms.
 pub const DURATION_BUCKETS_US: [u64; 22] = [
@@ -128,6 +133,7 @@ pub struct BidCounters {
     /// By the dataset's ordinal.
     lookups: Box<[LookupTotals]>,
     in_flight: Count,
+    thread: OsThread,
 }
 
 impl BidCounters {
@@ -137,6 +143,7 @@ impl BidCounters {
             unreadable: FieldName::ALL.iter().map(|_| Count::default()).collect(),
             lookups: (0..datasets_max).map(|_| LookupTotals::default()).collect(),
             in_flight: Count::default(),
+            thread: OsThread::this(),
         }
     }
 
@@ -249,7 +256,7 @@ impl BidThreads {
         }
     }
 
-    /// Counters for a thread that starts.
+    /// Counters for the thread that calls.
     pub fn enlist(&self) -> Arc<BidCounters> {
         let counters = Arc::new(BidCounters::new(self.exchanges.len(), self.datasets_max));
         self.threads

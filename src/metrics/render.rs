@@ -1,5 +1,6 @@
 //! The bid threads' counts as Prometheus metric families.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
@@ -7,6 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use super::cpu::OsThread;
 use super::{
     BidCounters, BidThreads, Count, DURATION_BUCKETS_US, ExchangeCounts, LookupTotals, Outcome,
 };
@@ -35,7 +37,7 @@ impl std::fmt::Debug for BidMetrics {
     }
 }
 
-const FAMILIES: [(&str, &str, &[&str]); 9] = [
+const FAMILIES: [(&str, &str, &[&str]); 10] = [
     (
         "kith_bid_requests_total",
         "Bid requests answered, by how.",
@@ -73,6 +75,11 @@ const FAMILIES: [(&str, &str, &[&str]); 9] = [
         &["dataset", "result"],
     ),
     ("kith_in_flight", "Bid requests being worked on now.", &[]),
+    (
+        "kith_bid_thread_cpu_seconds_total",
+        "CPU time of a bid thread; a thread is full at one second a second.",
+        &["thread"],
+    ),
 ];
 
 impl BidMetrics {
@@ -125,9 +132,13 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
         .collect()
 }
 
-fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
+fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
+    counter(pairs, value as f64)
+}
+
+fn counter(pairs: &[(&str, &str)], value: f64) -> Metric {
     let mut counter = Counter::default();
-    counter.set_value(value as f64);
+    counter.set_value(value);
     let mut metric = Metric::from_label(labels(pairs));
     metric.set_counter(counter);
     metric
@@ -174,21 +185,21 @@ impl Collector for BidMetrics {
         };
         let requests = by_exchange(&|index, name| {
             let one = |outcome: Outcome| {
-                let count = of(index, &|counts| counts.outcomes.get(outcome.index()));
-                counter(&[("exchange", name), ("outcome", outcome.as_str())], count)
+                let ended = of(index, &|counts| counts.outcomes.get(outcome.index()));
+                count(&[("exchange", name), ("outcome", outcome.as_str())], ended)
             };
             Outcome::every().map(one).collect()
         });
         let durations = by_exchange(&|index, name| vec![histogram(&threads, index, name)]);
         let no_bids = by_exchange(&|index, name| {
             let one = |reason: NoBid| {
-                let count = of(index, &|counts| counts.no_bids.get(reason.index()));
-                counter(&[("exchange", name), ("reason", reason.as_str())], count)
+                let given = of(index, &|counts| counts.no_bids.get(reason.index()));
+                count(&[("exchange", name), ("reason", reason.as_str())], given)
             };
             NoBid::every().map(one).collect()
         });
         let bids = by_exchange(&|index, name| {
-            vec![counter(
+            vec![count(
                 &[("exchange", name)],
                 of(index, &|counts| Some(&counts.bids)),
             )]
@@ -197,7 +208,7 @@ impl Collector for BidMetrics {
             let verdicts =
                 std::iter::once("open").chain(Closed::ALL.iter().map(|closed| closed.as_str()));
             let one = |(place, verdict): (usize, &str)| {
-                counter(
+                count(
                     &[("exchange", name), ("verdict", verdict)],
                     of(index, &|counts| counts.privacy.get(place)),
                 )
@@ -205,7 +216,7 @@ impl Collector for BidMetrics {
             verdicts.enumerate().map(one).collect()
         });
         let shed = by_exchange(&|index, name| {
-            vec![counter(
+            vec![count(
                 &[("exchange", name)],
                 of(index, &|counts| Some(&counts.shed)),
             )]
@@ -213,10 +224,10 @@ impl Collector for BidMetrics {
         let unreadable = FieldName::ALL
             .iter()
             .map(|field| {
-                let count = sum(&threads, |counters| {
+                let unread = sum(&threads, |counters| {
                     counters.unreadable.get(*field as usize)
                 });
-                counter(&[("field", field.as_str())], count)
+                count(&[("field", field.as_str())], unread)
             })
             .collect();
         let mut gauge = Gauge::default();
@@ -247,8 +258,25 @@ impl Collector for BidMetrics {
                 MetricType::GAUGE,
                 vec![Metric::from_gauge(gauge)],
             ),
+            family(
+                "kith_bid_thread_cpu_seconds_total",
+                MetricType::COUNTER,
+                cpu_seconds(&threads),
+            ),
         ]
     }
+}
+
+/// One series a thread. A bidder made anew after a panic has new counters on the same thread.
+fn cpu_seconds(threads: &[Arc<BidCounters>]) -> Vec<Metric> {
+    let by_name: BTreeMap<&str, &OsThread> = threads
+        .iter()
+        .map(|counters| (counters.thread.name.as_str(), &counters.thread))
+        .collect();
+    by_name
+        .iter()
+        .map(|(name, thread)| counter(&[("thread", name)], thread.cpu_seconds().unwrap_or(0.0)))
+        .collect()
 }
 
 impl BidMetrics {
@@ -262,8 +290,8 @@ impl BidMetrics {
             .iter()
             .flat_map(|(ordinal, name)| {
                 results.map(|(result, pick)| {
-                    let count = sum(threads, |counters| counters.lookups.get(*ordinal).map(pick));
-                    counter(&[("dataset", name), ("result", result)], count)
+                    let made = sum(threads, |counters| counters.lookups.get(*ordinal).map(pick));
+                    count(&[("dataset", name), ("result", result)], made)
                 })
             })
             .collect()
