@@ -29,9 +29,7 @@ impl Query {
 }
 
 pub fn read() -> Value {
-    let path =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards/kith.json");
-    let text = std::fs::read_to_string(path).expect("the dashboard");
+    let text = super::rig::file("grafana/dashboards/kith.json");
     serde_json::from_str(&text).expect("JSON")
 }
 

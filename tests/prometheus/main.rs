@@ -17,8 +17,9 @@ mod dashboard;
 mod exposition;
 mod promql;
 mod rig;
+mod rules;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use exposition::{ADDED, Exposition};
 use promql::{selectors, template_labels, unconditional};
-use rig::{Kith, Prometheus, program, until};
+use rig::{Kith, Prometheus, file, program, until};
 use serde_json::Value;
 
 /// Long enough for some scrapes of the test's Prometheus, short enough to be full soon.
@@ -69,63 +70,6 @@ const NOT_SHOWN: [(&str, &str); 2] = [
         "address space that is reserved and not used says nothing; resident memory does",
     ),
 ];
-
-fn file(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
-        .expect("a file of the repository")
-}
-
-const RULES: &str = "grafana/prometheus/alerts.yml";
-const RULE_TESTS: [&str; 2] = [
-    "grafana/prometheus/alerts_test.yml",
-    "grafana/prometheus/alerts_days_test.yml",
-];
-
-/// The lines of the rules that are no comment: PromQL in them and prose beside it, whose words are never metrics.
-fn rules_text() -> String {
-    let rules = file(RULES);
-    let lines = rules
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The expressions of the rules file, each with its alert's name. Folded lines (`>-`) are joined.
-fn rules() -> Vec<(String, String)> {
-    let mut rules: Vec<(String, String)> = Vec::new();
-    let mut folded = false;
-    for line in rules_text().lines() {
-        let (indent, trimmed) = (line.len() - line.trim_start().len(), line.trim());
-        if let Some(name) = trimmed.strip_prefix("- alert: ") {
-            rules.push((name.to_owned(), String::new()));
-            folded = false;
-        } else if let Some((_, expr)) = rules.last_mut() {
-            if let Some(begun) = trimmed.strip_prefix("expr: ") {
-                folded = begun == ">-";
-                *expr = if folded {
-                    String::new()
-                } else {
-                    begun.to_owned()
-                };
-            } else if folded && indent > 8 {
-                *expr += " ";
-                *expr += trimmed;
-            } else {
-                folded = false;
-            }
-        }
-    }
-    rules
-}
-
-/// `series: '…'` of the rule tests, with the alert file's own labels.
-fn tested_series() -> Vec<String> {
-    let text = RULE_TESTS.map(file).concat();
-    let series = text.split("series: '").skip(1);
-    series
-        .map(|rest| rest.split('\'').next().unwrap_or(rest).to_owned())
-        .collect()
-}
 
 #[test]
 fn the_dashboard_is_one_that_grafana_can_show() {
@@ -189,7 +133,7 @@ fn what_is_asked_for_is_exported_and_the_other_way_round() {
             || ADDED.contains(&label.as_str());
         assert!(there, "variable {name}: {metric} has no label {label}");
     }
-    let rules = rules();
+    let rules = rules::expressions();
     assert!(rules.len() > 20, "{rules:?}");
     asked.extend(rules.iter().cloned());
 
@@ -207,7 +151,7 @@ fn what_is_asked_for_is_exported_and_the_other_way_round() {
             shown.extend(exposition.family_of(&selector.metric).map(str::to_owned));
         }
     }
-    for series in tested_series() {
+    for series in rules::tested_series() {
         let selector = selectors(&series).remove(0);
         let missing = exposition.missing(&selector);
         // A test may be of an exchange or dataset of its own; its outcomes, reasons and the like are Kith's.
@@ -269,9 +213,9 @@ fn what_is_asked_for_is_exported_and_the_other_way_round() {
 /// Every alert is in `alerts_test.yml` as one that fires, and in the README with what to do.
 #[test]
 fn every_alert_is_tested_and_told_of() {
-    let tests = RULE_TESTS.map(file).concat();
+    let tests = rules::tests();
     let readme = file("grafana/README.md");
-    for (name, _) in rules() {
+    for (name, _) in rules::expressions() {
         assert!(
             tests.contains(&format!("alertname=\"{name}\"")),
             "{name} never fires in a rule test"
@@ -281,7 +225,7 @@ fn every_alert_is_tested_and_told_of() {
             "grafana/README.md does not have {name}"
         );
     }
-    for part in file(RULES).split("- alert: ").skip(1) {
+    for part in rules::text().split("- alert: ").skip(1) {
         for wanted in ["severity: ", "summary: ", "description: ", "# "] {
             assert!(part.contains(wanted), "no `{wanted}` in\n{part}");
         }
@@ -386,14 +330,17 @@ fn a_real_prometheus_has_data_for_every_panel_and_alert() {
         let waits = rules.iter().find(|rule| rule["health"] == "unknown");
         waits.map_or(Ok(rules.clone()), |rule| Err(rule["name"].to_string()))
     });
-    // What the text has is what Prometheus reads, so that the other tests have seen every rule.
-    let names = |rules: Vec<String>| -> BTreeSet<String> { rules.into_iter().collect() };
-    let read = rules
-        .iter()
-        .map(|rule| rule["name"].as_str().expect("a name").to_owned())
-        .collect();
-    let written = self::rules().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names(read), names(written));
+    // What the other tests read from the file is what Prometheus reads.
+    let named = |(name, expr): (String, String)| (name, selectors(&expr));
+    let read = rules.iter().map(|rule| {
+        let text = |key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+        named((text("name"), text("query")))
+    });
+    let written = rules::expressions().into_iter().map(named);
+    assert_eq!(
+        read.collect::<BTreeMap<_, _>>(),
+        written.collect::<BTreeMap<_, _>>()
+    );
 
     let mut questions = Vec::new();
     for query in dashboard::queries(&dashboard::read()) {

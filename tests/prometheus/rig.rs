@@ -16,6 +16,12 @@ use tempfile::TempDir;
 /// Nothing here takes longer, on whatever machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A file of the repository.
+pub fn file(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// Tries until there is a yes.
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -239,12 +245,7 @@ impl Prometheus {
     /// Starts with the repository's own configuration, but four scrapes a second of the Kith at this address.
     pub fn start(program: &Path, admin: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let of = |file: &str| {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("grafana/prometheus")
-                .join(file);
-            std::fs::read_to_string(path).expect("a file of the repository")
-        };
+        let of = |name: &str| file(&format!("grafana/prometheus/{name}"));
         let mut config = of("prometheus.yml");
         for (from, to) in [
             ("127.0.0.1:9090", admin),
