@@ -127,23 +127,23 @@ struct LookupTotals {
 /// One bid thread's counts.
 #[derive(Debug)]
 pub struct BidCounters {
+    thread: OsThread,
     /// By the exchange's index, and at the end those of callers that named none of ours.
     exchanges: Box<[ExchangeCounts]>,
     unreadable: Box<[Count]>,
     /// By the dataset's ordinal.
     lookups: Box<[LookupTotals]>,
     in_flight: Count,
-    thread: OsThread,
 }
 
 impl BidCounters {
     fn new(exchanges: usize, datasets_max: usize) -> Self {
         Self {
+            thread: OsThread::this(),
             exchanges: (0..=exchanges).map(|_| ExchangeCounts::default()).collect(),
             unreadable: FieldName::ALL.iter().map(|_| Count::default()).collect(),
             lookups: (0..datasets_max).map(|_| LookupTotals::default()).collect(),
             in_flight: Count::default(),
-            thread: OsThread::this(),
         }
     }
 

@@ -55,6 +55,11 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
     ),
     ("kith_bids_total", "Bids made.", &["exchange"]),
     (
+        "kith_bid_thread_cpu_seconds_total",
+        "CPU time of a bid thread; a thread is full at one second a second.",
+        &["thread"],
+    ),
+    (
         "kith_privacy_total",
         "Verdicts of the privacy gate.",
         &["exchange", "verdict"],
@@ -75,11 +80,6 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
         &["dataset", "result"],
     ),
     ("kith_in_flight", "Bid requests being worked on now.", &[]),
-    (
-        "kith_bid_thread_cpu_seconds_total",
-        "CPU time of a bid thread; a thread is full at one second a second.",
-        &["thread"],
-    ),
 ];
 
 impl BidMetrics {
@@ -132,11 +132,11 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
         .collect()
 }
 
-fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
-    counter(pairs, value as f64)
+fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
+    float_counter(pairs, value as f64)
 }
 
-fn counter(pairs: &[(&str, &str)], value: f64) -> Metric {
+fn float_counter(pairs: &[(&str, &str)], value: f64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value);
     let mut metric = Metric::from_label(labels(pairs));
@@ -185,21 +185,21 @@ impl Collector for BidMetrics {
         };
         let requests = by_exchange(&|index, name| {
             let one = |outcome: Outcome| {
-                let ended = of(index, &|counts| counts.outcomes.get(outcome.index()));
-                count(&[("exchange", name), ("outcome", outcome.as_str())], ended)
+                let count = of(index, &|counts| counts.outcomes.get(outcome.index()));
+                counter(&[("exchange", name), ("outcome", outcome.as_str())], count)
             };
             Outcome::every().map(one).collect()
         });
         let durations = by_exchange(&|index, name| vec![histogram(&threads, index, name)]);
         let no_bids = by_exchange(&|index, name| {
             let one = |reason: NoBid| {
-                let given = of(index, &|counts| counts.no_bids.get(reason.index()));
-                count(&[("exchange", name), ("reason", reason.as_str())], given)
+                let count = of(index, &|counts| counts.no_bids.get(reason.index()));
+                counter(&[("exchange", name), ("reason", reason.as_str())], count)
             };
             NoBid::every().map(one).collect()
         });
         let bids = by_exchange(&|index, name| {
-            vec![count(
+            vec![counter(
                 &[("exchange", name)],
                 of(index, &|counts| Some(&counts.bids)),
             )]
@@ -208,7 +208,7 @@ impl Collector for BidMetrics {
             let verdicts =
                 std::iter::once("open").chain(Closed::ALL.iter().map(|closed| closed.as_str()));
             let one = |(place, verdict): (usize, &str)| {
-                count(
+                counter(
                     &[("exchange", name), ("verdict", verdict)],
                     of(index, &|counts| counts.privacy.get(place)),
                 )
@@ -216,7 +216,7 @@ impl Collector for BidMetrics {
             verdicts.enumerate().map(one).collect()
         });
         let shed = by_exchange(&|index, name| {
-            vec![count(
+            vec![counter(
                 &[("exchange", name)],
                 of(index, &|counts| Some(&counts.shed)),
             )]
@@ -224,10 +224,10 @@ impl Collector for BidMetrics {
         let unreadable = FieldName::ALL
             .iter()
             .map(|field| {
-                let unread = sum(&threads, |counters| {
+                let count = sum(&threads, |counters| {
                     counters.unreadable.get(*field as usize)
                 });
-                count(&[("field", field.as_str())], unread)
+                counter(&[("field", field.as_str())], count)
             })
             .collect();
         let mut gauge = Gauge::default();
@@ -241,6 +241,11 @@ impl Collector for BidMetrics {
             ),
             family("kith_no_bids_total", MetricType::COUNTER, no_bids),
             family("kith_bids_total", MetricType::COUNTER, bids),
+            family(
+                "kith_bid_thread_cpu_seconds_total",
+                MetricType::COUNTER,
+                cpu_seconds(&threads),
+            ),
             family("kith_privacy_total", MetricType::COUNTER, privacy),
             family("kith_shed_total", MetricType::COUNTER, shed),
             family(
@@ -258,25 +263,8 @@ impl Collector for BidMetrics {
                 MetricType::GAUGE,
                 vec![Metric::from_gauge(gauge)],
             ),
-            family(
-                "kith_bid_thread_cpu_seconds_total",
-                MetricType::COUNTER,
-                cpu_seconds(&threads),
-            ),
         ]
     }
-}
-
-/// One series a thread. A bidder made anew after a panic has new counters on the same thread.
-fn cpu_seconds(threads: &[Arc<BidCounters>]) -> Vec<Metric> {
-    let by_name: BTreeMap<&str, &OsThread> = threads
-        .iter()
-        .map(|counters| (counters.thread.name.as_str(), &counters.thread))
-        .collect();
-    by_name
-        .iter()
-        .map(|(name, thread)| counter(&[("thread", name)], thread.cpu_seconds().unwrap_or(0.0)))
-        .collect()
 }
 
 impl BidMetrics {
@@ -290,12 +278,26 @@ impl BidMetrics {
             .iter()
             .flat_map(|(ordinal, name)| {
                 results.map(|(result, pick)| {
-                    let made = sum(threads, |counters| counters.lookups.get(*ordinal).map(pick));
-                    count(&[("dataset", name), ("result", result)], made)
+                    let count = sum(threads, |counters| counters.lookups.get(*ordinal).map(pick));
+                    counter(&[("dataset", name), ("result", result)], count)
                 })
             })
             .collect()
     }
+}
+
+/// One series a thread. A bidder made anew after a panic has new counters on the same thread.
+fn cpu_seconds(threads: &[Arc<BidCounters>]) -> Vec<Metric> {
+    let by_name: BTreeMap<&str, &OsThread> = threads
+        .iter()
+        .map(|counters| (counters.thread.name.as_str(), &counters.thread))
+        .collect();
+    by_name
+        .iter()
+        .map(|(name, thread)| {
+            float_counter(&[("thread", name)], thread.cpu_seconds().unwrap_or(0.0))
+        })
+        .collect()
 }
 
 /// Picks one of a dataset's counts.
@@ -355,6 +357,12 @@ mod tests {
         };
         let (one, two) = (threads.enlist(), threads.enlist());
         assert!(text().contains("kith_no_bids_total{exchange=\"demo\",reason=\"outbid\"} 0"));
+        let of_threads = "kith_bid_thread_cpu_seconds_total{";
+        assert_eq!(
+            text().matches(of_threads).count(),
+            1,
+            "both are this thread's"
+        );
         for counters in [&one, &two] {
             counters.finished(0, Outcome::Bid, Duration::from_micros(60));
             counters.lookups(
