@@ -145,6 +145,11 @@ impl Datasets {
         }
     }
 
+    /// Whether what is uploaded can still be written: false once a sync has failed, until a restart.
+    pub fn writes(&self) -> bool {
+        self.storage.healthy()
+    }
+
     /// The generation in force.
     pub fn live(&self) -> &Live {
         &self.live
@@ -170,6 +175,7 @@ impl Datasets {
     }
 
     fn replace(&self, next: Snapshot) {
+        self.measures.waiting(&next.manifest);
         *lock(&self.state) = Arc::new(next);
     }
 

@@ -8,6 +8,8 @@
 //!
 //! Cost: about 1 ns a count; 30 KiB a thread and exchange.
 
+mod asked;
+mod cpu;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +22,10 @@ use crate::http::bid::Refused;
 use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
+pub use asked::Asked;
 pub use render::BidMetrics;
+
+use cpu::OsThread;
 
 /// Upper bounds of `kith_bid_duration_seconds`, in microseconds: fine from 50 µs to 100 ms.
 pub const DURATION_BUCKETS_US: [u64; 22] = [
@@ -122,6 +127,7 @@ struct LookupTotals {
 /// One bid thread's counts.
 #[derive(Debug)]
 pub struct BidCounters {
+    thread: OsThread,
     /// By the exchange's index, and at the end those of callers that named none of ours.
     exchanges: Box<[ExchangeCounts]>,
     unreadable: Box<[Count]>,
@@ -133,6 +139,7 @@ pub struct BidCounters {
 impl BidCounters {
     fn new(exchanges: usize, datasets_max: usize) -> Self {
         Self {
+            thread: OsThread::this(),
             exchanges: (0..=exchanges).map(|_| ExchangeCounts::default()).collect(),
             unreadable: FieldName::ALL.iter().map(|_| Count::default()).collect(),
             lookups: (0..datasets_max).map(|_| LookupTotals::default()).collect(),
@@ -249,7 +256,7 @@ impl BidThreads {
         }
     }
 
-    /// Counters for a thread that starts.
+    /// Counters for the thread that calls.
     pub fn enlist(&self) -> Arc<BidCounters> {
         let counters = Arc::new(BidCounters::new(self.exchanges.len(), self.datasets_max));
         self.threads

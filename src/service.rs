@@ -5,12 +5,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use prometheus::{IntGauge, Registry};
+use rustix::fs::StatVfs;
 
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
@@ -22,7 +24,7 @@ use crate::http::bidder::{KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
 use crate::ledger::Desk;
-use crate::metrics::{BidMetrics, BidThreads};
+use crate::metrics::{Asked, BidMetrics, BidThreads};
 use crate::storage::{Storage, StorageError};
 
 /// How often a service that could not bring everything back looks whether an operator has mended it.
@@ -94,8 +96,9 @@ impl Service {
         registry.register(Box::new(BidMetrics::new(Arc::clone(&threads), names)?))?;
 
         let ready = Arc::new(AtomicBool::new(false));
-        let bid = start_bids(&config, &exchanges, &live, threads, &ready)?;
         let draining = Arc::new(AtomicBool::new(false));
+        register_states(&registry, &datasets, &config.data.dir, &ready, &draining)?;
+        let bid = start_bids(&config, &exchanges, &live, threads, &ready)?;
         let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
@@ -155,6 +158,55 @@ fn registry() -> Result<Registry, prometheus::Error> {
     let overlay = IntGauge::new("kith_overlay_entries", "Real-time updates held.")?;
     registry.register(Box::new(overlay))?;
     Ok(registry)
+}
+
+/// Gauges of what Kith is now, asked for at each scrape.
+fn register_states(
+    registry: &Registry,
+    datasets: &Arc<Datasets>,
+    dir: &Path,
+    ready: &Arc<AtomicBool>,
+    draining: &Arc<AtomicBool>,
+) -> Result<(), prometheus::Error> {
+    let (of, ready, draining) = (
+        Arc::clone(datasets),
+        Arc::clone(ready),
+        Arc::clone(draining),
+    );
+    registry.register(Box::new(Asked::whether(
+        "kith_ready",
+        "1 while /readyz says yes: all that was live is live, what is uploaded can be written, no stop has begun.",
+        move || of.readiness().is_ok() && ready.load(Relaxed) && !draining.load(Relaxed),
+    )?))?;
+    let of = Arc::clone(datasets);
+    registry.register(Box::new(Asked::whether(
+        "kith_storage_writes",
+        "0 once a sync of the data directory has failed: nothing is written any more until a restart.",
+        move || of.writes(),
+    )?))?;
+    let of = Arc::clone(datasets);
+    registry.register(Box::new(Asked::new(
+        "kith_retired_generations",
+        "Replaced generations that are still in memory because somebody reads them.",
+        move || of.retired_generations() as f64,
+    )?))?;
+    let free = dir.to_owned();
+    registry.register(Box::new(Asked::new(
+        "kith_data_free_bytes",
+        "Bytes that can still be written where the data directory is; NaN where the system does not tell.",
+        move || disk_bytes(&free, |disk| disk.f_bavail),
+    )?))?;
+    let all = dir.to_owned();
+    registry.register(Box::new(Asked::new(
+        "kith_data_disk_bytes",
+        "Bytes of the file system that the data directory is on; NaN where the system does not tell.",
+        move || disk_bytes(&all, |disk| disk.f_blocks),
+    )?))
+}
+
+/// Some blocks of the file system below a folder, in bytes.
+fn disk_bytes(dir: &Path, blocks: impl Fn(&StatVfs) -> u64) -> f64 {
+    rustix::fs::statvfs(dir).map_or(f64::NAN, |disk| blocks(&disk) as f64 * disk.f_frsize as f64)
 }
 
 fn start_bids(

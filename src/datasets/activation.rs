@@ -279,9 +279,10 @@ impl Datasets {
             let served = Served {
                 version: number,
                 as_of_seconds: match as_of {
-                    Some(AsOf::Time(time)) => u64::try_from(time.unix_seconds()).unwrap_or(0),
+                    Some(AsOf::Time(time)) => since_epoch(time),
                     Some(AsOf::Position(_)) | None => 0,
                 },
+                uploaded_seconds: since_epoch(version.uploaded_at),
                 ids: version.rows.ids,
                 bytes: version.bytes,
             };
@@ -366,6 +367,11 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
         });
     }
     Ok(())
+}
+
+/// Unix time as a gauge has it; 0 for what lies before.
+fn since_epoch(time: Timestamp) -> u64 {
+    u64::try_from(time.unix_seconds()).unwrap_or(0)
 }
 
 /// What is wrong with a file of ours; what to do about it is not what one does about an upload.

@@ -9,7 +9,7 @@ use prometheus::{
     register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
 };
 
-use super::manifest::Rows;
+use super::manifest::{Manifest, Rows};
 use crate::ids::Name;
 
 type Gauges = GenericGaugeVec<AtomicU64>;
@@ -18,6 +18,9 @@ type Gauges = GenericGaugeVec<AtomicU64>;
 pub(super) struct Measures {
     version: Gauges,
     as_of: Gauges,
+    uploaded: Gauges,
+    held: Gauges,
+    pinned: Gauges,
     ids: Gauges,
     bytes: Gauges,
     activations: IntCounterVec,
@@ -51,6 +54,7 @@ impl Outcome {
 pub(super) struct Served {
     pub(super) version: u64,
     pub(super) as_of_seconds: u64,
+    pub(super) uploaded_seconds: u64,
     pub(super) ids: u64,
     pub(super) bytes: u64,
 }
@@ -72,6 +76,18 @@ impl Measures {
             as_of: gauges(
                 "kith_dataset_as_of_seconds",
                 "Unix time up to which the live version's input had been read; 0 when it does not say.",
+            )?,
+            uploaded: gauges(
+                "kith_dataset_uploaded_seconds",
+                "Unix time at which the live version was uploaded; 0 when there is none.",
+            )?,
+            held: gauges(
+                "kith_dataset_held_versions",
+                "Versions that failed a check and are newer than the live one, so that their data waits for somebody.",
+            )?,
+            pinned: gauges(
+                "kith_dataset_pinned",
+                "1 while uploads are staged and do not displace the live version.",
             )?,
             ids: gauges("kith_dataset_ids", "Distinct ids in the live version.")?,
             bytes: gauges("kith_dataset_bytes", "Bytes of the live version's file.")?,
@@ -103,7 +119,11 @@ impl Measures {
     /// Makes every series of a dataset exist.
     pub(super) fn begin(&self, name: &Name) {
         let dataset = name.as_str();
-        for gauges in [&self.version, &self.as_of, &self.ids, &self.bytes] {
+        let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
+        for gauges in all
+            .into_iter()
+            .chain([&self.pinned, &self.ids, &self.bytes])
+        {
             gauges.with_label_values(&[dataset]);
         }
         for outcome in Outcome::ALL {
@@ -113,6 +133,23 @@ impl Measures {
         self.activation_seconds.with_label_values(&[dataset]);
         for result in ["accepted", "rejected"] {
             self.upload_rows.with_label_values(&[dataset, result]);
+        }
+    }
+
+    /// What waits for an operator, of every dataset.
+    pub(super) fn waiting(&self, manifest: &Manifest) {
+        for (name, dataset) in &manifest.datasets {
+            let after_live = |number: u64| dataset.live.is_none_or(|live| number > live);
+            let held = dataset
+                .versions
+                .iter()
+                .filter(|(number, version)| version.held() && after_live(**number))
+                .count();
+            let label = &[name.as_str()];
+            self.held.with_label_values(label).set(held as u64);
+            self.pinned
+                .with_label_values(label)
+                .set(u64::from(dataset.pinned));
         }
     }
 
@@ -136,6 +173,9 @@ impl Measures {
         self.as_of
             .with_label_values(dataset)
             .set(served.as_of_seconds);
+        self.uploaded
+            .with_label_values(dataset)
+            .set(served.uploaded_seconds);
         self.ids.with_label_values(dataset).set(served.ids);
         self.bytes.with_label_values(dataset).set(served.bytes);
         self.activation_seconds

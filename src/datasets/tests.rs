@@ -182,6 +182,8 @@ fn an_upload_is_served_and_survives_a_restart() {
     crm.audience.lookup(key, NOW, |_| members += 1);
     assert_eq!(members, 1);
     assert_eq!(kit.metric("kith_dataset_version{dataset=\"crm\"}"), "2");
+    let uploaded = kit.metric("kith_dataset_uploaded_seconds{dataset=\"crm\"}");
+    assert_eq!(uploaded, NOW.unix_seconds().to_string());
 }
 
 #[test]
@@ -307,14 +309,20 @@ fn bad_rows_hold_a_version_until_it_is_forced() {
     );
     drop(kit);
     let kit = start(dir.path());
+    let waiting = |kit: &Kit| kit.metric("kith_dataset_held_versions{dataset=\"crm\"}");
+    assert_eq!(waiting(&kit), "1");
     assert!(matches!(kit.activate(2, false), Err(Refused::Held { .. })));
     assert_eq!(kit.activate(2, true).expect("forced").previous, Some(1));
+    assert_eq!(waiting(&kit), "0", "its data is served");
     assert_eq!(kit.serves(), Some(2));
     // Forced once is not free for all.
     kit.activate(1, false).expect("rolled back");
     assert!(matches!(kit.activate(2, false), Err(Refused::Held { .. })));
     assert_eq!(kit.states(), [(2, State::Held), (1, State::Active)]);
+    assert_eq!(waiting(&kit), "1");
     kit.activate(2, true).expect("forced again");
+    kit.crm(3);
+    assert_eq!(waiting(&kit), "0", "something newer is live");
 }
 
 #[test]
@@ -343,6 +351,8 @@ fn rollback_pin_and_delete() {
     kit.datasets
         .pin(&name("crm"), None, "a test", NOW)
         .expect("pinned");
+    let pinned = || kit.metric("kith_dataset_pinned{dataset=\"crm\"}");
+    assert_eq!(pinned(), "1");
     assert_eq!(kit.crm(3).version.state, State::Staged);
     assert!(matches!(
         kit.activate(3, false),
@@ -352,6 +362,7 @@ fn rollback_pin_and_delete() {
     kit.datasets
         .unpin(&name("crm"), "a test", NOW)
         .expect("unpinned");
+    assert_eq!(pinned(), "0");
     kit.activate(3, false).expect("activated");
     assert!(matches!(
         kit.datasets.delete(&name("crm"), 3, "a test", NOW),
@@ -571,6 +582,7 @@ fn a_full_disk_refuses_the_upload_and_a_failed_sync_stops_writing() {
     );
     faults.write.store(false, Relaxed);
     kit.crm(2);
+    assert!(kit.datasets.writes(), "a full disk may be emptied");
     faults.sync.store(true, Relaxed);
     let refused = kit.put(&csv("crm", 3), &rows(&["c"])).expect_err("stopped");
     assert!(matches!(refused, Refused::Storage(_)), "{refused:?}");
@@ -579,6 +591,7 @@ fn a_full_disk_refuses_the_upload_and_a_failed_sync_stops_writing() {
         kit.datasets.readiness(),
         Err(NotReady::Storage(_))
     ));
+    assert!(!kit.datasets.writes());
     kit.activate(1, false).expect_err("no manifest, no swap");
     assert_eq!(kit.serves(), Some(2));
     drop(kit);

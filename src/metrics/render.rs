@@ -1,5 +1,6 @@
 //! The bid threads' counts as Prometheus metric families.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
@@ -7,6 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use super::cpu::OsThread;
 use super::{
     BidCounters, BidThreads, Count, DURATION_BUCKETS_US, ExchangeCounts, LookupTotals, Outcome,
 };
@@ -35,7 +37,7 @@ impl std::fmt::Debug for BidMetrics {
     }
 }
 
-const FAMILIES: [(&str, &str, &[&str]); 9] = [
+const FAMILIES: [(&str, &str, &[&str]); 10] = [
     (
         "kith_bid_requests_total",
         "Bid requests answered, by how.",
@@ -52,6 +54,11 @@ const FAMILIES: [(&str, &str, &[&str]); 9] = [
         &["exchange", "reason"],
     ),
     ("kith_bids_total", "Bids made.", &["exchange"]),
+    (
+        "kith_bid_thread_cpu_seconds_total",
+        "CPU time of a bid thread; a thread is full at one second a second.",
+        &["thread"],
+    ),
     (
         "kith_privacy_total",
         "Verdicts of the privacy gate.",
@@ -126,8 +133,12 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
 }
 
 fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
+    float_counter(pairs, value as f64)
+}
+
+fn float_counter(pairs: &[(&str, &str)], value: f64) -> Metric {
     let mut counter = Counter::default();
-    counter.set_value(value as f64);
+    counter.set_value(value);
     let mut metric = Metric::from_label(labels(pairs));
     metric.set_counter(counter);
     metric
@@ -230,6 +241,11 @@ impl Collector for BidMetrics {
             ),
             family("kith_no_bids_total", MetricType::COUNTER, no_bids),
             family("kith_bids_total", MetricType::COUNTER, bids),
+            family(
+                "kith_bid_thread_cpu_seconds_total",
+                MetricType::COUNTER,
+                cpu_seconds(&threads),
+            ),
             family("kith_privacy_total", MetricType::COUNTER, privacy),
             family("kith_shed_total", MetricType::COUNTER, shed),
             family(
@@ -268,6 +284,20 @@ impl BidMetrics {
             })
             .collect()
     }
+}
+
+/// One series a thread. A bidder made anew after a panic has new counters on the same thread.
+fn cpu_seconds(threads: &[Arc<BidCounters>]) -> Vec<Metric> {
+    let by_name: BTreeMap<&str, &OsThread> = threads
+        .iter()
+        .map(|counters| (counters.thread.name.as_str(), &counters.thread))
+        .collect();
+    by_name
+        .iter()
+        .map(|(name, thread)| {
+            float_counter(&[("thread", name)], thread.cpu_seconds().unwrap_or(0.0))
+        })
+        .collect()
 }
 
 /// Picks one of a dataset's counts.
@@ -327,6 +357,12 @@ mod tests {
         };
         let (one, two) = (threads.enlist(), threads.enlist());
         assert!(text().contains("kith_no_bids_total{exchange=\"demo\",reason=\"outbid\"} 0"));
+        let of_threads = "kith_bid_thread_cpu_seconds_total{";
+        assert_eq!(
+            text().matches(of_threads).count(),
+            1,
+            "both are this thread's"
+        );
         for counters in [&one, &two] {
             counters.finished(0, Outcome::Bid, Duration::from_micros(60));
             counters.lookups(
