@@ -11,5 +11,6 @@ pub mod allocations;
 pub mod bodies;
 pub mod compare;
 pub mod load;
+pub mod parts;
 pub mod scene;
 pub mod servers;

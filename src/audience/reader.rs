@@ -19,7 +19,7 @@ use std::path::Path;
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, Kind, Name, UserKey};
 
-use super::bucket::{Bucket, Nonsense, Set};
+use super::bucket::{Bucket, Nonsense};
 use super::format::{HEADER_BYTES, Header, OFFSET_BYTES, SECTION_NAMES};
 use super::memory::{self, Memory};
 use super::remix::{Remix, bucket_of};
