@@ -643,7 +643,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
                     break;
                 };
                 match (connection.state, connection.flight) {
-                    (State::Busy, Some(flight)) if now - flight.sent > timeout => {
+                    (State::Busy, Some(flight)) if now.saturating_sub(flight.sent) > timeout => {
                         self.fail(at, index, ErrorKind::Timeout, now);
                     }
                     (State::Connecting { since }, _)
