@@ -14,17 +14,54 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::run::{Outcomes, Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
+use crate::stall::{DemoError, StallDemo};
 use crate::target::{TargetArg, number_of_rate};
 
 /// An open-loop load generator for bid endpoints: latency counts from when a request was due
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "loadtest",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "\
 Examples:
   loadtest --url http://127.0.0.1:8080/bid/demo --rate 4000 --duration 15 --connections 16 --requests fixtures/requests.jsonl")]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: Option<RunArgs>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    StallDemo(StallDemoArgs),
+}
+
+/// Show what a closed loop hides: a stalling server, measured both ways
+#[derive(Debug, clap::Args)]
+struct StallDemoArgs {
+    /// How long the server stands still
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
+    stall_ms: Duration,
+    /// Once in how long
+    #[arg(long, value_name = "MS", default_value = "2000", value_parser = millis)]
+    every_ms: Duration,
+    /// Requests a second of the open loop
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = number_of_rate)]
+    rate: f64,
+    /// Connections of either loop
+    #[arg(long, value_name = "C", default_value_t = 4, value_parser = count)]
+    connections: usize,
+    /// How long either measures, in seconds
+    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds)]
+    duration: Duration,
+    /// Print both reports as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +113,8 @@ enum Failure {
     File(String, String),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
     #[error("cannot print: {0}")]
@@ -92,7 +131,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match go(&cli.run) {
+    let done = match (&cli.command, &cli.run) {
+        (Some(Command::StallDemo(args)), _) => stall_demo(args),
+        (None, Some(args)) => go(args),
+        (None, None) => Err(Failure::Usage(
+            "--url and --requests are missing; --help tells more".to_owned(),
+        )),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&format!("loadtest: {failure}"));
@@ -118,6 +164,25 @@ fn go(args: &RunArgs) -> Result<(), Failure> {
         writeln!(out)?;
     } else {
         out.write_all(report.text().as_bytes())?;
+    }
+    Ok(())
+}
+
+fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
+    let demo = StallDemo {
+        stall: args.stall_ms,
+        every: args.every_ms,
+        rate: args.rate,
+        connections: args.connections,
+        lasts: args.duration,
+    };
+    let sides = demo.run()?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &sides)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(demo.text(&sides).as_bytes())?;
     }
     Ok(())
 }
