@@ -68,6 +68,8 @@ pub struct Ended<'a> {
     pub stage: usize,
     /// Its number among the URL's requests; the line of the requests' file is this modulo their count.
     pub number: u64,
+    /// When the run began.
+    pub start: Instant,
     /// When it was due.
     pub due: Instant,
     /// When it was written; none when it never was.
@@ -103,6 +105,21 @@ impl Watch for () {
 impl<F: FnMut(&Ended<'_>)> Watch for F {
     fn ended(&mut self, ended: &Ended<'_>) {
         self(ended);
+    }
+}
+
+impl<A: Watch, B: Watch> Watch for (A, B) {
+    fn ended(&mut self, ended: &Ended<'_>) {
+        self.0.ended(ended);
+        self.1.ended(ended);
+    }
+}
+
+impl<W: Watch> Watch for Option<W> {
+    fn ended(&mut self, ended: &Ended<'_>) {
+        if let Some(watch) = self {
+            watch.ended(ended);
+        }
     }
 }
 
@@ -595,6 +612,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             target: lane.target,
             stage: due.stage,
             number: due.number,
+            start: self.clock.0,
             due: self.clock.instant(due.at),
             sent: Some(self.clock.instant(flight.sent)),
             ended: self.clock.instant(now),
@@ -615,6 +633,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             target: lane.target,
             stage: due.stage,
             number: due.number,
+            start: self.clock.0,
             due: self.clock.instant(due.at),
             sent: None,
             ended: self.clock.instant(now),

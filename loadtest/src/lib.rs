@@ -10,14 +10,17 @@ pub mod cli;
 mod connection;
 mod engine;
 mod feed;
+pub mod overload;
 mod progress;
 pub mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod search;
 pub mod stall;
 pub mod tally;
 pub mod target;
+pub mod timeline;
 mod wire;
 
 pub use engine::{Ended, Limits, Live, Watch};

@@ -156,6 +156,20 @@ impl Generator {
             )
         })
     }
+
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "generator   {} late by over 1 ms ({:.3} %); lag p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs; \
+             busy {:.0} %, {:.1} µs CPU a request\n",
+            self.late,
+            100.0 * self.late_share,
+            self.lag_p50_us,
+            self.lag_p99_us,
+            self.lag_max_us,
+            100.0 * self.busy_share,
+            self.cpu_us_per_request
+        )
+    }
 }
 
 /// A whole run.
@@ -242,24 +256,13 @@ impl Report {
             }
             text.push_str(&figures.text(self.deadline_ms));
         }
-        let generator = &self.generator;
-        let _ = writeln!(
-            text,
-            "generator   {} late by over 1 ms ({:.3} %); lag p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs; busy {:.0} %, {:.1} µs CPU a request",
-            generator.late,
-            100.0 * generator.late_share,
-            generator.lag_p50_us,
-            generator.lag_p99_us,
-            generator.lag_max_us,
-            100.0 * generator.busy_share,
-            generator.cpu_us_per_request
-        );
+        text.push_str(&self.generator.text());
         text
     }
 }
 
 impl Figures {
-    fn text(&self, deadline_ms: f64) -> String {
+    pub(crate) fn text(&self, deadline_ms: f64) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "{name:<11} {value}");

@@ -80,7 +80,7 @@ impl Times {
         self.0.saturating_record(nanos);
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         // Same bounds, so it cannot fail.
         let _ = self.0.add(&other.0);
     }
