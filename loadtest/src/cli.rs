@@ -11,10 +11,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 use self::args::{RunArgs, Shape, count, millis, seconds};
 use crate::engine::{Live, Watch};
+use crate::notices::{Notices, NoticesReport, play};
 use crate::overload::Trace;
 use crate::progress::Progress;
 use crate::report::{Generator, Report};
@@ -96,6 +98,7 @@ enum Failure {
 /// Runs the command that the arguments of this process name.
 #[must_use]
 pub fn main() -> ExitCode {
+    raise_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -123,6 +126,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A connection is a file; thousands of them are more than the usual soft limit lets one have.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused: then connections are, and are counted.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 fn measure(args: &RunArgs) -> Result<(), Failure> {
     let bodies = args.bodies()?;
     match args.overload {
@@ -137,6 +148,8 @@ fn measure(args: &RunArgs) -> Result<(), Failure> {
 struct Timed<R> {
     #[serde(flatten)]
     report: R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notices: Option<NoticesReport>,
     timeline: Vec<Row>,
 }
 
@@ -151,7 +164,7 @@ struct Searched {
 fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
     let plan = args.plan(args.shape()?, args.duration, bodies);
     let began = began();
-    let outcomes = watched(&plan, |_| Timeline::new(&plan))?;
+    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| Timeline::new(&plan))?;
     let report = Report::new(&plan, &outcomes);
     let timeline = merged(&plan, &outcomes.watches);
     save(args.histogram.as_deref(), &timeline, began)?;
@@ -160,8 +173,18 @@ fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
     if args.ramp.is_some() {
         text.insert_str(0, &timeline::text(&timeline.rows()));
     }
-    let timeline = timeline.rows();
-    tell(args.json, &Timed { report, timeline }, &text)
+    text.push_str(
+        &notices
+            .as_ref()
+            .map(NoticesReport::text)
+            .unwrap_or_default(),
+    );
+    let timed = Timed {
+        report,
+        notices,
+        timeline: timeline.rows(),
+    };
+    tell(args.json, &timed, &text)
 }
 
 fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
@@ -179,22 +202,31 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
     let overload = args.overload_of(times);
     let plan = args.plan(Shape::Overload(capacity, overload), args.duration, bodies);
     let began = began();
-    let outcomes = watched(&plan, |_| (Trace::new(&plan), Timeline::new(&plan)))?;
-    let (traces, timelines): (Vec<_>, Vec<_>) = outcomes.watches.into_iter().unzip();
-    let outcomes = Outcomes {
-        watches: traces,
-        tallies: outcomes.tallies,
-        effort: outcomes.effort,
-        start: outcomes.start,
-        lasted: outcomes.lasted,
-    };
+    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| {
+        (Trace::new(&plan), Timeline::new(&plan))
+    })?;
+    let mut timelines = Vec::new();
+    let outcomes = outcomes.map_watches(|(trace, timeline)| {
+        timelines.push(timeline);
+        trace
+    });
     let timeline = merged(&plan, &timelines);
     save(args.histogram.as_deref(), &timeline, began)?;
     let report = overload.report(&plan, &outcomes, capacity);
     warn(&report.report.generator);
-    let text = report.text();
-    let timeline = timeline.rows();
-    tell(args.json, &Timed { report, timeline }, &text)
+    let mut text = report.text();
+    text.push_str(
+        &notices
+            .as_ref()
+            .map(NoticesReport::text)
+            .unwrap_or_default(),
+    );
+    let timed = Timed {
+        report,
+        notices,
+        timeline: timeline.rows(),
+    };
+    tell(args.json, &timed, &text)
 }
 
 fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
@@ -251,8 +283,9 @@ fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
 /// A run with its progress on a terminal.
 fn watched<W: Watch + Send>(
     plan: &Plan,
+    notices: Option<&Notices>,
     watch: impl FnMut(usize) -> W + Send,
-) -> Result<Outcomes<W>, RunError> {
+) -> Result<(Outcomes<W>, Option<NoticesReport>), RunError> {
     let live = Live::default();
     let (done, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -265,7 +298,12 @@ fn watched<W: Watch + Send>(
                 }
             });
         }
-        let outcomes = run(plan, &live, watch);
+        let outcomes = match notices {
+            None => run(plan, &live, watch).map(|outcomes| (outcomes, None)),
+            Some(notices) => {
+                play(plan, notices, &live, watch).map(|(outcomes, report)| (outcomes, Some(report)))
+            }
+        };
         drop(done);
         outcomes
     })

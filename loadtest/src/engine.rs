@@ -27,7 +27,7 @@ use crate::connection::{Connection, Flight, Read, State};
 use crate::feed::{Feed, Next};
 use crate::schedule::{Due, Nanos, nanos};
 use crate::tally::{Effort, ErrorKind, LATE, Outcome, Tally};
-use crate::wire::{Broken, Head, Says, says};
+use crate::wire::{Broken, Head};
 
 /// Events taken in one look. Few, because due requests are sent between them, and one look costs little.
 const EVENTS_MAX: usize = 64;
@@ -555,17 +555,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         let Some(connection) = lane.connections.get_mut(index) else {
             return;
         };
-        let outcome = match head.status {
-            200 => match says(connection.body(head)) {
-                Says::Bid => Outcome::Bid,
-                Says::NoBid => Outcome::NoBid,
-                Says::Nonsense => Outcome::Failed(ErrorKind::Malformed),
-            },
-            204 => Outcome::NoBid,
-            400..=499 => Outcome::Failed(ErrorKind::Status4xx),
-            500..=599 => Outcome::Failed(ErrorKind::Status5xx),
-            _ => Outcome::Failed(ErrorKind::StatusOther),
-        };
+        let outcome = lane.feed.judge(head.status, connection.body(head));
         // An answer that came before the request was out leaves the connection in the middle of it.
         let ends = head.closes || connection.is_writing();
         self.end(at, index, outcome, Some(head), now);
@@ -602,6 +592,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         lane.busy -= 1;
         let due = flight.due;
         if let Some(tally) = lane.tallies.get_mut(due.stage) {
+            tally.service.record(now.saturating_sub(flight.sent));
             tally.count(
                 outcome,
                 now.saturating_sub(due.at),

@@ -10,6 +10,7 @@ pub mod cli;
 mod connection;
 mod engine;
 mod feed;
+pub mod notices;
 pub mod overload;
 mod progress;
 pub mod rehearsal;

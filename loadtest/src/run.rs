@@ -76,6 +76,18 @@ pub struct Outcomes<W> {
 }
 
 impl<W> Outcomes<W> {
+    /// The same with other watches.
+    #[must_use]
+    pub fn map_watches<V>(self, map: impl FnMut(W) -> V) -> Outcomes<V> {
+        Outcomes {
+            tallies: self.tallies,
+            effort: self.effort,
+            start: self.start,
+            lasted: self.lasted,
+            watches: self.watches.into_iter().map(map).collect(),
+        }
+    }
+
     /// All counts of a stage.
     #[must_use]
     pub fn stage(&self, stage: usize) -> Tally {

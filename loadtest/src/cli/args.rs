@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::engine::Limits;
+use crate::notices::Notices;
 use crate::overload::Overload;
 use crate::run::{Plan, Traffic};
 use crate::schedule::Stage;
@@ -70,6 +71,16 @@ pub(super) struct RunArgs {
     /// only
     #[arg(long, conflicts_with = "rate")]
     pub(super) closed: bool,
+    /// Play the exchange: send win, billing and loss notices for the bids, only to the hosts of --url.
+    /// Settings are as in the default; those left out keep it
+    #[arg(
+        long,
+        value_name = "SETTINGS",
+        num_args = 0..=1,
+        default_missing_value = "win=0.2,bill=0.9,late=0.05,late_ms=2000,twice=0.02,never=0.01,after_ms=50,connections=4,seed=1",
+        conflicts_with_all = ["search", "closed"]
+    )]
+    pub(super) notices: Option<Notices>,
     /// Write the latencies to this file, as an HDR interval log
     #[arg(long, value_name = "FILE")]
     pub(super) histogram: Option<PathBuf>,
