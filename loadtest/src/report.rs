@@ -228,6 +228,8 @@ impl Report {
             .iter()
             .map(|traffic| asked(&traffic.stages))
             .sum();
+        // A closed loop asks for no rate.
+        let rate = if plan.closed_loop { 0.0 } else { rate };
         Self {
             figures: Figures::new(&all, rate, 0, lasts),
             deadline_ms: plan.limits.deadline.as_secs_f64() * 1000.0,
@@ -274,7 +276,7 @@ impl Figures {
         line(
             "rate",
             format!(
-                "{:.1} requests/s of {:.1} asked, {:.1} s",
+                "{:.1} requests/s of {:.1} asked, {:.3} s",
                 self.achieved_rate, self.asked_rate, self.seconds
             ),
         );
@@ -355,7 +357,7 @@ pub(crate) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {
-        count(part) / count(whole)
+        (1e6 * count(part) / count(whole)).round() / 1e6
     }
 }
 

@@ -1,6 +1,6 @@
 //! `loadtest stall-demo`: the same stalling server, measured by an open loop and by a closed one, side by side.
 //!
-//! The server answers at once, but stands still for a while every now and then, as a garbage collector, a lock or a
+//! The server answers within a millisecond, but stands still for a while every now and then, as a garbage collector, a lock or a
 //! swap done wrong makes it. Whatever is due while it stands still waits until it goes on. The open loop asks on and
 //! sees all of these requests; the closed loop has one request a connection caught in the stall, asks nothing more until
 //! it is over, and makes up its percentiles from the many that it sends in between.
@@ -17,6 +17,9 @@ use crate::report::Report;
 use crate::run::{Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
 use crate::target::TargetError;
+
+/// What the server takes when it does not stand still.
+const USUAL: Duration = Duration::from_millis(1);
 
 /// What is shown.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +84,11 @@ impl StallDemo {
             let into = (asked.at - begin).as_nanos() % every.as_nanos().max(1);
             let left =
                 Duration::from_nanos(u64::try_from(every.as_nanos() - into).unwrap_or_default());
-            Reply::no_bid(if left <= stall { left } else { Duration::ZERO })
+            Reply::no_bid(if left <= stall {
+                left.max(USUAL)
+            } else {
+                USUAL
+            })
         })?;
         let mut plan = Plan {
             traffic: vec![Traffic {
@@ -107,7 +114,7 @@ impl StallDemo {
     pub fn text(&self, sides: &SideBySide) -> String {
         let (open, closed) = (&sides.open.figures, &sides.closed.figures);
         let mut text = format!(
-            "The server answers at once, and stands still for {} ms every {} ms. {} connections.\n\n{:<12}{:>16}{:>16}\n",
+            "The server takes a millisecond, and stands still for {} ms every {} ms. {} connections.\n\n{:<12}{:>16}{:>16}\n",
             self.stall.as_millis(),
             self.every.as_millis(),
             self.connections,
