@@ -15,7 +15,6 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 use self::args::{RunArgs, Shape, count, millis, seconds};
-use crate::engine::{Live, Watch};
 use crate::notices::{Notices, NoticesReport, play};
 use crate::overload::Trace;
 use crate::progress::Progress;
@@ -25,6 +24,7 @@ use crate::search::{Found, Search};
 use crate::stall::{DemoError, StallDemo};
 use crate::target::number_of_rate;
 use crate::timeline::{self, Row, Timeline};
+use crate::watch::{Live, Watch};
 
 /// An open-loop load generator for bid endpoints: latency counts from when a request was due
 #[derive(Debug, Parser)]
@@ -60,7 +60,7 @@ struct StallDemoArgs {
     #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
     stall_ms: Duration,
     /// Once in how long
-    #[arg(long, value_name = "MS", default_value = "2000", value_parser = millis)]
+    #[arg(long, value_name = "MS", default_value = "5000", value_parser = millis)]
     every_ms: Duration,
     /// Requests a second of the open loop
     #[arg(long, value_name = "N", default_value = "1000", value_parser = number_of_rate)]
@@ -69,7 +69,7 @@ struct StallDemoArgs {
     #[arg(long, value_name = "C", default_value_t = 4, value_parser = count)]
     connections: usize,
     /// How long either measures, in seconds
-    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     duration: Duration,
     /// Print both reports as JSON
     #[arg(long)]

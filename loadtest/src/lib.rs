@@ -22,6 +22,7 @@ pub mod stall;
 pub mod tally;
 pub mod target;
 pub mod timeline;
+mod watch;
 mod wire;
 
-pub use engine::{Ended, Limits, Live, Watch};
+pub use watch::{Ended, Limits, Live, Watch};

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Ended, Engine, Lane, Limits, Live, Watch};
+use crate::engine::{Engine, Lane};
 use crate::feed::{Feed, Next};
 use crate::report::Figures;
 use crate::run::{Outcomes, Plan, RunError, run};
 use crate::schedule::{Due, Nanos, nanos};
 use crate::tally::{ErrorKind, Outcome, Tally};
+use crate::watch::{Ended, Limits, Live, Watch};
 
 /// How often the thread looks for new notices, and so how much later than due one can be.
 const LOOK: Nanos = 5_000_000;

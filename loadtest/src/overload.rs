@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::{Ended, Watch};
 use crate::report::{Figures, Report, UrlFigures};
 use crate::run::{Outcomes, Plan};
 use crate::schedule::{Nanos, Stage, nanos};
 use crate::tally::Outcome;
+use crate::watch::{Ended, Watch};
 
 /// The length of a window.
 const WINDOW: Nanos = 100_000_000;

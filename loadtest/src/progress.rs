@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::engine::Live;
+use crate::watch::Live;
 
 /// What had happened when the last line was made.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,11 +6,12 @@
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, Lane, Limits, Live, Watch};
+use crate::engine::{Engine, Lane};
 use crate::feed::{Closed, Feed, Open};
 use crate::schedule::{Schedule, Stage, nanos};
 use crate::tally::{Effort, Tally};
 use crate::target::Target;
+use crate::watch::{Limits, Live, Watch};
 use crate::wire::Requests;
 
 /// The traffic to one URL.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::engine::{Limits, Live};
 use crate::rehearsal::{Rehearsal, Reply};
 use crate::report::Report;
 use crate::run::{Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
 use crate::target::TargetError;
+use crate::watch::{Limits, Live};
 
 /// What the server takes when it does not stand still.
 const USUAL: Duration = Duration::from_millis(1);
@@ -40,10 +40,10 @@ impl Default for StallDemo {
     fn default() -> Self {
         Self {
             stall: Duration::from_millis(100),
-            every: Duration::from_secs(2),
+            every: Duration::from_secs(5),
             rate: 1000.0,
             connections: 4,
-            lasts: Duration::from_secs(4),
+            lasts: Duration::from_secs(10),
         }
     }
 }

@@ -12,11 +12,11 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError};
 use serde::Serialize;
 
-use crate::engine::{Ended, Watch};
 use crate::report::{count, length};
 use crate::run::Plan;
 use crate::schedule::nanos;
 use crate::tally::{Outcome, Times};
+use crate::watch::{Ended, Watch};
 
 /// Intervals of a run.
 const INTERVALS_MAX: u64 = 120;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
-use crate::engine::Limits;
 use crate::notices::Notices;
 use crate::overload::Overload;
 use crate::run::{Plan, Traffic};
 use crate::schedule::Stage;
 use crate::target::{TargetArg, number_of_rate};
+use crate::watch::Limits;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
