@@ -1,3 +1,7 @@
-//! An open-loop load generator for bid endpoints.
+//! The `loadtest` command. All of it is in the library, where tests and scenarios reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    loadtest::cli::main()
+}

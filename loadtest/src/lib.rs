@@ -1,0 +1,28 @@
+//! An open-loop load generator for bid endpoints.
+//!
+//! A closed-loop tool sends its next request when the last one was answered; so it does not ask while the server
+//! stalls, and its percentiles do not know of the stall. This one sends by a schedule that is fixed before the run,
+//! and latency counts from when a request was due.
+//!
+//! Modules in reading order: when requests are due, what is sent where, one connection, the loop, threads, figures.
+
+pub mod cli;
+mod connection;
+mod engine;
+mod feed;
+pub mod notices;
+pub mod overload;
+mod progress;
+pub mod rehearsal;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod search;
+pub mod stall;
+pub mod tally;
+pub mod target;
+pub mod timeline;
+mod watch;
+mod wire;
+
+pub use watch::{Ended, Limits, Live, Watch};
