@@ -340,7 +340,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::decision::LookupCounts;
-    use crate::http::bid::Refused;
+    use crate::http::bid::{Load, Refused};
     use prometheus::{Encoder as _, Registry, TextEncoder};
     use std::time::Duration;
 
@@ -376,6 +376,14 @@ mod tests {
             );
         }
         two.refused(None, Refused::Path);
+        for (counters, ms) in [(&one, 3), (&two, 1)] {
+            counters.set_load(Load {
+                in_flight: 5,
+                queue_delay: Duration::from_millis(ms),
+                shedding: ms == 3,
+                busy: Duration::from_millis(250),
+            });
+        }
         let text = text();
         for line in [
             "kith_bid_requests_total{exchange=\"demo\",outcome=\"bid\"} 2",
@@ -384,6 +392,10 @@ mod tests {
             "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.000075\"} 2",
             "kith_bid_duration_seconds_count{exchange=\"(none)\"} 0",
             "kith_lookups_total{dataset=\"crm\",result=\"absent\"} 4",
+            "kith_in_flight 10",
+            "kith_bid_queue_delay_seconds 0.003",
+            "kith_bid_threads_shedding 1",
+            "kith_bid_busy_seconds_total 0.5",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -51,6 +51,10 @@ const CREDIT_LAPS: i64 = 8;
 /// A decision's cost is averaged over about this many.
 const COST_WINDOW: i64 = 16;
 
+/// A decision counts for at most so many times the usual cost. More than that is mostly a thread that was not on its core,
+/// which is no reason to decide less.
+const COST_TIMES_MAX: i64 = 8;
+
 /// The state of one thread.
 #[derive(Debug)]
 pub(super) struct Overload {
@@ -195,9 +199,11 @@ impl Overload {
 
     /// A decision took so long. Whether a lap is to be begun.
     pub(super) fn decided(&mut self, exchange: usize, took: Duration) -> bool {
-        let took = nanos(took);
-        self.spent_ns = self.spent_ns.saturating_add(took);
+        let mut took = nanos(took);
         if let Some(lane) = self.lanes.get_mut(exchange) {
+            if lane.cost_ns > 0 {
+                took = took.min(lane.cost_ns.saturating_mul(COST_TIMES_MAX));
+            }
             lane.spent_ns = lane.spent_ns.saturating_add(took);
             let step = took
                 .saturating_sub(lane.cost_ns)
@@ -207,6 +213,7 @@ impl Overload {
                 known => known.saturating_add(step),
             };
         }
+        self.spent_ns = self.spent_ns.saturating_add(took);
         self.began.is_none() && self.spent_ns >= self.quantum_ns()
     }
 
