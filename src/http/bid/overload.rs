@@ -27,7 +27,7 @@
 //! To be answered in time at `r` requests a second a client needs about `r` × lap connections.
 //!
 //! **Cost.** Two clock reads and some integer arithmetic a request, 50 ns; a probe for each quarter of a target of
-//! deciding; 40 bytes an exchange and thread. Pure: time is handed in.
+//! deciding; 56 bytes an exchange and thread. Pure: time is handed in.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::time::{Duration, Instant};

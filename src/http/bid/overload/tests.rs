@@ -208,9 +208,13 @@ fn above_capacity_all_is_answered_in_time_and_bids_go_on() {
 fn what_one_core_cannot_even_refuse_still_gets_bids() {
     // 5 × the capacity at half a decision's cost for a 204: nothing can answer that. Without a bound of connections
     // the queue grows; what is decided must not vanish with it.
-    let answered = run(&[steady(5.0 * 1e6 / 12.0, 12)], us(6), None);
+    let stream = Stream {
+        to_ms: 300,
+        ..steady(5.0 * 1e6 / 12.0, 12)
+    };
+    let answered = run(&[stream], us(6), None);
     let (decided, all) = decided(&answered, 0, 0..2_000);
-    assert!(all > 800_000 && decided > 2_000, "{decided} of {all}");
+    assert!(all > 100_000 && decided > 1_000, "{decided} of {all}");
 }
 
 #[test]
