@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::config::Exchanges;
 use crate::decision::{LookupCounts, NoBid};
-use crate::http::bid::Refused;
+use crate::http::bid::{Load, Refused};
 use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
@@ -134,6 +134,9 @@ pub struct BidCounters {
     /// By the dataset's ordinal.
     lookups: Box<[LookupTotals]>,
     in_flight: Count,
+    queue_delay_us: Count,
+    shedding: Count,
+    busy_us: Count,
 }
 
 impl BidCounters {
@@ -144,6 +147,9 @@ impl BidCounters {
             unreadable: FieldName::ALL.iter().map(|_| Count::default()).collect(),
             lookups: (0..datasets_max).map(|_| LookupTotals::default()).collect(),
             in_flight: Count::default(),
+            queue_delay_us: Count::default(),
+            shedding: Count::default(),
+            busy_us: Count::default(),
         }
     }
 
@@ -232,9 +238,13 @@ impl BidCounters {
         totals.damaged.add(u64::from(counts.damaged));
     }
 
-    /// Requests being worked on now.
-    pub fn set_in_flight(&self, requests: usize) {
-        self.in_flight.0.store(requests as u64, Relaxed);
+    /// How busy the thread is now, and was since this was last told.
+    pub fn set_load(&self, load: Load) {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.in_flight.0.store(load.in_flight as u64, Relaxed);
+        self.queue_delay_us.0.store(us(load.queue_delay), Relaxed);
+        self.shedding.0.store(u64::from(load.shedding), Relaxed);
+        self.busy_us.add(us(load.busy));
     }
 }
 

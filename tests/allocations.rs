@@ -17,7 +17,7 @@ use kith::campaigns::compile;
 use kith::config::Config;
 use kith::datasets::Live;
 use kith::generation::{Frame, Generation, LiveVersion};
-use kith::http::bid::{Answer, Bidder as _};
+use kith::http::bid::{Answer, Bidder as _, Load};
 use kith::http::bidder::{KithBidder, Shared};
 use kith::ids::{Keyer, Kind, SecretKey};
 use kith::ledger::Desk;
@@ -154,7 +154,7 @@ fn a_warm_thread_decides_without_allocating() {
             out.clear();
             let answer = bidder.bid(exchange, body.as_bytes(), Instant::now(), &mut out);
             assert_eq!(answer, *want, "{what}");
-            bidder.tick(0);
+            bidder.tick(Load::default());
         };
         for _ in 0..8 {
             ask();

@@ -31,6 +31,8 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
     /// For requests under way to end when the service stops.
     pub drain_timeout_ms: u64,
+    /// How long a bid request may wait for its turn while the queue does not end.
+    pub queue_target_ms: u64,
     /// Ids looked up for one request.
     pub ids_per_request: usize,
     /// Imps looked at in one request.
@@ -127,6 +129,11 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         "30000",
         "between two bytes of an upload",
     );
+    let queue_target_ms = ms(
+        "queue_target_ms",
+        "2",
+        "wait for a turn on a bid thread that, when it lasts, is overload: what would lengthen it is answered 204 unread",
+    );
     let mut count = |key, max, default, meaning| -> usize {
         s.get(key, &forms::whole(1, max), default, meaning)
     };
@@ -144,6 +151,7 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         write_timeout_ms,
         idle_timeout_ms,
         drain_timeout_ms,
+        queue_target_ms,
         ids_per_request: count(
             "ids_per_request",
             IDS_MAX as i64,

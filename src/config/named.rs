@@ -50,6 +50,11 @@ impl Exchange {
         let caller = caller.to_canonical();
         self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&caller))
     }
+
+    /// How long after its arrival a request without `tmax` must have been answered.
+    pub fn answer_within(&self) -> Duration {
+        Duration::from_millis(self.default_tmax_ms.saturating_sub(self.margin_ms).into())
+    }
 }
 
 /// How a no-bid is answered.

@@ -11,11 +11,12 @@
 //!
 //! **Cost.** A request whose body comes in one piece is handed over without a copy; the answer costs one allocation
 //! of its size, a no-bid none of ours. Deadlines cost one `Instant::now` a read and no timers: phases are stamped in
-//! sweeps (see `bid/connection.rs`).
+//! sweeps (see `bid/connection.rs`). What an overloaded thread answers without deciding is in `bid/overload.rs`.
 #![deny(clippy::indexing_slicing)]
 
 mod connection;
 mod gzip;
+mod overload;
 mod request;
 mod route;
 mod server;
@@ -26,7 +27,7 @@ mod worker;
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use server::{BidListener, BidServer, DrainReport};
 
@@ -40,8 +41,9 @@ pub trait Bidder: 'static {
     /// Decides on one body, already decoded and within `limits.bid_body_bytes` (perhaps empty). Writes the response's
     /// bytes into `out` (empty when called) for [`Answer::Body`].
     ///
-    /// `arrived`: when the first byte of this request was read from its socket. For a pipelined request, which came with an
-    /// earlier one's bytes: when the last read before it returned. Time spent in the kernel before that read is not in it.
+    /// `arrived`: when the request's first byte could be read from its socket, as near as the thread's queue is known: the
+    /// moment at which it was read, less the time that sockets were waiting for their turn then. For a pipelined request, which
+    /// came with an earlier one's bytes: that of the last read before it.
     fn bid(
         &mut self,
         exchange: &Exchange,
@@ -50,12 +52,27 @@ pub trait Bidder: 'static {
         out: &mut Vec<u8>,
     ) -> Answer;
 
+    /// A request is answered 204 without being decided on, because its thread is asked for more than it can do.
+    fn shed(&mut self, exchange: &Exchange, arrived: Instant);
+
     /// Called about four times a second, busy or idle: the moment to let go of old generations and to flush.
-    /// `in_flight`: requests whose head has been read and that are not yet answered, on this worker.
-    fn tick(&mut self, in_flight: usize);
+    fn tick(&mut self, load: Load);
 
     /// A request or connection ended before `bid` could answer it. `exchange` where it is known.
     fn refused(&mut self, exchange: Option<&Exchange>, why: Refused);
+}
+
+/// How busy a worker is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests whose head has been read and that are not yet answered.
+    pub in_flight: usize,
+    /// The longest that sockets have waited for their turn since the last tick.
+    pub queue_delay: Duration,
+    /// Whether a standing queue is being shed.
+    pub shedding: bool,
+    /// How long the thread has been busy since the last tick.
+    pub busy: Duration,
 }
 
 /// What a [`Bidder`] answers.

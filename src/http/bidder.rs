@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
-use super::bid::{Answer, Bidder, Refused};
+use super::bid::{Answer, Bidder, Load, Refused};
 use crate::clock::Timestamp;
 use crate::config::{Exchange, NoBidForm};
 use crate::datasets::LiveReader;
@@ -139,6 +139,13 @@ fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut V
     }
 }
 
+impl Drop for KithBidder {
+    /// Its thread ends, or has another one after a panic: what these gauges said is over.
+    fn drop(&mut self) {
+        self.counters.set_load(Load::default());
+    }
+}
+
 impl Bidder for KithBidder {
     fn bid(
         &mut self,
@@ -158,9 +165,16 @@ impl Bidder for KithBidder {
         answer
     }
 
-    fn tick(&mut self, in_flight: usize) {
+    fn shed(&mut self, exchange: &Exchange, arrived: Instant) {
+        // The request's id is not known, so an exchange that wants reasons gets a plain 204 too.
+        self.counters.no_bid(exchange.index, NoBid::Shed);
+        self.counters
+            .finished(exchange.index, Outcome::NoBid, arrived.elapsed());
+    }
+
+    fn tick(&mut self, load: Load) {
         self.live.load();
-        self.counters.set_in_flight(in_flight);
+        self.counters.set_load(load);
     }
 
     fn refused(&mut self, exchange: Option<&Exchange>, why: Refused) {

@@ -37,7 +37,7 @@ impl std::fmt::Debug for BidMetrics {
     }
 }
 
-const FAMILIES: [(&str, &str, &[&str]); 10] = [
+const FAMILIES: [(&str, &str, &[&str]); 13] = [
     (
         "kith_bid_requests_total",
         "Bid requests answered, by how.",
@@ -45,7 +45,7 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
     ),
     (
         "kith_bid_duration_seconds",
-        "From a request's first byte to its answer.",
+        "From when a request's first byte could be read, as far as the thread's queue is known, to its answer.",
         &["exchange"],
     ),
     (
@@ -66,7 +66,7 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
     ),
     (
         "kith_shed_total",
-        "Requests answered without a bid because they had waited too long.",
+        "Requests answered without a bid because they had waited too long, or others would have.",
         &["exchange"],
     ),
     (
@@ -80,6 +80,21 @@ const FAMILIES: [(&str, &str, &[&str]); 10] = [
         &["dataset", "result"],
     ),
     ("kith_in_flight", "Bid requests being worked on now.", &[]),
+    (
+        "kith_bid_queue_delay_seconds",
+        "The longest that a request waited for its turn on a bid thread, in the last quarter of a second.",
+        &[],
+    ),
+    (
+        "kith_bid_threads_shedding",
+        "Bid threads that are asked for more than they can do, and shed.",
+        &[],
+    ),
+    (
+        "kith_bid_busy_seconds_total",
+        "Time in which bid threads were not idle, all threads together.",
+        &[],
+    ),
 ];
 
 impl BidMetrics {
@@ -230,8 +245,19 @@ impl Collector for BidMetrics {
                 counter(&[("field", field.as_str())], count)
             })
             .collect();
-        let mut gauge = Gauge::default();
-        gauge.set_value(sum(&threads, |counters| Some(&counters.in_flight)) as f64);
+        let gauge = |value: f64| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            vec![Metric::from_gauge(gauge)]
+        };
+        let in_flight = sum(&threads, |counters| Some(&counters.in_flight)) as f64;
+        let delays = threads.iter().map(|counters| counters.queue_delay_us.get());
+        let delay = delays.max().unwrap_or(0) as f64 / 1e6;
+        let shedding = sum(&threads, |counters| Some(&counters.shedding)) as f64;
+        let mut busy = Counter::default();
+        busy.set_value(sum(&threads, |counters| Some(&counters.busy_us)) as f64 / 1e6);
+        let mut busy_metric = Metric::default();
+        busy_metric.set_counter(busy);
         vec![
             family("kith_bid_requests_total", MetricType::COUNTER, requests),
             family(
@@ -258,10 +284,21 @@ impl Collector for BidMetrics {
                 MetricType::COUNTER,
                 self.lookups(&threads),
             ),
+            family("kith_in_flight", MetricType::GAUGE, gauge(in_flight)),
             family(
-                "kith_in_flight",
+                "kith_bid_queue_delay_seconds",
                 MetricType::GAUGE,
-                vec![Metric::from_gauge(gauge)],
+                gauge(delay),
+            ),
+            family(
+                "kith_bid_threads_shedding",
+                MetricType::GAUGE,
+                gauge(shedding),
+            ),
+            family(
+                "kith_bid_busy_seconds_total",
+                MetricType::COUNTER,
+                vec![busy_metric],
             ),
         ]
     }
@@ -333,7 +370,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::decision::LookupCounts;
-    use crate::http::bid::Refused;
+    use crate::http::bid::{Load, Refused};
     use prometheus::{Encoder as _, Registry, TextEncoder};
     use std::time::Duration;
 
@@ -375,6 +412,14 @@ mod tests {
             );
         }
         two.refused(None, Refused::Path);
+        for (counters, ms) in [(&one, 3), (&two, 1)] {
+            counters.set_load(Load {
+                in_flight: 5,
+                queue_delay: Duration::from_millis(ms),
+                shedding: ms == 3,
+                busy: Duration::from_millis(250),
+            });
+        }
         let text = text();
         for line in [
             "kith_bid_requests_total{exchange=\"demo\",outcome=\"bid\"} 2",
@@ -383,6 +428,10 @@ mod tests {
             "kith_bid_duration_seconds_bucket{exchange=\"demo\",le=\"0.000075\"} 2",
             "kith_bid_duration_seconds_count{exchange=\"(none)\"} 0",
             "kith_lookups_total{dataset=\"crm\",result=\"absent\"} 4",
+            "kith_in_flight 10",
+            "kith_bid_queue_delay_seconds 0.003",
+            "kith_bid_threads_shedding 1",
+            "kith_bid_busy_seconds_total 0.5",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

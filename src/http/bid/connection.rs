@@ -65,7 +65,8 @@ pub(super) struct Connection {
     sweeps: Rc<Cell<u32>>,
     phase: Cell<Phase>,
     since: Cell<u32>,
-    arrived: Cell<Instant>,
+    /// When this request's first byte was read.
+    read: Cell<Instant>,
     head: RefCell<HeadCheck>,
     /// Whether `head` has seen this request from its first byte. Not so for one whose beginning came with the request
     /// before it: hyper holds those bytes already.
@@ -89,7 +90,7 @@ impl Connection {
             since: Cell::new(sweeps.get()),
             sweeps,
             phase: Cell::new(Phase::Idle),
-            arrived: Cell::new(Instant::now()),
+            read: Cell::new(Instant::now()),
             head: RefCell::default(),
             checked: Cell::new(true),
             read_bytes: Cell::new(0),
@@ -123,7 +124,7 @@ impl Connection {
     pub(super) fn has_read(&self, bytes: &[u8]) {
         match self.phase.get() {
             Phase::Idle => {
-                self.arrived.set(Instant::now());
+                self.read.set(Instant::now());
                 let mut head = HeadCheck::default();
                 head.feed(bytes);
                 self.head.replace(head);
@@ -132,15 +133,15 @@ impl Connection {
             }
             Phase::Head => self.head.borrow_mut().feed(bytes),
             // Some of them may be the next request's.
-            Phase::Body | Phase::Writing => self.arrived.set(Instant::now()),
+            Phase::Body | Phase::Writing => self.read.set(Instant::now()),
             Phase::Lingering => {}
         }
         self.read_bytes
             .set(self.read_bytes.get().saturating_add(bytes.len()));
     }
 
-    /// A request's head is complete, and announces a body of so many bytes (`None`: chunked). When the request arrived,
-    /// and whether its head was fit.
+    /// A request's head is complete, and announces a body of so many bytes (`None`: chunked). When the request was first
+    /// read, and whether its head was fit.
     pub(super) fn has_head(&self, announced: Option<u64>) -> (Instant, bool) {
         let seen = self.phase.get() == Phase::Head && self.checked.get();
         let fit = !seen || self.head.borrow().passed();
@@ -152,7 +153,7 @@ impl Connection {
         self.request_bytes.set(request_bytes);
         self.enter(Phase::Body);
         self.exchange.set(None);
-        (self.arrived.get(), fit)
+        (self.read.get(), fit)
     }
 
     pub(super) fn serves(&self, exchange: usize) {

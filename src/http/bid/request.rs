@@ -54,7 +54,8 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
     fn call(&self, request: Request<Incoming>) -> Answering<B> {
         let (head, body) = request.into_parts();
         let announced = body.size_hint().exact();
-        let (arrived, fit) = self.connection.has_head(announced);
+        let (read, fit) = self.connection.has_head(announced);
+        let arrived = self.worker.arrived(read);
         let strict =
             fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
         let mut close = head.version != Version::HTTP_11;

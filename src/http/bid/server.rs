@@ -22,8 +22,9 @@ use super::Bidder;
 use super::worker::{Deal, Ended, Factory, Shared, Worker, WorkerLimits};
 use crate::config::{Exchanges, Limits};
 
-/// Connections the kernel holds for us while the acceptor is busy: 10 ms worth at 100,000 a second.
-const BACKLOG: u32 = 1024;
+/// Connections the kernel holds for us while the acceptor is busy or waits for a core: an exchange that reconnects with all it
+/// has. Linux cuts it to `net.core.somaxconn`, 4096 unless set.
+const BACKLOG: u32 = 4096;
 /// After an accept that failed (no file descriptors, mostly): the first pause, and the longest it doubles to.
 const BACK_OFF_MIN: Duration = Duration::from_millis(5);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);

@@ -93,7 +93,9 @@ impl Bidder for Toy {
         }
     }
 
-    fn tick(&mut self, _in_flight: usize) {
+    fn shed(&mut self, _exchange: &Exchange, _arrived: Instant) {}
+
+    fn tick(&mut self, _load: Load) {
         self.seen.ticks.fetch_add(1, Ordering::SeqCst);
     }
 

@@ -1,9 +1,10 @@
 //! One worker: a thread, its runtime, its connections, its bidder.
 //!
-//! Everything here is of one thread, in `Rc`s and `Cell`s. This file asks the bidder, survives its panics and lends
-//! buffers; [`sweep`] serves connections, keeps their deadlines, and ends them.
+//! Everything here is of one thread, in `Rc`s and `Cell`s. This file asks the bidder or sheds, survives panics and lends
+//! buffers; [`sweep`] serves connections, keeps their deadlines, and ends them; [`probe`] measures the thread's queue.
 #![deny(clippy::indexing_slicing)]
 
+mod probe;
 mod sweep;
 
 use std::cell::{Cell, RefCell};
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use tokio::sync::Notify;
 
 pub(super) use sweep::WorkerLimits;
 
 use super::connection::Connection;
 use super::gzip::{Gunzip, GunzipError};
+use super::overload::Overload;
 use super::route::Coding;
 use super::{Answer, Bidder, Refused};
 use crate::config::{Exchange, Exchanges};
@@ -68,6 +71,11 @@ pub(super) struct Worker<B: Bidder> {
     factory: Arc<Factory<B>>,
     /// Nothing only after the factory itself has panicked: every answer is a no-bid until a tick can make one.
     bidder: RefCell<Option<B>>,
+    overload: RefCell<Overload>,
+    /// Wakes the probe.
+    probe: Notify,
+    /// The runtime's busy time at the last tick.
+    busy_before: Cell<Duration>,
     gunzip: RefCell<Gunzip>,
     out: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
@@ -85,6 +93,10 @@ impl<B: Bidder> Worker<B> {
         shared: Arc<Shared>,
         factory: Arc<Factory<B>>,
     ) -> Self {
+        let overload = Overload::new(
+            limits.queue_target,
+            exchanges.iter().map(Exchange::answer_within),
+        );
         let worker = Self {
             index,
             exchanges,
@@ -94,6 +106,9 @@ impl<B: Bidder> Worker<B> {
             shared,
             factory,
             bidder: RefCell::new(None),
+            overload: RefCell::new(overload),
+            probe: Notify::new(),
+            busy_before: Cell::default(),
             gunzip: RefCell::new(Gunzip::new()),
             out: RefCell::default(),
             spares: RefCell::default(),
@@ -144,8 +159,39 @@ impl<B: Bidder> Worker<B> {
         let _ = self.with_bidder(|bidder| bidder.refused(exchange, why));
     }
 
-    /// Decodes the body and asks the bidder.
+    /// When the first byte of what was read at `read` could be read.
+    pub(super) fn arrived(&self, read: Instant) -> Instant {
+        let waited = self.overload.borrow().waited(read);
+        read.checked_sub(waited).unwrap_or(read)
+    }
+
+    /// Asks the bidder, or sheds. The body is not looked at before that is known.
     pub(super) fn ask(
+        &self,
+        index: usize,
+        coding: Coding,
+        body: &[u8],
+        arrived: Instant,
+    ) -> (StatusCode, Bytes) {
+        let began = Instant::now();
+        if !self.overload.borrow_mut().admits(index, arrived, began) {
+            if let Some(exchange) = self.exchange(index) {
+                let _ = self.with_bidder(|bidder| bidder.shed(exchange, arrived));
+            }
+            return (StatusCode::NO_CONTENT, Bytes::new());
+        }
+        let answer = self.decide(index, coding, body, arrived);
+        let ended = Instant::now();
+        let mut overload = self.overload.borrow_mut();
+        if overload.decided(index, ended.saturating_duration_since(began)) {
+            overload.lap_begins(ended);
+            self.probe.notify_one();
+        }
+        answer
+    }
+
+    /// Decodes the body and asks the bidder.
+    fn decide(
         &self,
         index: usize,
         coding: Coding,

@@ -133,7 +133,9 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
             out.extend(self.index.to_string().bytes());
             Answer::Body
         }
-        fn tick(&mut self, _: usize) {}
+        fn shed(&mut self, _: &Exchange, _: Instant) {}
+
+        fn tick(&mut self, _: Load) {}
         fn refused(&mut self, _: Option<&Exchange>, _: Refused) {}
     }
     let counts = Arc::clone(&workers);

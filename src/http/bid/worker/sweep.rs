@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::MissedTickBehavior;
 
-use super::{Deal, Ended, Worker};
+use super::{Deal, Ended, Worker, probe};
 use crate::config::Limits;
 use crate::http::bid::connection::{Connection, LINGER, Phase, Serve};
 use crate::http::bid::{Bidder, Refused};
@@ -39,6 +39,7 @@ const READ_BUFFER_MIN: usize = 8192;
 #[derive(Debug, Clone)]
 pub(in crate::http::bid) struct WorkerLimits {
     pub(in crate::http::bid) body_bytes: usize,
+    pub(in crate::http::bid) queue_target: Duration,
     pub(in crate::http::bid) held_bytes: usize,
     header_bytes: usize,
     sweep_every: Duration,
@@ -65,6 +66,7 @@ impl WorkerLimits {
         };
         Self {
             body_bytes: limits.bid_body_bytes,
+            queue_target: ms(limits.queue_target_ms),
             held_bytes: limits.bid_body_bytes.saturating_mul(HELD_BODIES_MAX),
             header_bytes: limits.bid_header_bytes,
             sweep_every,
@@ -102,6 +104,7 @@ impl<B: Bidder> Worker<B> {
             .max_header_size(self.limits.header_bytes);
         let mut sweep = tokio::time::interval(self.limits.sweep_every);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::task::spawn_local(probe::run(Rc::clone(&self)));
         let mut since_tick = Duration::ZERO;
         let mut drain = None;
         loop {
@@ -134,7 +137,8 @@ impl<B: Bidder> Worker<B> {
         if !self.has_bidder() {
             self.remake_bidder();
         }
-        let _ = self.with_bidder(|bidder| bidder.tick(self.in_flight.get()));
+        let load = self.load();
+        let _ = self.with_bidder(|bidder| bidder.tick(load));
     }
 
     fn serve(self: &Rc<Self>, http: &http1::Builder, stream: StdStream) {
