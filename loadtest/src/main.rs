@@ -1,21 +1,7 @@
-//! An open-loop load generator for bid endpoints.
+//! The `loadtest` command. All of it is in the library, where tests and scenarios reach it.
 
-use clap::Parser;
 use std::process::ExitCode;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: loadtest::scene::Command,
-}
-
-#[expect(clippy::print_stderr, reason = "the outermost layer")]
 fn main() -> ExitCode {
-    match loadtest::scene::run(&Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            eprintln!("{failed}");
-            ExitCode::FAILURE
-        }
-    }
+    loadtest::cli::main()
 }
