@@ -21,6 +21,7 @@ pub mod requests;
 pub mod run;
 pub mod scene;
 pub mod schedule;
+pub mod swap;
 pub mod tally;
 pub mod target;
 mod wire;
