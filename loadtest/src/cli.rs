@@ -13,20 +13,60 @@ use crate::engine::{Limits, Live, Watch};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::run::{Outcomes, Plan, RunError, Traffic, run};
+use crate::scene;
 use crate::schedule::Stage;
+use crate::stall::{DemoError, StallDemo};
+use crate::swap;
 use crate::target::{TargetArg, number_of_rate};
 
 /// An open-loop load generator for bid endpoints: latency counts from when a request was due
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "loadtest",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "\
 Examples:
   loadtest --url http://127.0.0.1:8080/bid/demo --rate 4000 --duration 15 --connections 16 --requests fixtures/requests.jsonl")]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     run: Option<RunArgs>,
-    #[command(subcommand)]
-    scene: Option<crate::scene::Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    StallDemo(StallDemoArgs),
+    SwapUnderLoad(swap::command::SwapArgs),
+    #[command(flatten)]
+    Scene(scene::Command),
+}
+
+/// Show what a closed loop hides: a stalling server, measured both ways
+#[derive(Debug, clap::Args)]
+struct StallDemoArgs {
+    /// How long the server stands still
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
+    stall_ms: Duration,
+    /// Once in how long
+    #[arg(long, value_name = "MS", default_value = "2000", value_parser = millis)]
+    every_ms: Duration,
+    /// Requests a second of the open loop
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = number_of_rate)]
+    rate: f64,
+    /// Connections of either loop
+    #[arg(long, value_name = "C", default_value_t = 4, value_parser = count)]
+    connections: usize,
+    /// How long either measures, in seconds
+    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds)]
+    duration: Duration,
+    /// Print both reports as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +119,13 @@ enum Failure {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
-    Scene(#[from] crate::scene::Failed),
+    Demo(#[from] DemoError),
+    #[error(transparent)]
+    Scene(#[from] scene::Failed),
+    #[error(transparent)]
+    Swap(#[from] swap::SwapError),
+    #[error("not every answer was right")]
+    Wrong,
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
     #[error("cannot print: {0}")]
@@ -96,10 +142,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = match (&cli.scene, &cli.run) {
-        (Some(scene), _) => crate::scene::run(scene).map_err(Failure::from),
-        (None, Some(run)) => go(run),
-        (None, None) => Err(Failure::Usage("--url is missing: what to load?".to_owned())),
+    let done = match (&cli.command, &cli.run) {
+        (Some(Command::StallDemo(args)), _) => stall_demo(args),
+        (Some(Command::SwapUnderLoad(args)), _) => swap_under_load(args),
+        (Some(Command::Scene(command)), _) => scene::run(command).map_err(Failure::from),
+        (None, Some(args)) => go(args),
+        (None, None) => Err(Failure::Usage(
+            "--url and --requests are missing; --help tells more".to_owned(),
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,6 +179,41 @@ fn go(args: &RunArgs) -> Result<(), Failure> {
         out.write_all(report.text().as_bytes())?;
     }
     Ok(())
+}
+
+fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
+    let demo = StallDemo {
+        stall: args.stall_ms,
+        every: args.every_ms,
+        rate: args.rate,
+        connections: args.connections,
+        lasts: args.duration,
+    };
+    let sides = demo.run()?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &sides)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(demo.text(&sides).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
+    let report = args.run(&say)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(report.text().as_bytes())?;
+    }
+    if report.passed() {
+        Ok(())
+    } else {
+        Err(Failure::Wrong)
+    }
 }
 
 /// A run with its progress on a terminal.
@@ -226,7 +311,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(Duration::from_secs_f64(seconds))
@@ -235,7 +320,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn millis(text: &str) -> Result<Duration, String> {
+pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     let millis: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if millis > 0.0 && millis <= 60_000.0 {
         Ok(Duration::from_secs_f64(millis / 1000.0))
@@ -244,7 +329,7 @@ fn millis(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
         _ => Err("not a number from 1 to 100000".to_owned()),

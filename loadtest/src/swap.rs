@@ -8,6 +8,7 @@
 //! Parts: [`versions`] makes audiences that an answer gives away, [`operator`] swaps them, [`judge`] decides which
 //! answers could have been, [`memory`] and [`report`] tell the figures, [`server`] runs a `kith serve` to do it to.
 
+pub(crate) mod command;
 pub mod judge;
 pub mod memory;
 pub mod operator;
@@ -48,6 +49,21 @@ pub struct Scenario {
     pub pause: Duration,
     /// From one swap to the next within a window.
     pub between: Duration,
+}
+
+impl Default for Scenario {
+    /// A million rows, a minute and a half.
+    fn default() -> Self {
+        Self {
+            rows: 1_000_000,
+            rate: 4_000.0,
+            connections: 16,
+            window: Duration::from_secs(10),
+            rounds: 4,
+            pause: Duration::from_secs(2),
+            between: Duration::from_millis(200),
+        }
+    }
 }
 
 impl Scenario {
