@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use kith::config::Config;
 use kith::service::Service;
-use loadtest::swap::{Scenario, Subject, against};
+use loadtest::swap::judge::{Says, read};
+use loadtest::swap::{Scenario, Subject, against, versions};
 
 fn start(dir: &std::path::Path) -> Service {
     let toml = format!(
@@ -50,4 +51,100 @@ fn every_answer_is_from_a_version_that_was_live() {
         assert!(json[key].is_object(), "{key}");
     }
     service.drain();
+}
+
+/// What the operator does not know of shows as wrong answers: here somebody else changes prices under it.
+#[test]
+fn an_answer_from_something_else_is_wrong() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let subject = Subject {
+        bid: service.bid_addr(),
+        admin: service.admin_addr(),
+        pid: std::process::id(),
+    };
+    let rogue = versions::campaigns().replace("\"cpm\":\"3\"", "\"cpm\":\"30\"");
+    let report = std::thread::scope(|scope| {
+        let (begun, begins) = std::sync::mpsc::channel::<()>();
+        let rogue = &rogue;
+        scope.spawn(move || {
+            begins.recv().expect("the first window");
+            put(
+                subject,
+                "campaigns/versions/2",
+                "application/json",
+                rogue.as_bytes(),
+            );
+        });
+        let begun = std::sync::Mutex::new(begun);
+        let say = move |line: &str| {
+            if line.contains("window 1 ") {
+                begun
+                    .lock()
+                    .expect("a lock")
+                    .send(())
+                    .expect("somebody waits");
+            }
+        };
+        against(&Scenario::tiny(), subject, &say).expect("a report")
+    });
+    // Version 2 puts everybody in the segment whose price was changed.
+    let text = report.text();
+    assert!(!report.passed(), "{text}");
+    assert!(
+        report.verdict.wrong > 0 && report.verdict.right > 0,
+        "{text}"
+    );
+    assert!(
+        text.contains("FAILED") && !report.verdict.examples.is_empty(),
+        "{text}"
+    );
+    service.drain();
+}
+
+/// A decision that read one id in one version and another in the next would be told from both.
+#[test]
+fn a_mixture_of_two_versions_shows() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(dir.path());
+    let subject = Subject {
+        bid: service.bid_addr(),
+        admin: service.admin_addr(),
+        pid: 0,
+    };
+    put(
+        subject,
+        "campaigns/versions/1",
+        "application/json",
+        versions::campaigns().as_bytes(),
+    );
+    let rows = versions::Rows::new(20).of(7).to_vec();
+    put(subject, "crm/versions/1", "text/csv", &rows);
+    assert_eq!(ask(subject), Says::Segment(7));
+    let rows = String::from_utf8(rows).expect("text");
+    let (first, second) = rows.split_at(rows.find("uidapi.com").expect("extended ids"));
+    let mixed = format!("{first}{}", second.replace("v7", "v8"));
+    put(subject, "crm/versions/2", "text/csv", mixed.as_bytes());
+    assert_eq!(ask(subject), Says::Mixed);
+    service.drain();
+}
+
+fn put(subject: Subject, path: &str, media_type: &str, body: &[u8]) {
+    let url = format!("http://{}/v1/datasets/{path}", subject.admin);
+    let answer = ureq::put(url)
+        .content_type(media_type)
+        .send(body)
+        .expect("an answer");
+    assert_eq!(answer.status().as_u16(), 201);
+}
+
+/// What the answer to the first request says.
+fn ask(subject: Subject) -> Says {
+    let url = format!("http://{}/bid/demo", subject.bid);
+    let request = versions::requests(20).swap_remove(0);
+    let mut answer = ureq::post(url)
+        .content_type("application/json")
+        .send(request)
+        .expect("an answer");
+    read(&answer.body_mut().read_to_vec().expect("a body"))
 }

@@ -94,7 +94,8 @@ impl Watch for Answers<'_> {
 }
 
 /// What a bid response's prices say. The key cannot be found inside of a string by mistake: there its quotes are escaped.
-fn read(body: &[u8]) -> Says {
+#[must_use]
+pub fn read(body: &[u8]) -> Says {
     const KEY: &[u8] = b"\"price\":";
     let mut said = None;
     let mut bids = 0;
