@@ -1,36 +1,48 @@
 //! The command line: arguments to a plan, a run, a report.
 
-use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+pub(crate) mod args;
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde::Serialize;
 
-use crate::engine::{Limits, Live, Watch};
+use self::args::{RunArgs, Shape, count, millis, seconds};
+use crate::engine::{Live, Watch};
+use crate::notices::{Notices, NoticesReport, play};
+use crate::overload::Trace;
 use crate::progress::Progress;
-use crate::report::Report;
-use crate::run::{Outcomes, Plan, RunError, Traffic, run};
+use crate::report::{Generator, Report};
+use crate::run::{Outcomes, Plan, RunError, run};
 use crate::scene;
-use crate::schedule::Stage;
+use crate::search::{Found, Search};
 use crate::stall::{DemoError, StallDemo};
 use crate::swap;
-use crate::target::{TargetArg, number_of_rate};
+use crate::target::number_of_rate;
+use crate::timeline::{self, Row, Timeline};
 
 /// An open-loop load generator for bid endpoints: latency counts from when a request was due
 #[derive(Debug, Parser)]
+#[command(name = "loadtest", version)]
 #[command(
-    name = "loadtest",
-    version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true
 )]
 #[command(after_help = "\
 Examples:
-  loadtest --url http://127.0.0.1:8080/bid/demo --rate 4000 --duration 15 --connections 16 --requests fixtures/requests.jsonl")]
+  loadtest --url http://127.0.0.1:8080/bid/demo --rate 4000 --duration 15 --requests r.jsonl
+  loadtest --url http://127.0.0.1:8080/bid/demo --search --p99-ms 5 --requests r.jsonl
+  loadtest --url http://127.0.0.1:8080/bid/demo --ramp 0:50000 --duration 60 --requests r.jsonl
+  loadtest --url http://127.0.0.1:8080/bid/a --url http://127.0.0.1:8080/bid/b,rate=500,connections=8 \\
+           --overload 5 --duration 60 --connections 256 --requests r.jsonl --json")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -69,46 +81,6 @@ struct StallDemoArgs {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct RunArgs {
-    /// What to load; several are used in turns. May have its own share: URL,rate=N,connections=C
-    #[arg(long = "url", value_name = "URL", required = true)]
-    urls: Vec<TargetArg>,
-    /// Requests a second, over all URLs that have no rate of their own
-    #[arg(long, value_name = "N", value_parser = number_of_rate)]
-    rate: Option<f64>,
-    /// How long, in seconds
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
-    duration: Duration,
-    /// Connections, over all URLs that have no number of their own
-    #[arg(long, value_name = "C", default_value_t = 16, value_parser = count)]
-    connections: usize,
-    /// OpenRTB requests, one a line, used in turns
-    #[arg(long, value_name = "FILE")]
-    requests: PathBuf,
-    /// One more header line of every request, "name: value"
-    #[arg(long = "header", value_name = "LINE", value_parser = header)]
-    headers: Vec<String>,
-    /// An answer counts as good when it comes within this of when its request was due
-    #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
-    deadline_ms: Duration,
-    /// A sent request that is not answered within this has failed
-    #[arg(long, value_name = "MS", default_value = "1000", value_parser = millis)]
-    timeout_ms: Duration,
-    /// A due request that finds no free connection within this is not sent
-    #[arg(long, value_name = "MS", default_value = "1000", value_parser = millis)]
-    wait_ms: Duration,
-    /// Threads that send
-    #[arg(long, value_name = "T", default_value_t = 1, value_parser = count)]
-    threads: usize,
-    /// Send whenever a connection is free instead of by a schedule. It hides stalls; for comparison only
-    #[arg(long, conflicts_with = "rate")]
-    closed: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Why the command did not do its work.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -116,6 +88,8 @@ enum Failure {
     Usage(String),
     #[error("{0}: {1}")]
     File(String, String),
+    #[error("no rate kept the p99 under the bound: nothing to overload by")]
+    NoCapacity,
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
@@ -135,6 +109,7 @@ enum Failure {
 /// Runs the command that the arguments of this process name.
 #[must_use]
 pub fn main() -> ExitCode {
+    raise_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -146,7 +121,7 @@ pub fn main() -> ExitCode {
         (Some(Command::StallDemo(args)), _) => stall_demo(args),
         (Some(Command::SwapUnderLoad(args)), _) => swap_under_load(args),
         (Some(Command::Scene(command)), _) => scene::run(command).map_err(Failure::from),
-        (None, Some(args)) => go(args),
+        (None, Some(args)) => measure(args),
         (None, None) => Err(Failure::Usage(
             "--url and --requests are missing; --help tells more".to_owned(),
         )),
@@ -164,21 +139,146 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn go(args: &RunArgs) -> Result<(), Failure> {
-    let plan = plan(args)?;
-    let outcomes = watched(&plan, |_| ())?;
+/// A connection is a file; thousands of them are more than the usual soft limit lets one have.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused: then connections are, and are counted.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+fn measure(args: &RunArgs) -> Result<(), Failure> {
+    let bodies = args.bodies()?;
+    match args.overload {
+        Some(times) => overload(args, times, &bodies),
+        None if args.search => search_only(args, &bodies),
+        None => steady(args, &bodies),
+    }
+}
+
+/// A run's report, and how it went over time.
+#[derive(Serialize)]
+struct Timed<R> {
+    #[serde(flatten)]
+    report: R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notices: Option<NoticesReport>,
+    timeline: Vec<Row>,
+}
+
+/// What a search found, under the figures of its best trial.
+#[derive(Serialize)]
+struct Searched {
+    #[serde(flatten)]
+    report: Option<Report>,
+    search: Found,
+}
+
+fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+    let plan = args.plan(args.shape()?, args.duration, bodies);
+    let began = began();
+    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| Timeline::new(&plan))?;
     let report = Report::new(&plan, &outcomes);
-    if let Some(warning) = report.generator.warning() {
-        say(&format!("loadtest: WARNING: {warning}"));
+    let timeline = merged(&plan, &outcomes.watches);
+    save(args.histogram.as_deref(), &timeline, began)?;
+    warn(&report.generator);
+    let mut text = report.text();
+    if args.ramp.is_some() {
+        text.insert_str(0, &timeline::text(&timeline.rows()));
     }
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
-    Ok(())
+    text.push_str(
+        &notices
+            .as_ref()
+            .map(NoticesReport::text)
+            .unwrap_or_default(),
+    );
+    let timed = Timed {
+        report,
+        notices,
+        timeline: timeline.rows(),
+    };
+    tell(args.json, &timed, &text)
+}
+
+fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+    let capacity = match args.rate {
+        Some(rate) => rate,
+        None => {
+            let found = search(args, bodies)?;
+            found
+                .best
+                .as_ref()
+                .map(|_| found.rate)
+                .ok_or(Failure::NoCapacity)?
+        }
+    };
+    let overload = args.overload_of(times);
+    let plan = args.plan(Shape::Overload(capacity, overload), args.duration, bodies);
+    let began = began();
+    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| {
+        (Trace::new(&plan), Timeline::new(&plan))
+    })?;
+    let mut timelines = Vec::new();
+    let outcomes = outcomes.map_watches(|(trace, timeline)| {
+        timelines.push(timeline);
+        trace
+    });
+    let timeline = merged(&plan, &timelines);
+    save(args.histogram.as_deref(), &timeline, began)?;
+    let report = overload.report(&plan, &outcomes, capacity);
+    warn(&report.report.generator);
+    let mut text = report.text();
+    text.push_str(
+        &notices
+            .as_ref()
+            .map(NoticesReport::text)
+            .unwrap_or_default(),
+    );
+    let timed = Timed {
+        report,
+        notices,
+        timeline: timeline.rows(),
+    };
+    tell(args.json, &timed, &text)
+}
+
+fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+    let mut found = search(args, bodies)?;
+    let report = found.best.take();
+    let mut text = report.as_ref().map(Report::text).unwrap_or_default();
+    text.push_str(&found.text());
+    tell(
+        args.json,
+        &Searched {
+            report,
+            search: found,
+        },
+        &text,
+    )
+}
+
+fn search(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<Found, Failure> {
+    let search = Search {
+        p99: args.p99_ms,
+        from: args.search_from,
+        trial: args.trial,
+    };
+    let plan = |rate, lasts| args.plan(Shape::Steady(rate), lasts, bodies);
+    let found = search.find(plan, |plan| {
+        let outcomes = run(plan, &Live::default(), |_| ())?;
+        let report = Report::new(plan, &outcomes);
+        if io::stderr().is_terminal() {
+            let figures = &report.figures;
+            say(&format!(
+                "{:>10.0} requests/s: p99 {:.1} ms, {} errors",
+                figures.asked_rate,
+                figures.latency_us.p99 / 1000.0,
+                figures.errors
+            ));
+        }
+        Ok(report)
+    })?;
+    Ok(found)
 }
 
 fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
@@ -190,25 +290,12 @@ fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
         lasts: args.duration,
     };
     let sides = demo.run()?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &sides)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(demo.text(&sides).as_bytes())?;
-    }
-    Ok(())
+    tell(args.json, &sides, &demo.text(&sides))
 }
 
 fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
     let report = args.run(&say)?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(report.text().as_bytes())?;
-    }
+    tell(args.json, &report, &report.text())?;
     if report.passed() {
         Ok(())
     } else {
@@ -219,8 +306,9 @@ fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
 /// A run with its progress on a terminal.
 fn watched<W: Watch + Send>(
     plan: &Plan,
+    notices: Option<&Notices>,
     watch: impl FnMut(usize) -> W + Send,
-) -> Result<Outcomes<W>, RunError> {
+) -> Result<(Outcomes<W>, Option<NoticesReport>), RunError> {
     let live = Live::default();
     let (done, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -233,117 +321,59 @@ fn watched<W: Watch + Send>(
                 }
             });
         }
-        let outcomes = run(plan, &live, watch);
+        let outcomes = match notices {
+            None => run(plan, &live, watch).map(|outcomes| (outcomes, None)),
+            Some(notices) => {
+                play(plan, notices, &live, watch).map(|(outcomes, report)| (outcomes, Some(report)))
+            }
+        };
         drop(done);
         outcomes
     })
 }
 
-fn plan(args: &RunArgs) -> Result<Plan, Failure> {
-    let sharing = args.urls.iter().filter(|url| url.rate.is_none()).count();
-    if sharing > 0 && args.rate.is_none() && !args.closed {
-        return Err(Failure::Usage(
-            "--rate is missing: how many requests a second?".to_owned(),
-        ));
+fn merged(plan: &Plan, timelines: &[Timeline]) -> Timeline {
+    let mut all = Timeline::new(plan);
+    for timeline in timelines {
+        all.add(timeline);
     }
-    let unconnected = args
-        .urls
-        .iter()
-        .filter(|url| url.connections.is_none())
-        .count();
-    let mut shared = 0;
-    let traffic = args
-        .urls
-        .iter()
-        .map(|url| {
-            let (rate, shift) = match (url.rate, args.rate) {
-                (Some(own), _) => (own, 0.0),
-                #[expect(clippy::cast_precision_loss, reason = "a handful of URLs")]
-                (None, rate) => {
-                    let turn = shared as f64 / sharing as f64;
-                    shared += 1;
-                    (rate.unwrap_or(1.0) / sharing as f64, turn)
-                }
-            };
-            let even = (args.connections / unconnected.max(1)).max(args.threads);
-            Traffic {
-                target: url.target.clone(),
-                connections: url.connections.unwrap_or(even),
-                stages: vec![Stage::constant(rate, args.duration)],
-                shift,
-            }
-        })
-        .collect();
-    Ok(Plan {
-        traffic,
-        bodies: bodies(&args.requests)?,
-        headers: args.headers.clone(),
-        limits: Limits {
-            deadline: args.deadline_ms,
-            wait: args.wait_ms,
-            timeout: args.timeout_ms,
-        },
-        threads: args.threads,
-        closed_loop: args.closed,
-    })
+    all
 }
 
-/// The lines of a requests' file; empty ones are none.
-fn bodies(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
-    let bytes =
-        fs::read(path).map_err(|why| Failure::File(path.display().to_string(), why.to_string()))?;
-    let bodies: Vec<Vec<u8>> = bytes
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect();
-    if bodies.is_empty() {
-        return Err(Failure::File(
-            path.display().to_string(),
-            "holds no request".to_owned(),
-        ));
+fn save(path: Option<&Path>, timeline: &Timeline, began: SystemTime) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let failed = |why: io::Error| Failure::File(path.display().to_string(), why.to_string());
+    let file = File::create(path).map_err(failed)?;
+    timeline
+        .write_log(BufWriter::new(file), began)
+        .map_err(failed)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the outermost layer of a tool; a log file names its day"
+)]
+fn began() -> SystemTime {
+    SystemTime::now()
+}
+
+fn tell(json: bool, report: &impl Serialize, text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text.as_bytes())?;
     }
-    Ok(bodies)
+    Ok(())
+}
+
+fn warn(generator: &Generator) {
+    if let Some(warning) = generator.warning() {
+        say(&format!("loadtest: WARNING: {warning}"));
+    }
 }
 
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if seconds > 0.0 && seconds <= 86_400.0 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("not more than 0 and at most a day".to_owned())
-    }
-}
-
-pub(crate) fn millis(text: &str) -> Result<Duration, String> {
-    let millis: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if millis > 0.0 && millis <= 60_000.0 {
-        Ok(Duration::from_secs_f64(millis / 1000.0))
-    } else {
-        Err("not more than 0 and at most a minute".to_owned())
-    }
-}
-
-pub(crate) fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=100_000) => Ok(count),
-        _ => Err("not a number from 1 to 100000".to_owned()),
-    }
-}
-
-fn header(text: &str) -> Result<String, String> {
-    let (name, value) = text.split_once(':').ok_or("not \"name: value\"")?;
-    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    if name.is_empty()
-        || !name.bytes().all(token)
-        || !value.bytes().all(|b| (b' '..=b'~').contains(&b))
-    {
-        return Err("not \"name: value\"".to_owned());
-    }
-    Ok(text.to_owned())
 }

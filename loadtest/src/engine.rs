@@ -27,7 +27,7 @@ use crate::connection::{Connection, Flight, Read, State};
 use crate::feed::{Feed, Next};
 use crate::schedule::{Due, Nanos, nanos};
 use crate::tally::{Effort, ErrorKind, LATE, Outcome, Tally};
-use crate::wire::{Broken, Head, Says, says};
+use crate::wire::{Broken, Head};
 
 /// Events taken in one look. Few, because due requests are sent between them, and one look costs little.
 const EVENTS_MAX: usize = 64;
@@ -68,6 +68,8 @@ pub struct Ended<'a> {
     pub stage: usize,
     /// Its number among the URL's requests; the line of the requests' file is this modulo their count.
     pub number: u64,
+    /// When the run began.
+    pub start: Instant,
     /// When it was due.
     pub due: Instant,
     /// When it was written; none when it never was.
@@ -103,6 +105,21 @@ impl Watch for () {
 impl<F: FnMut(&Ended<'_>)> Watch for F {
     fn ended(&mut self, ended: &Ended<'_>) {
         self(ended);
+    }
+}
+
+impl<A: Watch, B: Watch> Watch for (A, B) {
+    fn ended(&mut self, ended: &Ended<'_>) {
+        self.0.ended(ended);
+        self.1.ended(ended);
+    }
+}
+
+impl<W: Watch> Watch for Option<W> {
+    fn ended(&mut self, ended: &Ended<'_>) {
+        if let Some(watch) = self {
+            watch.ended(ended);
+        }
     }
 }
 
@@ -538,17 +555,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         let Some(connection) = lane.connections.get_mut(index) else {
             return;
         };
-        let outcome = match head.status {
-            200 => match says(connection.body(head)) {
-                Says::Bid => Outcome::Bid,
-                Says::NoBid => Outcome::NoBid,
-                Says::Nonsense => Outcome::Failed(ErrorKind::Malformed),
-            },
-            204 => Outcome::NoBid,
-            400..=499 => Outcome::Failed(ErrorKind::Status4xx),
-            500..=599 => Outcome::Failed(ErrorKind::Status5xx),
-            _ => Outcome::Failed(ErrorKind::StatusOther),
-        };
+        let outcome = lane.feed.judge(head.status, connection.body(head));
         // An answer that came before the request was out leaves the connection in the middle of it.
         let ends = head.closes || connection.is_writing();
         self.end(at, index, outcome, Some(head), now);
@@ -585,6 +592,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         lane.busy -= 1;
         let due = flight.due;
         if let Some(tally) = lane.tallies.get_mut(due.stage) {
+            tally.service.record(now.saturating_sub(flight.sent));
             tally.count(
                 outcome,
                 now.saturating_sub(due.at),
@@ -595,6 +603,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             target: lane.target,
             stage: due.stage,
             number: due.number,
+            start: self.clock.0,
             due: self.clock.instant(due.at),
             sent: Some(self.clock.instant(flight.sent)),
             ended: self.clock.instant(now),
@@ -615,6 +624,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             target: lane.target,
             stage: due.stage,
             number: due.number,
+            start: self.clock.0,
             due: self.clock.instant(due.at),
             sent: None,
             ended: self.clock.instant(now),

@@ -1,7 +1,8 @@
 //! Where due requests come from. What an open loop is, and what a closed one is, differ in nothing else.
 
 use crate::schedule::{Due, Nanos, Schedule};
-use crate::wire::Requests;
+use crate::tally::{ErrorKind, Outcome};
+use crate::wire::{Requests, Says, says};
 
 /// The next request of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,21 @@ pub(crate) trait Feed {
     fn advance(&mut self);
     /// Ends it here.
     fn stop(&mut self);
+
+    /// What an answer to one of its requests is. Of a bid request, unless it says otherwise.
+    fn judge(&self, status: u16, body: &[u8]) -> Outcome {
+        match status {
+            200 => match says(body) {
+                Says::Bid => Outcome::Bid,
+                Says::NoBid => Outcome::NoBid,
+                Says::Nonsense => Outcome::Failed(ErrorKind::Malformed),
+            },
+            204 => Outcome::NoBid,
+            400..=499 => Outcome::Failed(ErrorKind::Status4xx),
+            500..=599 => Outcome::Failed(ErrorKind::Status5xx),
+            _ => Outcome::Failed(ErrorKind::StatusOther),
+        }
+    }
 }
 
 /// Requests by a schedule: the open loop.

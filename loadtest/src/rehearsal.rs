@@ -9,7 +9,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,9 +64,20 @@ impl Reply {
     }
 }
 
+/// An answer that was given.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The body that asked.
+    pub body: Vec<u8>,
+    /// From when the request was read until the answer was handed to the kernel: as long as it was told, and as much
+    /// longer as the machine let it sleep.
+    pub took: Duration,
+}
+
 /// The server.
 #[derive(Debug)]
 pub struct Rehearsal {
+    served: Arc<Mutex<Vec<Served>>>,
     address: SocketAddr,
     ends: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
@@ -84,6 +95,8 @@ impl Rehearsal {
         let ends = Arc::new(AtomicBool::new(false));
         let script = Arc::new(script);
         let seen = Arc::clone(&ends);
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&served);
         let acceptor = std::thread::spawn(move || {
             let mut threads = Vec::new();
             for stream in listener.incoming() {
@@ -92,9 +105,10 @@ impl Rehearsal {
                 }
                 let Ok(stream) = stream else { continue };
                 let (script, ends) = (Arc::clone(&script), Arc::clone(&seen));
+                let log = Arc::clone(&log);
                 threads.push(std::thread::spawn(move || {
                     // A connection that breaks is over; the generator counts it.
-                    let _ = serve(&stream, &*script, &ends);
+                    let _ = serve(&stream, &*script, &log, &ends);
                 }));
             }
             for thread in threads {
@@ -102,10 +116,17 @@ impl Rehearsal {
             }
         });
         Ok(Self {
+            served,
             address,
             ends,
             acceptor: Some(acceptor),
         })
+    }
+
+    /// The answers since the last call, in the order given.
+    #[must_use]
+    pub fn served(&self) -> Vec<Served> {
+        std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `http://127.0.0.1:PORT` and `path`.
@@ -129,6 +150,7 @@ impl Drop for Rehearsal {
 fn serve(
     stream: &TcpStream,
     script: &dyn Fn(&Asked) -> Reply,
+    log: &Mutex<Vec<Served>>,
     ends: &AtomicBool,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -146,7 +168,14 @@ fn serve(
         let until = asked.at + reply.after;
         let _ = never.recv_timeout(until.saturating_duration_since(Instant::now()));
         let mut out = stream;
+        let took = asked.at.elapsed();
         out.write_all(&reply.bytes)?;
+        log.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Served {
+                body: asked.body,
+                took,
+            });
         if reply.close {
             return Ok(());
         }

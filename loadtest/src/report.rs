@@ -13,8 +13,9 @@ use crate::run::{Outcomes, Plan};
 use crate::schedule::{Nanos, Stage, nanos};
 use crate::tally::{Effort, ErrorKind, LatencyUs, Tally};
 
-/// More of the requests than this sent late by the generator's fault: it did not keep up.
-const LATE_SHARE_MAX: f64 = 0.01;
+/// More of the requests than this sent late by the generator's fault: it did not keep up. A virtual machine that stalls
+/// for milliseconds twice a second makes one in a hundred late, whatever runs on it.
+const LATE_SHARE_MAX: f64 = 0.03;
 /// Busy for more of the time than this: it did not keep up, or would not at a little more.
 const BUSY_SHARE_MAX: f64 = 0.95;
 
@@ -49,6 +50,8 @@ pub struct Figures {
     pub seconds: f64,
     /// From due to answered, or given up.
     pub latency_us: LatencyUs,
+    /// From written to answered, without what a request waited before: what a closed loop would call latency.
+    pub service_us: LatencyUs,
     /// Requests that found every connection taken, and how long they waited for one.
     pub waited: Waited,
 }
@@ -111,6 +114,7 @@ impl Figures {
             connections_closed: tally.closed_by_server,
             seconds: (seconds * 1000.0).round() / 1000.0,
             latency_us: tally.latency.latency(),
+            service_us: tally.service.latency(),
             waited: Waited {
                 requests: tally.waited.count(),
                 p50_us: tally.waited.quantile_us(0.5),
@@ -155,6 +159,20 @@ impl Generator {
                 100.0 * self.busy_share,
             )
         })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "generator   {} late by over 1 ms ({:.3} %); lag p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs; \
+             busy {:.0} %, {:.1} µs CPU a request\n",
+            self.late,
+            100.0 * self.late_share,
+            self.lag_p50_us,
+            self.lag_p99_us,
+            self.lag_max_us,
+            100.0 * self.busy_share,
+            self.cpu_us_per_request
+        )
     }
 }
 
@@ -242,24 +260,13 @@ impl Report {
             }
             text.push_str(&figures.text(self.deadline_ms));
         }
-        let generator = &self.generator;
-        let _ = writeln!(
-            text,
-            "generator   {} late by over 1 ms ({:.3} %); lag p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs; busy {:.0} %, {:.1} µs CPU a request",
-            generator.late,
-            100.0 * generator.late_share,
-            generator.lag_p50_us,
-            generator.lag_p99_us,
-            generator.lag_max_us,
-            100.0 * generator.busy_share,
-            generator.cpu_us_per_request
-        );
+        text.push_str(&self.generator.text());
         text
     }
 }
 
 impl Figures {
-    fn text(&self, deadline_ms: f64) -> String {
+    pub(crate) fn text(&self, deadline_ms: f64) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "{name:<11} {value}");
@@ -301,6 +308,14 @@ impl Figures {
             format!(
                 "p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, p99.99 {:.0}, max {:.0}",
                 l.p50, l.p90, l.p99, l.p99_9, l.p99_99, l.max
+            ),
+        );
+        let s = &self.service_us;
+        line(
+            "server µs",
+            format!(
+                "p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, p99.99 {:.0}, max {:.0} from sent to answered",
+                s.p50, s.p90, s.p99, s.p99_9, s.p99_99, s.max
             ),
         );
         if self.waited.requests > 0 {

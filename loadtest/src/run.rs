@@ -3,7 +3,7 @@
 //! Each thread has connections and a share of the due times of every URL, and shares nothing with the others while it
 //! runs; the schedule divides by number, so that no two threads need to agree on anything but the start.
 
-use std::sync::{Barrier, OnceLock};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Lane, Limits, Live, Watch};
@@ -32,7 +32,7 @@ pub struct Plan {
     /// One a URL.
     pub traffic: Vec<Traffic>,
     /// Request bodies, used in turns.
-    pub bodies: Vec<Vec<u8>>,
+    pub bodies: Arc<[Vec<u8>]>,
     /// More header lines, `name: value`.
     pub headers: Vec<String>,
     /// The bounds.
@@ -76,6 +76,18 @@ pub struct Outcomes<W> {
 }
 
 impl<W> Outcomes<W> {
+    /// The same with other watches.
+    #[must_use]
+    pub fn map_watches<V>(self, map: impl FnMut(W) -> V) -> Outcomes<V> {
+        Outcomes {
+            tallies: self.tallies,
+            effort: self.effort,
+            start: self.start,
+            lasted: self.lasted,
+            watches: self.watches.into_iter().map(map).collect(),
+        }
+    }
+
     /// All counts of a stage.
     #[must_use]
     pub fn stage(&self, stage: usize) -> Tally {
@@ -261,6 +273,6 @@ fn spread<'p, W: Watch + Send, F: Feed + Send>(
 }
 
 /// `whole` in `parts` as even as can be: the size of part `at`.
-fn share(whole: usize, parts: usize, at: usize) -> usize {
+pub(crate) fn share(whole: usize, parts: usize, at: usize) -> usize {
     whole / parts + usize::from(at < whole % parts)
 }

@@ -90,7 +90,7 @@ impl StallDemo {
                 stages: vec![Stage::constant(self.rate, self.lasts)],
                 shift: 0.0,
             }],
-            bodies: vec![br#"{"id":"1","imp":[{"id":"1"}]}"#.to_vec()],
+            bodies: [br#"{"id":"1","imp":[{"id":"1"}]}"#.to_vec()].into(),
             headers: Vec::new(),
             limits: Limits::default(),
             threads: 1,

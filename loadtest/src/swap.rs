@@ -196,7 +196,7 @@ fn plan(scenario: &Scenario, bid: SocketAddr) -> Result<Plan, TargetError> {
             stages: scenario.stages(),
             shift: 0.0,
         }],
-        bodies: versions::requests(scenario.rows),
+        bodies: versions::requests(scenario.rows).into(),
         headers: Vec::new(),
         limits: Limits::default(),
         threads: 1,

@@ -65,8 +65,15 @@ pub enum Outcome {
 }
 
 /// A histogram of nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Times(Histogram<u64>);
+
+impl std::fmt::Debug for Times {
+    /// Its thousands of buckets tell a reader nothing.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} times, {:?}", self.count(), self.latency())
+    }
+}
 
 impl Default for Times {
     fn default() -> Self {
@@ -80,7 +87,7 @@ impl Times {
         self.0.saturating_record(nanos);
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         // Same bounds, so it cannot fail.
         let _ = self.0.add(&other.0);
     }
@@ -160,6 +167,8 @@ pub struct Tally {
     pub closed_by_server: u64,
     /// From due to answered or given up.
     pub latency: Times,
+    /// From written to answered or given up, of those sent: the server's part.
+    pub service: Times,
     /// Those that waited for a free connection: how long.
     pub waited: Times,
     /// Sent later than they could have been: by how much, for each request.
@@ -214,6 +223,7 @@ impl Tally {
         self.in_time += other.in_time;
         self.closed_by_server += other.closed_by_server;
         self.latency.add(&other.latency);
+        self.service.add(&other.service);
         self.waited.add(&other.waited);
         self.lag.add(&other.lag);
         self.late += other.late;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::report::Report;
 use super::server::{NotServing, Server};
 use super::{Scenario, SwapError, against};
-use crate::cli::{count, millis, seconds};
+use crate::cli::args::{count, millis, seconds};
 use crate::target::number_of_rate;
 
 /// Swap versions under load, hold every answer against the versions that were live, and compare latency and memory with

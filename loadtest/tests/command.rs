@@ -1,0 +1,214 @@
+//! The command as scripts use it.
+
+use std::io::Write as _;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use loadtest::rehearsal::{Rehearsal, Reply};
+use serde_json::Value;
+
+fn loadtest(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(arguments)
+        .output()
+        .expect("it runs")
+}
+
+fn json(output: &Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn requests() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"{\"id\":\"1\"}\n\n{\"id\":\"2\"}\r\n")
+        .expect("written");
+    file
+}
+
+fn server() -> Rehearsal {
+    Rehearsal::start(|_| {
+        Reply::ok(
+            Duration::ZERO,
+            r#"{"id":"1","seatbid":[{"bid":[{"price":1}]}]}"#,
+        )
+    })
+    .expect("a server")
+}
+
+#[test]
+fn a_run_has_all_figures_and_a_histogram() {
+    let (server, requests) = (server(), requests());
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("latency.hlog");
+    let (file, log) = (
+        requests.path().to_str().expect("a name"),
+        log.to_str().expect("a name"),
+    );
+    let output = loadtest(&[
+        "--url",
+        &server.url("/bid/a"),
+        "--rate",
+        "200",
+        "--duration",
+        "1.5",
+        "--connections",
+        "4",
+        "--requests",
+        file,
+        "--json",
+        "--histogram",
+        log,
+    ]);
+    let report = json(&output);
+    for (name, expect) in [
+        ("sent", 300),
+        ("due", 300),
+        ("bids", 300),
+        ("no_bids", 0),
+        ("errors", 0),
+        ("unsent", 0),
+    ] {
+        assert_eq!(report[name], expect, "{name}");
+    }
+    assert_eq!(report["asked_rate"], 200.0);
+    assert!(
+        report["achieved_rate"]
+            .as_f64()
+            .is_some_and(|rate| rate > 150.0),
+        "{report}"
+    );
+    for percentile in ["p50", "p90", "p99", "p99_9", "p99_99", "max"] {
+        assert!(
+            report["latency_us"][percentile]
+                .as_f64()
+                .is_some_and(|us| us > 0.0),
+            "{percentile}"
+        );
+    }
+    assert!(report["errors_by_kind"]["timeout"].is_u64() && report["generator_late"].is_u64());
+    let text = std::fs::read_to_string(log).expect("a log");
+    let mut sum = 0;
+    for entry in IntervalLogIterator::new(text.as_bytes()) {
+        if let LogEntry::Interval(interval) = entry.expect("a readable entry") {
+            sum += decoded(interval.encoded_histogram()).len();
+        }
+    }
+    assert_eq!(sum, 300);
+}
+
+fn decoded(encoded: &str) -> Histogram<u64> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .expect("base64");
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .expect("a histogram")
+}
+
+#[test]
+fn a_search_finds_where_the_server_ends() {
+    // One connection at 10 ms: a hundred a second.
+    let server = Rehearsal::start(|_| Reply::no_bid(Duration::from_millis(10))).expect("a server");
+    let requests = requests();
+    let file = requests.path().to_str().expect("a name");
+    let output = loadtest(&[
+        "--url",
+        &server.url("/"),
+        "--search",
+        "--p99-ms",
+        "60",
+        "--search-from",
+        "40",
+        "--trial",
+        "0.4",
+        "--connections",
+        "1",
+        "--requests",
+        file,
+        "--json",
+    ]);
+    let report = json(&output);
+    let rate = report["search"]["rate"].as_f64().expect("a rate");
+    assert!((40.0..=115.0).contains(&rate), "{report}");
+    assert!(
+        report["search"]["trials"]
+            .as_array()
+            .is_some_and(|trials| trials.len() > 3)
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told() {
+    let requests = requests();
+    let file = requests.path().to_str().expect("a name");
+    for (arguments, code, why) in [
+        (
+            vec![
+                "--url",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "10",
+                "--requests",
+                file,
+            ],
+            1,
+            "nothing listens there",
+        ),
+        (
+            vec!["--url", "http://127.0.0.1:1/", "--requests", file],
+            2,
+            "how many requests a second",
+        ),
+        (
+            vec![
+                "--url",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "0",
+                "--requests",
+                file,
+            ],
+            2,
+            "more than 0",
+        ),
+        (
+            vec![
+                "--url",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "1",
+                "--requests",
+                "gone",
+            ],
+            1,
+            "gone",
+        ),
+        (
+            vec![
+                "--url",
+                "https://127.0.0.1:1/",
+                "--rate",
+                "1",
+                "--requests",
+                file,
+            ],
+            2,
+            "only http://",
+        ),
+        (vec!["--rate", "1"], 2, "--url"),
+    ] {
+        let output = loadtest(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+}
