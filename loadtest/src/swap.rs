@@ -32,6 +32,10 @@ use self::operator::{Operator, Refused};
 use self::report::Report;
 use self::versions::Rows;
 
+/// A request that is not sent or answered within this has failed. Long, for a machine that stalls is not what is looked for
+/// here: being slow shows in the latency.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -198,7 +202,11 @@ fn plan(scenario: &Scenario, bid: SocketAddr) -> Result<Plan, TargetError> {
         }],
         bodies: versions::requests(scenario.rows).into(),
         headers: Vec::new(),
-        limits: Limits::default(),
+        limits: Limits {
+            wait: PATIENCE,
+            timeout: PATIENCE,
+            ..Limits::default()
+        },
         threads: 1,
         closed_loop: false,
     })

@@ -19,7 +19,7 @@ use super::{Kind, Scenario, SwapError};
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the stage of the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// A change begins only if this many times the longest so far is left of its window.
+/// A further change begins only if this many times the longest so far is left of its window.
 const ROOM: f64 = 1.3;
 
 /// A call that was not answered as it should.
@@ -133,15 +133,19 @@ impl Operator {
                         scenario.rounds * 2
                     ));
                     let ends = Instant::now() + scenario.window;
-                    while ends.saturating_duration_since(Instant::now())
-                        > self.longest.mul_f64(ROOM)
-                    {
+                    // One at least, however slow the machine is.
+                    loop {
                         self.change(next(self.hows.len()))?;
                         if is_over(scenario.between) {
                             return Ok(());
                         }
+                        let left = ends.saturating_duration_since(Instant::now());
+                        if left <= self.longest.mul_f64(ROOM) {
+                            break;
+                        }
                     }
-                    self.overran += usize::from(Instant::now() > ends + scenario.pause);
+                    let last = self.changes.last().map(|change| change.acknowledged);
+                    self.overran += usize::from(last > Some(ends + scenario.pause));
                 }
             }
         }

@@ -136,7 +136,7 @@ fn request(n: usize, person: usize) -> String {
         .map(|imp| json!({"id": imp.to_string(), "banner": {"format": [{"w": 300, "h": 250}], "pos": 1}, "bidfloor": 0.01, "secure": 1}))
         .collect();
     json!({
-        "id": format!("r-{n}"), "at": 1, "tmax": 1000, "cur": ["USD"], "imp": imps,
+        "id": format!("r-{n}"), "at": 1, "tmax": 5000, "cur": ["USD"], "imp": imps,
         "site": {"id": "s-1", "domain": "news.example", "page": "https://news.example/today", "publisher": {"id": "p-1"}},
         "device": {"ua": "Mozilla/5.0 (invented)", "ip": "192.0.2.1", "geo": {"country": "USA"}},
         "regs": {"coppa": 0, "gdpr": 0},
