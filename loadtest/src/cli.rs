@@ -1,6 +1,6 @@
 //! The command line: arguments to a plan, a run, a report.
 
-mod args;
+pub(crate) mod args;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -20,8 +20,10 @@ use crate::overload::Trace;
 use crate::progress::Progress;
 use crate::report::{Generator, Report};
 use crate::run::{Outcomes, Plan, RunError, run};
+use crate::scene;
 use crate::search::{Found, Search};
 use crate::stall::{DemoError, StallDemo};
+use crate::swap;
 use crate::target::number_of_rate;
 use crate::timeline::{self, Row, Timeline};
 use crate::watch::{Live, Watch};
@@ -51,6 +53,9 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     StallDemo(StallDemoArgs),
+    SwapUnderLoad(swap::command::SwapArgs),
+    #[command(flatten)]
+    Scene(scene::Command),
 }
 
 /// Show what a closed loop hides: a stalling server, measured both ways
@@ -89,6 +94,12 @@ enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Demo(#[from] DemoError),
+    #[error(transparent)]
+    Scene(#[from] scene::Failed),
+    #[error(transparent)]
+    Swap(#[from] swap::SwapError),
+    #[error("not every answer was right")]
+    Wrong,
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
     #[error("cannot print: {0}")]
@@ -108,6 +119,8 @@ pub fn main() -> ExitCode {
     };
     let done = match (&cli.command, &cli.run) {
         (Some(Command::StallDemo(args)), _) => stall_demo(args),
+        (Some(Command::SwapUnderLoad(args)), _) => swap_under_load(args),
+        (Some(Command::Scene(command)), _) => scene::run(command).map_err(Failure::from),
         (None, Some(args)) => measure(args),
         (None, None) => Err(Failure::Usage(
             "--url and --requests are missing; --help tells more".to_owned(),
@@ -278,6 +291,16 @@ fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
     };
     let sides = demo.run()?;
     tell(args.json, &sides, &demo.text(&sides))
+}
+
+fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
+    let report = args.run(&say)?;
+    tell(args.json, &report, &report.text())?;
+    if report.passed() {
+        Ok(())
+    } else {
+        Err(Failure::Wrong)
+    }
 }
 
 /// A run with its progress on a terminal.

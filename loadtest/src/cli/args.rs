@@ -218,7 +218,7 @@ fn ramp(text: &str) -> Result<(f64, f64), String> {
     }
 }
 
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(Duration::from_secs_f64(seconds))
@@ -227,7 +227,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn millis(text: &str) -> Result<Duration, String> {
+pub(crate) fn millis(text: &str) -> Result<Duration, String> {
     let millis: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if millis > 0.0 && millis <= 60_000.0 {
         Ok(Duration::from_secs_f64(millis / 1000.0))
@@ -236,7 +236,7 @@ pub(super) fn millis(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
         _ => Err("not a number from 1 to 100000".to_owned()),

@@ -1,0 +1,265 @@
+//! Who swaps: uploads versions, activates staged ones, rolls back, and notes when each change was asked and acknowledged.
+//!
+//! Three ways to change what is live take turns: an upload that activates; an upload that only stages and an activation
+//! after it (which narrows the time in which two versions may be live to that of the activation); and a rollback to the version
+//! before.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::judge::Change;
+use super::versions::{self, Rows};
+use super::{Kind, Scenario, SwapError};
+
+/// A server that does not answer within this has failed.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// How often the stage of the run is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// A further change begins only if this many times the longest so far is left of its window.
+const ROOM: f64 = 1.3;
+
+/// A call that was not answered as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no answer.
+    #[error("{what}: no answer: {why}")]
+    NoAnswer {
+        /// The call.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// Not the answer that was wanted.
+    #[error("{what}: answered {status}: {body}")]
+    Status {
+        /// The call.
+        what: String,
+        /// The status.
+        status: u16,
+        /// The answer.
+        body: String,
+    },
+}
+
+/// How the live version was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// An upload that activates.
+    Uploaded,
+    /// An activation of a version staged before.
+    Activated,
+    /// An activation of the version before.
+    RolledBack,
+}
+
+/// The one who swaps.
+#[derive(Debug)]
+pub struct Operator {
+    agent: ureq::Agent,
+    admin: SocketAddr,
+    rows: Rows,
+    newest: u64,
+    /// Every change of the live version, the first one included.
+    pub changes: Vec<Change>,
+    /// How each was made.
+    pub hows: Vec<How>,
+    /// Changes that ended after their window.
+    pub overran: usize,
+    /// How long the longest change took, staging and making of the rows included.
+    longest: Duration,
+}
+
+impl Operator {
+    /// Has changed nothing yet.
+    #[must_use]
+    pub fn new(admin: SocketAddr, rows: Rows) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_global(Some(TIMEOUT));
+        Self {
+            agent: config.build().new_agent(),
+            admin,
+            rows,
+            newest: 0,
+            changes: Vec::new(),
+            hows: Vec::new(),
+            overran: 0,
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Uploads the campaigns and a first version.
+    pub(super) fn prepare(&mut self) -> Result<(), Refused> {
+        let path = "/v1/datasets/campaigns/versions/1";
+        let body = versions::campaigns();
+        let (status, text) = self.put(path, "application/json", body.as_bytes())?;
+        expect("the campaigns", status, &text, 201, Some("active"))?;
+        self.change(How::Uploaded)
+    }
+
+    /// Swaps in every window that is for it, until `over` is closed.
+    pub(super) fn work(
+        &mut self,
+        scenario: &Scenario,
+        stage: &AtomicUsize,
+        over: &Receiver<()>,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), SwapError> {
+        let is_over = |wait| over.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
+        let mut at = 0;
+        while !is_over(LOOK_EVERY) {
+            let now = stage.load(Ordering::Relaxed);
+            if now == at {
+                continue;
+            }
+            at = now;
+            match Kind::of(at) {
+                Kind::Pause => {}
+                Kind::Quiet => say(&format!(
+                    "window {} of {}: quiet",
+                    at.div_ceil(2),
+                    scenario.rounds * 2
+                )),
+                Kind::Swapping => {
+                    say(&format!(
+                        "window {} of {}: swapping",
+                        at.div_ceil(2),
+                        scenario.rounds * 2
+                    ));
+                    let ends = Instant::now() + scenario.window;
+                    // One at least, however slow the machine is.
+                    loop {
+                        self.change(next(self.hows.len()))?;
+                        if is_over(scenario.between) {
+                            return Ok(());
+                        }
+                        let left = ends.saturating_duration_since(Instant::now());
+                        if left <= self.longest.mul_f64(ROOM) {
+                            break;
+                        }
+                    }
+                    let last = self.changes.last().map(|change| change.acknowledged);
+                    self.overran += usize::from(last > Some(ends + scenario.pause));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, how: How) -> Result<(), Refused> {
+        let live = self.changes.last().map_or(0, |change| change.version);
+        let version = match how {
+            How::RolledBack => live.saturating_sub(1),
+            How::Uploaded | How::Activated => self.newest + 1,
+        };
+        let begun = Instant::now();
+        // Made before the clock runs.
+        self.rows.of(version);
+        if how == How::Activated {
+            self.upload(version, false)?;
+        }
+        let asked = Instant::now();
+        match how {
+            How::Uploaded => self.upload(version, true)?,
+            How::Activated | How::RolledBack => self.activate(version)?,
+        }
+        self.changes.push(Change {
+            version,
+            asked,
+            acknowledged: Instant::now(),
+        });
+        self.hows.push(how);
+        self.longest = self.longest.max(begun.elapsed());
+        Ok(())
+    }
+
+    fn upload(&mut self, version: u64, activate: bool) -> Result<(), Refused> {
+        let path = format!("/v1/datasets/crm/versions/{version}?activate={activate}");
+        let body = self.rows.of(version);
+        let (status, text) = put(&self.agent, self.admin, &path, "text/csv", body)?;
+        let state = if activate { "active" } else { "staged" };
+        expect(
+            &format!("version {version}"),
+            status,
+            &text,
+            201,
+            Some(state),
+        )?;
+        self.newest = version;
+        Ok(())
+    }
+
+    fn activate(&self, version: u64) -> Result<(), Refused> {
+        let what = format!("activating version {version}");
+        let request = self
+            .agent
+            .post(format!("http://{}/v1/datasets/crm/activate", self.admin));
+        let answered = request
+            .content_type("application/json")
+            .send(format!("{{\"version\":{version}}}"));
+        let (status, text) = answer(&what, answered)?;
+        expect(&what, status, &text, 200, None)
+    }
+
+    fn put(&self, path: &str, media_type: &str, body: &[u8]) -> Result<(u16, String), Refused> {
+        put(&self.agent, self.admin, path, media_type, body)
+    }
+}
+
+/// Each way of changing in turns, rollbacks a quarter of them.
+fn next(done: usize) -> How {
+    match done % 4 {
+        1 => How::Activated,
+        3 => How::RolledBack,
+        _ => How::Uploaded,
+    }
+}
+
+type Answered = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
+
+fn put(
+    agent: &ureq::Agent,
+    admin: SocketAddr,
+    path: &str,
+    media_type: &str,
+    body: &[u8],
+) -> Result<(u16, String), Refused> {
+    let request = agent.put(format!("http://{admin}{path}"));
+    answer(path, request.content_type(media_type).send(body))
+}
+
+fn answer(what: &str, answered: Answered) -> Result<(u16, String), Refused> {
+    let none = |why: ureq::Error| Refused::NoAnswer {
+        what: what.to_owned(),
+        why: why.to_string(),
+    };
+    let mut response = answered.map_err(none)?;
+    let text = response.body_mut().read_to_string().map_err(none)?;
+    Ok((response.status().as_u16(), text))
+}
+
+/// Refuses another status, or another state of a version.
+fn expect(
+    what: &str,
+    status: u16,
+    text: &str,
+    wanted: u16,
+    state: Option<&str>,
+) -> Result<(), Refused> {
+    let said: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    if status == wanted && state.is_none_or(|state| said["state"] == state) {
+        return Ok(());
+    }
+    let body = text.chars().take(400).collect();
+    Err(Refused::Status {
+        what: what.to_owned(),
+        status,
+        body,
+    })
+}
