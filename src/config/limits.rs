@@ -31,7 +31,7 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
     /// For requests under way to end when the service stops.
     pub drain_timeout_ms: u64,
-    /// How long a bid request may wait for its turn while the queue does not end.
+    /// How long bid requests may wait for their turn on a thread.
     pub queue_target_ms: u64,
     /// Ids looked up for one request.
     pub ids_per_request: usize,
@@ -131,8 +131,8 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
     );
     let queue_target_ms = ms(
         "queue_target_ms",
-        "2",
-        "wait for a turn on a bid thread that, when it lasts, is overload: what would lengthen it is answered 204 unread",
+        "30",
+        "longest that bid requests wait for their turn on a thread, at most a third of the time that the tightest exchange gives: what would make it longer is answered 204 unread",
     );
     let mut count = |key, max, default, meaning| -> usize {
         s.get(key, &forms::whole(1, max), default, meaning)

@@ -7,15 +7,15 @@
 //! that is longer; its time of arrival is moved back by it.
 //!
 //! **What is decided.** A lap has a budget of deciding time. What comes when it is spent is *shed*: answered 204
-//! without being read. A lap so lasts about the budget and the price of the 204s, whatever is asked for. With `r`
-//! requests a second at `s` for a 204, laps settle where budget = lap × (1 − r·s) or so: the thread never idles, so
-//! bids go on at all the rate that answering everybody leaves. There is no share to be controlled, hence nothing to tune
-//! and nothing that oscillates; the reaction takes one lap.
+//! without being read, which has its price too. The budget is what keeps the next lap at `limits.queue_target_ms` (at most a third of what the
+//! tightest exchange allows), when that price is paid for as many requests as are to be expected: those of this lap, times how much
+//! longer or shorter this lap was than the one before, for that is how long they had to come in. So all are answered in
+//! time, the thread never idles, and all the time that answering everybody leaves goes into bids, whether the queue is of many
+//! requests a second or of many connections that each wait for an answer. A burst or a machine that stalls for less than the target costs
+//! nobody a bid. It reacts within a lap, in both directions; there is no share to be tuned.
 //!
-//! There are two budgets. The *burst* budget is a quarter of the tightest exchange's time, so that a burst or a stalled
-//! machine sheds only what would be late. When every lap for [`SUSTAINED`] was longer than `limits.queue_target_ms`, the
-//! queue is a standing one, which serves nobody (the insight of CoDel, RFC 8289, which drops where we answer): the budget is
-//! the target until nothing has been shed for [`CALM`].
+//! CoDel (RFC 8289) drops to keep a standing queue at 5 ms, for those behind it are served sooner. Here nobody gains by being answered
+//! sooner than in time, and a longer lap decides more.
 //!
 //! **Fairness.** Exchanges that ask in a lap share its budget in equal parts of *time*; what one leaves is the others'
 //! (max-min, by the demand of the lap before). One that asks for less than its part is not shed because another asks
@@ -40,30 +40,26 @@ use std::time::{Duration, Instant};
 )]
 mod tests;
 
-/// How long every lap must have been over the target for the queue to be a standing one. A machine that stalls for some
-/// milliseconds catches up within this.
-const SUSTAINED: Duration = Duration::from_millis(100);
 /// How long nothing must have been shed for the overload to be over.
 const CALM: Duration = Duration::from_millis(100);
 /// An exchange that has asked for little may use so many laps' parts at once; one that has used more than its part owes no
 /// more than this.
-const CREDIT_LAPS: i64 = 8;
+const CREDIT_LAPS: i64 = 2;
 /// A decision's cost is averaged over about this many.
 const COST_WINDOW: i64 = 16;
-
-/// A decision counts for at most so many times the usual cost. More than that is mostly a thread that was not on its core,
-/// which is no reason to decide less.
-const COST_TIMES_MAX: i64 = 8;
+/// The price of answering a request without deciding is the least of so many laps: a stall makes one lap dear, not the
+/// next.
+const PRICE_LAPS: usize = 8;
+/// Even where nothing can answer all that come, this part of the target goes into decisions.
+const BUDGET_PART_MIN: i64 = 16;
 
 /// The state of one thread.
 #[derive(Debug)]
 pub(super) struct Overload {
     target_ns: i64,
-    burst_ns: i64,
-    shedding: bool,
+    /// Deciding time of the present lap.
+    budget_ns: i64,
     last_shed: Option<Instant>,
-    /// Since when every lap has been over the target.
-    standing: Option<Instant>,
     /// When the present lap began; nothing while there is too little work to measure.
     began: Option<Instant>,
     last_lap: Duration,
@@ -71,8 +67,12 @@ pub(super) struct Overload {
     laps: u64,
     /// What was used before this lap is forgiven.
     settled_lap: u64,
-    /// Deciding time in this lap.
+    /// Deciding time used in this lap.
     spent_ns: i64,
+    /// Requests in this lap.
+    requests: i64,
+    /// What a request cost in each of the last laps, deciding left out.
+    prices_ns: [i64; PRICE_LAPS],
     /// The most that one exchange may use in a lap: what others leave is in it.
     level_ns: i64,
     lanes: Box<[Lane]>,
@@ -107,21 +107,21 @@ impl Overload {
             })
             .collect();
         let tightest = lanes.iter().map(|lane| lane.allowed).min();
-        let target_ns = nanos(target).max(1);
-        let burst_ns = tightest.map_or(0, nanos).saturating_div(4).max(target_ns);
+        let target_ns = tightest.map_or(0, nanos).saturating_div(3);
+        let target_ns = nanos(target).min(target_ns).max(1);
         Self {
             target_ns,
-            burst_ns,
-            shedding: false,
+            budget_ns: target_ns,
             last_shed: None,
-            standing: None,
             began: None,
             last_lap: Duration::ZERO,
             longest_lap: Duration::ZERO,
             laps: 1,
             settled_lap: 1,
             spent_ns: 0,
-            level_ns: burst_ns,
+            requests: 0,
+            prices_ns: [0; PRICE_LAPS],
+            level_ns: target_ns,
             asking: Vec::with_capacity(lanes.len()),
             asked_before: 0,
             lanes,
@@ -134,15 +134,10 @@ impl Overload {
         age.map_or(Duration::ZERO, |age| age.max(self.last_lap))
     }
 
-    /// Whether a standing queue is being shed.
-    pub(super) fn is_shedding(&mut self, now: Instant) -> bool {
-        let calm = |at| now.saturating_duration_since(at) >= CALM;
-        if self.shedding && self.last_shed.is_none_or(calm) {
-            self.shedding = false;
-            self.standing = None;
-            self.level_ns = self.burst_ns;
-        }
-        self.shedding
+    /// Whether anything was shed of late.
+    pub(super) fn is_shedding(&self, now: Instant) -> bool {
+        let late = |at| now.saturating_duration_since(at) < CALM;
+        self.last_shed.is_some_and(late)
     }
 
     /// The longest lap since this was last asked.
@@ -154,8 +149,9 @@ impl Overload {
 
     /// Whether a request of this exchange, which arrived then, is decided on; else it is shed.
     pub(super) fn admits(&mut self, exchange: usize, arrived: Instant, now: Instant) -> bool {
+        self.requests = self.requests.saturating_add(1);
         let shedding = self.is_shedding(now);
-        let budget = self.budget_ns();
+        let budget = self.budget_ns;
         let (laps, level, spent) = (self.laps, self.level_ns.min(budget), self.spent_ns);
         let Some(lane) = self.lanes.get_mut(exchange) else {
             return true;
@@ -187,7 +183,7 @@ impl Overload {
             lane.asked = 0;
         }
         lane.asked = lane.asked.saturating_add(1);
-        let within_its_part = lane.spent_ns < part && spent < self.burst_ns.saturating_mul(2);
+        let within_its_part = lane.spent_ns < part && spent < budget.saturating_mul(2);
         let within_the_rest = lane.spent_ns < level && spent < budget;
         let overdue = shedding && now.saturating_duration_since(arrived) >= lane.allowed;
         let admitted = (within_its_part || within_the_rest) && !overdue;
@@ -199,11 +195,8 @@ impl Overload {
 
     /// A decision took so long. Whether a lap is to be begun.
     pub(super) fn decided(&mut self, exchange: usize, took: Duration) -> bool {
-        let mut took = nanos(took);
+        let took = nanos(took);
         if let Some(lane) = self.lanes.get_mut(exchange) {
-            if lane.cost_ns > 0 {
-                took = took.min(lane.cost_ns.saturating_mul(COST_TIMES_MAX));
-            }
             lane.spent_ns = lane.spent_ns.saturating_add(took);
             let step = took
                 .saturating_sub(lane.cost_ns)
@@ -229,21 +222,12 @@ impl Overload {
         };
         let lap = now.saturating_duration_since(began);
         self.longest_lap = self.longest_lap.max(lap);
-        if nanos(lap) <= self.target_ns {
-            self.standing = None;
-        } else {
-            let since = *self.standing.get_or_insert(began);
-            if !self.shedding && now.saturating_duration_since(since) >= SUSTAINED {
-                self.shedding = true;
-                self.last_shed = Some(now);
-                // What was used within the larger budget is not owed to the smaller.
-                self.settled_lap = self.laps.saturating_add(1);
-            }
-        }
+        self.budget_ns = self.next_budget_ns(nanos(lap));
         self.level_ns = self.water_level_ns();
         self.asked_before = self.asking.len();
         self.asking.clear();
         self.spent_ns = 0;
+        self.requests = 0;
         self.laps = self.laps.saturating_add(1);
         let goes_on = nanos(lap) >= self.quantum_ns();
         if goes_on {
@@ -252,19 +236,41 @@ impl Overload {
         } else {
             self.last_lap = Duration::ZERO;
             self.began = None;
-            self.standing = None;
+            self.budget_ns = self.target_ns;
+            self.level_ns = self.target_ns;
             // An idle thread is owed nothing.
             self.settled_lap = self.laps;
         }
         goes_on
     }
 
-    fn budget_ns(&self) -> i64 {
-        if self.shedding {
-            self.target_ns
-        } else {
-            self.burst_ns
+    /// What may be decided in the next lap, for it to be as long as the target.
+    fn next_budget_ns(&mut self, lap_ns: i64) -> i64 {
+        let others = lap_ns.saturating_sub(self.spent_ns).max(0);
+        if let (Some(price), Some(place)) = (
+            others.checked_div(self.requests),
+            usize::try_from(self.laps).ok(),
+        ) && let Some(slot) = self.prices_ns.get_mut(place.wrapping_rem(PRICE_LAPS))
+        {
+            *slot = price;
         }
+        let price = self
+            .prices_ns
+            .iter()
+            .copied()
+            .filter(|price| *price > 0)
+            .min();
+        let before = match nanos(self.last_lap) {
+            0 => lap_ns,
+            before => before,
+        };
+        let expected = i128::from(self.requests)
+            .saturating_mul(i128::from(lap_ns))
+            .checked_div(i128::from(before));
+        let expected = expected.and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
+        let answering = expected.saturating_mul(price.unwrap_or(0));
+        let least = self.target_ns.saturating_div(BUDGET_PART_MIN);
+        self.target_ns.saturating_sub(answering).max(least)
     }
 
     /// Less work than this is not worth a probe.
@@ -280,7 +286,7 @@ impl Overload {
             lane.map_or(0, |lane| lane.asked.saturating_mul(lane.cost_ns))
         };
         self.asking.sort_unstable_by_key(demand);
-        let mut left = self.budget_ns();
+        let mut left = self.budget_ns;
         let mut sharers = i64::try_from(self.asking.len()).unwrap_or(i64::MAX);
         for exchange in &self.asking {
             let part = left.checked_div(sharers).unwrap_or(left);
@@ -291,6 +297,6 @@ impl Overload {
             left = left.saturating_sub(wanted);
             sharers = sharers.saturating_sub(1);
         }
-        self.budget_ns()
+        self.budget_ns
     }
 }
