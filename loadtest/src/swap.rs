@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::engine::{Limits, Live};
+use crate::watch::{Limits, Live};
 use crate::run::{Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
 use crate::target::{Target, TargetError};

@@ -14,7 +14,7 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::versions::{IMPS, MIXED_CPM, segment_of, segment_of_price};
-use crate::engine::{Ended, Watch};
+use crate::watch::{Ended, Watch};
 use crate::tally::Outcome;
 
 /// Most wrong answers told one by one.
