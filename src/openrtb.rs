@@ -13,6 +13,8 @@
 pub mod json;
 
 mod fields;
+mod keys;
+mod list;
 mod reader;
 mod repair;
 mod request;

@@ -217,10 +217,12 @@ impl FieldSet {
 
     /// The fields noted.
     pub fn iter(self) -> impl Iterator<Item = FieldName> {
-        FieldName::ALL
-            .iter()
-            .copied()
-            .filter(move |field| self.0 & 1u64.rotate_left(u32::from(*field as u8)) != 0)
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let field = FieldName::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left.wrapping_sub(1);
+            Some(*field)
+        })
     }
 }
 

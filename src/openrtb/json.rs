@@ -12,22 +12,30 @@
 //! does not recurse. Cost: strings are scanned eight bytes at a time; no allocation but for strings with escapes.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod key;
+mod scan;
+
+pub use key::Key;
+
 use bumpalo::Bump;
 
 /// Deepest nesting read, in arrays and objects. Real requests stay under 20; IAB's deepest object under 12.
 pub const DEPTH_MAX: usize = 512;
 
-/// The text is not JSON.
+/// The text is not JSON, where the cursor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not JSON at byte {at}")]
-pub struct NotJson {
-    /// Offset in bytes where reading stopped.
-    pub at: usize,
-}
+#[error("not JSON")]
+pub struct NotJson;
 
-/// One JSON value as the slice of the text that it is: validated, trimmed, not yet interpreted.
+/// One JSON value: validated, not yet interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Raw<'a>(&'a str);
+pub struct Raw<'a> {
+    shape: Shape,
+    /// A string has escapes.
+    escaped: bool,
+    /// As it was sent; of a string what is between the quotes.
+    text: &'a str,
+}
 
 /// What kind of value a slice is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,51 +55,45 @@ pub enum Shape {
 }
 
 impl<'a> Raw<'a> {
-    /// The JSON text of the value, as it was sent.
+    /// The JSON text of the value, as it was sent; of a string what is between its quotes.
     pub fn text(self) -> &'a str {
-        self.0
+        self.text
     }
 
     /// What it is.
     pub fn shape(self) -> Shape {
-        match self.0.as_bytes().first() {
-            Some(b'{') => Shape::Object,
-            Some(b'[') => Shape::Array,
-            Some(b'"') => Shape::String,
-            Some(b't' | b'f') => Shape::Bool,
-            Some(b'n') | None => Shape::Null,
-            Some(_) => Shape::Number,
-        }
+        self.shape
     }
 
     /// Whether it says nothing at all: `null`, `""`, `[]` or `{}`.
     pub fn is_empty(self) -> bool {
-        match self.shape() {
+        let bytes = self.text.as_bytes();
+        match self.shape {
             Shape::Null => true,
-            Shape::String => self.0.len() == 2,
-            Shape::Array | Shape::Object => {
-                let inside = self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or("");
-                inside.bytes().all(is_space)
-            }
+            Shape::String => bytes.is_empty(),
+            // Behind the bracket that opens it comes the one that closes it.
+            Shape::Array | Shape::Object => scan::space(bytes, 1) == bytes.len().saturating_sub(1),
             Shape::Number | Shape::Bool => false,
         }
     }
 
     /// The content of a string, escapes resolved; `None` when it is no string or holds a lone surrogate.
+    #[inline]
     pub fn string(self, arena: &'a Bump) -> Option<&'a str> {
-        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
-            return Some(inside);
+        match (self.shape, self.escaped) {
+            (Shape::String, false) => Some(self.text),
+            (Shape::String, true) => unescape(self.text, arena),
+            _ => None,
         }
-        unescape(inside, arena)
     }
 
-    /// A cursor over the value.
+    /// A cursor over the value, which is no string.
     pub fn cursor(self, arena: &'a Bump) -> Cursor<'a> {
-        Cursor::new(self.0, arena)
+        Cursor::new(self.text, arena)
     }
 }
 
+#[inline(never)]
 fn unescape<'a>(inside: &str, arena: &'a Bump) -> Option<&'a str> {
     let mut text = bumpalo::collections::String::with_capacity_in(inside.len(), arena);
     let mut rest = inside;
@@ -140,11 +142,8 @@ fn hex4(text: &str) -> Option<u32> {
     }
 }
 
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// A position in JSON text. Every method leaves it just behind what it has read.
+/// A position in JSON text, never on white space. Every method leaves it just behind what it has read, or where it
+/// turned out not to be JSON.
 #[derive(Debug)]
 pub struct Cursor<'a> {
     text: &'a str,
@@ -155,7 +154,13 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// A cursor at the start of `text`; strings with escapes are resolved into `arena`.
     pub fn new(text: &'a str, arena: &'a Bump) -> Self {
-        Self { text, at: 0, arena }
+        let at = scan::space(text.as_bytes(), 0);
+        Self { text, at, arena }
+    }
+
+    /// Offset in bytes of where it stands.
+    pub fn at(&self) -> usize {
+        self.at
     }
 
     /// Where strings are resolved to.
@@ -163,334 +168,285 @@ impl<'a> Cursor<'a> {
         self.arena
     }
 
+    #[inline(always)]
     fn bytes(&self) -> &'a [u8] {
         self.text.as_bytes()
     }
 
-    fn fail<T>(&self) -> Result<T, NotJson> {
-        Err(NotJson { at: self.at })
-    }
-
+    #[inline(always)]
     fn byte(&self) -> Option<u8> {
         self.bytes().get(self.at).copied()
     }
 
-    fn step(&mut self) {
-        self.at = self.at.saturating_add(1);
+    /// Goes over `length` bytes and the white space behind them.
+    #[inline(always)]
+    fn step(&mut self, length: usize) {
+        self.at = scan::space(self.bytes(), self.at.wrapping_add(length));
     }
 
-    fn skip_space(&mut self) {
-        while self.byte().is_some_and(is_space) {
-            self.step();
+    /// Goes to where something ends, or stays where it turned out not to be JSON.
+    #[inline(always)]
+    fn go(&mut self, end: scan::Scan<usize>) -> Result<(), NotJson> {
+        match end {
+            Ok(at) => {
+                self.at = at;
+                Ok(())
+            }
+            Err(at) => {
+                self.at = at;
+                Err(NotJson)
+            }
         }
     }
 
-    fn take(&mut self, byte: u8) -> Result<(), NotJson> {
-        if self.byte() != Some(byte) {
-            return self.fail();
-        }
-        self.step();
-        Ok(())
+    /// Whether an object is ahead.
+    #[inline(always)]
+    pub fn at_object(&self) -> bool {
+        self.byte() == Some(b'{')
     }
 
-    /// The shape of the value ahead, without reading it.
-    pub fn peek(&mut self) -> Result<Shape, NotJson> {
-        self.skip_space();
-        match self.byte() {
-            Some(b'{') => Ok(Shape::Object),
-            Some(b'[') => Ok(Shape::Array),
-            Some(b'"') => Ok(Shape::String),
-            Some(b't' | b'f') => Ok(Shape::Bool),
-            Some(b'n') => Ok(Shape::Null),
-            Some(b'-' | b'0'..=b'9') => Ok(Shape::Number),
-            _ => self.fail(),
-        }
+    /// Whether an array is ahead.
+    #[inline(always)]
+    pub fn at_array(&self) -> bool {
+        self.byte() == Some(b'[')
     }
 
     /// Checks that nothing but white space is left.
     pub fn end(&mut self) -> Result<(), NotJson> {
-        self.skip_space();
+        self.step(0);
         if self.byte().is_some() {
-            self.fail()
+            Err(NotJson)
         } else {
             Ok(())
         }
     }
 
-    /// Reads one value of any kind and returns its slice.
+    /// Reads one value of any kind.
+    #[inline]
     pub fn value(&mut self) -> Result<Raw<'a>, NotJson> {
-        self.skip_space();
-        let start = self.at;
-        self.skip_value()?;
-        self.text
-            .get(start..self.at)
-            .map(Raw)
-            .ok_or(NotJson { at: start })
+        match self.byte() {
+            Some(b'"') => self.string(),
+            _ => self.no_string(),
+        }
     }
 
-    /// Walks an object: `each` is called with every key, escapes resolved, and must read exactly the value.
-    pub fn object(
-        &mut self,
-        mut each: impl FnMut(&mut Self, &str) -> Result<(), NotJson>,
-    ) -> Result<(), NotJson> {
-        self.skip_space();
-        self.take(b'{')?;
-        self.skip_space();
-        if self.byte() == Some(b'}') {
-            self.step();
-            return Ok(());
+    /// Reads over one value of any kind.
+    #[inline]
+    pub fn skip(&mut self) -> Result<(), NotJson> {
+        self.go(scan::value(self.bytes(), self.at))
+    }
+
+    /// A number from 0 to 10^18 − 1 that is written in digits alone, if that is what is ahead; else nothing is read.
+    #[inline]
+    pub fn small_integer(&mut self) -> Option<i64> {
+        let mut at = self.at;
+        let mut number = 0i64;
+        let end = loop {
+            let byte = self.bytes().get(at).copied().unwrap_or_default();
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break byte;
+            }
+            number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
+            at = at.wrapping_add(1);
+        };
+        let digits = at.wrapping_sub(self.at);
+        let has_more = matches!(end, b'.' | b'e' | b'E');
+        if has_more || !(1..=18).contains(&digits) || (digits > 1 && self.byte() == Some(b'0')) {
+            return None;
         }
+        self.at = at;
+        Some(number)
+    }
+
+    /// A number of at most seven digits and six behind the point, in millionths, if that is what is ahead; else nothing
+    /// is read.
+    #[inline]
+    pub fn small_decimal(&mut self) -> Option<i64> {
+        let mut at = self.at;
+        let mut number = 0i64;
+        let mut point = None;
         loop {
-            self.skip_space();
-            let start = self.at;
-            self.skip_string()?;
-            let key = Raw(self.text.get(start..self.at).unwrap_or("\"\""));
-            self.skip_space();
-            self.take(b':')?;
-            self.skip_space();
-            // A key with a lone surrogate is a key we do not know.
-            each(self, key.string(self.arena).unwrap_or(""))?;
-            self.skip_space();
-            match self.byte() {
-                Some(b',') => self.step(),
-                Some(b'}') => {
-                    self.step();
-                    return Ok(());
-                }
-                _ => return self.fail(),
+            let byte = self.bytes().get(at).copied().unwrap_or_default();
+            let digit = byte.wrapping_sub(b'0');
+            if digit <= 9 {
+                number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
+            } else if byte == b'.' && point.is_none() {
+                point = Some(at);
+            } else if matches!(byte, b'.' | b'e' | b'E') {
+                return None;
+            } else {
+                break;
+            }
+            at = at.wrapping_add(1);
+        }
+        let whole = point.unwrap_or(at).wrapping_sub(self.at);
+        let fraction = point.map_or(0, |point| at.wrapping_sub(point).wrapping_sub(1));
+        let has_leading_zero = whole > 1 && self.byte() == Some(b'0');
+        if !(1..=7).contains(&whole) || has_leading_zero || (point.is_some() && fraction == 0) {
+            return None;
+        }
+        let unit = *[1_000_000, 100_000, 10_000, 1_000, 100, 10, 1].get(fraction)?;
+        self.at = at;
+        Some(number.wrapping_mul(unit))
+    }
+
+    /// Reads a string, which is ahead.
+    #[inline(always)]
+    fn string(&mut self) -> Result<Raw<'a>, NotJson> {
+        let start = self.at.wrapping_add(1);
+        match scan::string(self.bytes(), start) {
+            Ok((end, escaped)) => {
+                self.at = end.wrapping_add(1);
+                Ok(Raw {
+                    shape: Shape::String,
+                    escaped,
+                    text: self.text.get(start..end).ok_or(NotJson)?,
+                })
+            }
+            Err(at) => {
+                self.at = at;
+                Err(NotJson)
             }
         }
     }
 
+    #[inline(never)]
+    fn no_string(&mut self) -> Result<Raw<'a>, NotJson> {
+        let shape = match self.byte() {
+            Some(b'{') => Shape::Object,
+            Some(b'[') => Shape::Array,
+            Some(b't' | b'f') => Shape::Bool,
+            Some(b'n') => Shape::Null,
+            _ => Shape::Number,
+        };
+        let start = self.at;
+        self.skip()?;
+        Ok(Raw {
+            shape,
+            escaped: false,
+            text: self.text.get(start..self.at).ok_or(NotJson)?,
+        })
+    }
+
+    /// Walks an object: `each` is called with every key, escapes resolved, and must read exactly the value.
+    #[inline(always)]
+    pub fn object(
+        &mut self,
+        mut each: impl FnMut(&mut Self, Key) -> Result<(), NotJson>,
+    ) -> Result<(), NotJson> {
+        let mut next = self.first_key()?;
+        while let Some(key) = next {
+            each(self, key)?;
+            next = self.next_key()?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn first_key(&mut self) -> Result<Option<Key>, NotJson> {
+        match self.quick_key(b'{') {
+            None => self.any_first_key(),
+            key => Ok(key),
+        }
+    }
+
+    #[inline(always)]
+    fn next_key(&mut self) -> Result<Option<Key>, NotJson> {
+        match self.quick_key(b',') {
+            None if self.byte() == Some(b'}') => {
+                self.at = self.at.wrapping_add(1);
+                Ok(None)
+            }
+            None => self.any_next_key(),
+            key => Ok(key),
+        }
+    }
+
+    #[inline(always)]
+    fn quick_key(&mut self, before: u8) -> Option<Key> {
+        let (block, length) = scan::quick_key(self.bytes(), self.at, before)?;
+        let key = Key::from_block(block, length)?;
+        self.at = self.at.wrapping_add(length).wrapping_add(scan::QUICK_KEY);
+        Some(key)
+    }
+
+    #[inline(never)]
+    fn any_first_key(&mut self) -> Result<Option<Key>, NotJson> {
+        if self.byte() != Some(b'{') {
+            return Err(NotJson);
+        }
+        self.step(1);
+        if self.byte() == Some(b'}') {
+            self.at = self.at.wrapping_add(1);
+            return Ok(None);
+        }
+        self.any_key().map(Some)
+    }
+
+    #[inline(never)]
+    fn any_next_key(&mut self) -> Result<Option<Key>, NotJson> {
+        self.step(0);
+        match self.byte() {
+            Some(b',') => {
+                self.step(1);
+                self.any_key().map(Some)
+            }
+            Some(b'}') => {
+                self.at = self.at.wrapping_add(1);
+                Ok(None)
+            }
+            _ => Err(NotJson),
+        }
+    }
+
+    /// A key and its colon, up to the value.
+    fn any_key(&mut self) -> Result<Key, NotJson> {
+        if self.byte() != Some(b'"') {
+            return Err(NotJson);
+        }
+        let start = self.at.wrapping_add(1);
+        let key = self.string()?;
+        let length = key.text.len();
+        self.go(scan::colon(self.bytes(), self.at))?;
+        if !key.escaped
+            && let Some(block) = self.bytes().get(start..).and_then(<[u8]>::first_chunk)
+            && let Some(key) = Key::from_block(block, length)
+        {
+            return Ok(key);
+        }
+        // A key with a lone surrogate is a key we do not know.
+        Ok(key.string(self.arena).map_or(Key::OTHER, Key::new))
+    }
+
     /// Walks an array: `each` must read exactly one value.
+    #[inline(always)]
     pub fn array(
         &mut self,
         mut each: impl FnMut(&mut Self) -> Result<(), NotJson>,
     ) -> Result<(), NotJson> {
-        self.skip_space();
-        self.take(b'[')?;
-        self.skip_space();
+        if self.byte() != Some(b'[') {
+            return Err(NotJson);
+        }
+        self.step(1);
         if self.byte() == Some(b']') {
-            self.step();
+            self.at = self.at.wrapping_add(1);
             return Ok(());
         }
         loop {
-            self.skip_space();
             each(self)?;
-            self.skip_space();
+            if !matches!(self.byte(), Some(b',' | b']')) {
+                self.step(0);
+            }
             match self.byte() {
-                Some(b',') => self.step(),
+                Some(b',') => self.step(1),
                 Some(b']') => {
-                    self.step();
+                    self.at = self.at.wrapping_add(1);
                     return Ok(());
                 }
-                _ => return self.fail(),
+                _ => return Err(NotJson),
             }
         }
-    }
-
-    /// Reads over one value, checking it, without recursion.
-    fn skip_value(&mut self) -> Result<(), NotJson> {
-        let mut open = Nesting::default();
-        loop {
-            self.skip_space();
-            match self.byte() {
-                Some(b'"') => self.skip_string()?,
-                Some(b'{') => {
-                    self.step();
-                    self.skip_space();
-                    if self.byte() != Some(b'}') {
-                        open.push(true).ok_or(NotJson { at: self.at })?;
-                        self.skip_key()?;
-                        continue;
-                    }
-                    self.step();
-                }
-                Some(b'[') => {
-                    self.step();
-                    self.skip_space();
-                    if self.byte() != Some(b']') {
-                        open.push(false).ok_or(NotJson { at: self.at })?;
-                        continue;
-                    }
-                    self.step();
-                }
-                Some(b't') => self.skip_word(b"true")?,
-                Some(b'f') => self.skip_word(b"false")?,
-                Some(b'n') => self.skip_word(b"null")?,
-                Some(b'-' | b'0'..=b'9') => self.skip_number()?,
-                _ => return self.fail(),
-            }
-            // A value is complete: go on in the innermost open container, or be done.
-            loop {
-                let Some(in_object) = open.last() else {
-                    return Ok(());
-                };
-                self.skip_space();
-                match (self.byte(), in_object) {
-                    (Some(b','), true) => {
-                        self.step();
-                        self.skip_space();
-                        self.skip_key()?;
-                        break;
-                    }
-                    (Some(b','), false) => {
-                        self.step();
-                        break;
-                    }
-                    (Some(b'}'), true) | (Some(b']'), false) => {
-                        self.step();
-                        open.pop();
-                    }
-                    _ => return self.fail(),
-                }
-            }
-        }
-    }
-
-    fn skip_key(&mut self) -> Result<(), NotJson> {
-        self.skip_string()?;
-        self.skip_space();
-        self.take(b':')
-    }
-
-    fn skip_word(&mut self, word: &[u8]) -> Result<(), NotJson> {
-        let end = self.at.saturating_add(word.len());
-        if self.bytes().get(self.at..end) != Some(word) {
-            return self.fail();
-        }
-        self.at = end;
-        Ok(())
-    }
-
-    fn skip_digits(&mut self) -> Result<(), NotJson> {
-        let start = self.at;
-        while self.byte().is_some_and(|b| b.is_ascii_digit()) {
-            self.step();
-        }
-        if self.at == start {
-            self.fail()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn skip_number(&mut self) -> Result<(), NotJson> {
-        if self.byte() == Some(b'-') {
-            self.step();
-        }
-        if self.byte() == Some(b'0') {
-            self.step();
-        } else {
-            self.skip_digits()?;
-        }
-        if self.byte() == Some(b'.') {
-            self.step();
-            self.skip_digits()?;
-        }
-        if matches!(self.byte(), Some(b'e' | b'E')) {
-            self.step();
-            if matches!(self.byte(), Some(b'+' | b'-')) {
-                self.step();
-            }
-            self.skip_digits()?;
-        }
-        Ok(())
-    }
-
-    fn skip_string(&mut self) -> Result<(), NotJson> {
-        self.take(b'"')?;
-        loop {
-            self.at = self
-                .at
-                .saturating_add(plain_run(self.bytes().get(self.at..).unwrap_or(&[])));
-            match self.byte() {
-                Some(b'"') => {
-                    self.step();
-                    return Ok(());
-                }
-                Some(b'\\') => {
-                    self.step();
-                    match self.byte() {
-                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(),
-                        Some(b'u') => {
-                            self.step();
-                            for _ in 0..4 {
-                                if !self.byte().is_some_and(|b| b.is_ascii_hexdigit()) {
-                                    return self.fail();
-                                }
-                                self.step();
-                            }
-                        }
-                        _ => return self.fail(),
-                    }
-                }
-                _ => return self.fail(),
-            }
-        }
-    }
-}
-
-/// How many bytes from the start are neither quote, backslash nor control character.
-fn plain_run(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
-    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
-    let mut length = 0usize;
-    for chunk in bytes.chunks_exact(8) {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or([0; 8]));
-        let quotes = zero_bytes(word ^ (ONES.wrapping_mul(0x22)));
-        let backslashes = zero_bytes(word ^ (ONES.wrapping_mul(0x5c)));
-        let controls = word.wrapping_sub(ONES.wrapping_mul(0x20)) & !word & HIGHS;
-        let stops = quotes | backslashes | controls;
-        if stops != 0 {
-            // A borrow can only raise false marks above the first true one, and only the first is used.
-            return length.saturating_add(usize::try_from(stops.trailing_zeros() / 8).unwrap_or(0));
-        }
-        length = length.saturating_add(8);
-    }
-    let tail = bytes.get(length..).unwrap_or(&[]);
-    length.saturating_add(
-        tail.iter()
-            .take_while(|b| !matches!(b, b'"' | b'\\' | 0..=0x1f))
-            .count(),
-    )
-}
-
-/// The open containers while skipping, one bit each: object or array.
-#[derive(Default)]
-struct Nesting {
-    depth: usize,
-    objects: [u64; DEPTH_MAX / 64],
-}
-
-impl Nesting {
-    fn place(depth: usize) -> (usize, u64) {
-        (
-            depth / 64,
-            1u64.rotate_left(u32::try_from(depth % 64).unwrap_or(0)),
-        )
-    }
-
-    fn push(&mut self, object: bool) -> Option<()> {
-        let (word, bit) = Self::place(self.depth);
-        let word = self.objects.get_mut(word)?;
-        if object {
-            *word |= bit;
-        } else {
-            *word &= !bit;
-        }
-        self.depth = self.depth.saturating_add(1);
-        Some(())
-    }
-
-    fn last(&self) -> Option<bool> {
-        let (word, bit) = Self::place(self.depth.checked_sub(1)?);
-        self.objects.get(word).map(|word| word & bit != 0)
-    }
-
-    fn pop(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
     }
 }
 
@@ -502,6 +458,7 @@ impl Nesting {
 )]
 mod tests {
     use super::*;
+    use crate::money::{Price, Round};
     use proptest::prelude::*;
 
     fn accepts(text: &str) -> bool {
@@ -513,10 +470,14 @@ mod tests {
     /// The same verdict through the walking methods, which the reader uses for what it knows.
     fn walks(text: &str) -> bool {
         fn walk(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), NotJson> {
-            match cursor.peek()? {
-                Shape::Object if depth < 40 => cursor.object(|c, _| walk(c, depth + 1)),
-                Shape::Array if depth < 40 => cursor.array(|c| walk(c, depth + 1)),
-                _ => cursor.value().map(drop),
+            if depth < 40 && cursor.at_object() {
+                cursor.object(|c, _| walk(c, depth + 1))
+            } else if depth < 40 && cursor.at_array() {
+                cursor.array(|c| walk(c, depth + 1))
+            } else if cursor.small_integer().is_some() {
+                Ok(())
+            } else {
+                cursor.value().map(drop)
             }
         }
         let arena = Bump::new();
@@ -621,6 +582,40 @@ mod tests {
         assert_eq!(read("12"), None);
     }
 
+    #[test]
+    fn plain_numbers_take_the_short_way() {
+        let arena = Bump::new();
+        let cursor = |text| Cursor::new(text, &arena);
+        assert_eq!(cursor("250,").small_integer(), Some(250));
+        assert_eq!(cursor("0}").small_integer(), Some(0));
+        assert_eq!(
+            cursor("999999999999999999").small_integer(),
+            Some(999_999_999_999_999_999)
+        );
+        for text in ["1000000000000000000", "01", "1.0", "1e3", "-1", "", "x"] {
+            assert_eq!(cursor(text).small_integer(), None, "{text}");
+        }
+        assert_eq!(cursor("0.35,").small_decimal(), Some(350_000));
+        assert_eq!(cursor("2").small_decimal(), Some(2_000_000));
+        assert_eq!(
+            cursor("9999999.999999").small_decimal(),
+            Some(9_999_999_999_999)
+        );
+        for text in [
+            "10000000",
+            "0.1234567",
+            "1.",
+            ".5",
+            "00.5",
+            "1e1",
+            "1.5e1",
+            "1.2.3",
+            "-1",
+        ] {
+            assert_eq!(cursor(text).small_decimal(), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_gets_the_oracles_verdict(text in r#"[\[\]{}:,"\\u0-9a-f eE+\-.tn\x00-\x20é]{0,24}"#) {
@@ -640,6 +635,29 @@ mod tests {
             let arena = Bump::new();
             let read = Cursor::new(arena.alloc_str(&json), &arena).value().expect("JSON").string(&arena);
             prop_assert_eq!(read, Some(text.as_str()));
+        }
+
+        /// The short ways read what the long way reads, or nothing.
+        #[test]
+        fn small_numbers_are_exact(text in r"(0|[1-9][0-9]{0,20}|[0-9]{1,9}|-1)(\.[0-9]{0,8})?([eE][0-9])?[ ,x]?") {
+            let arena = Bump::new();
+            let cursor = || Cursor::new(&text, &arena);
+            let (mut short, mut long) = (cursor(), cursor());
+            let whole = short.small_integer();
+            if let Some(number) = whole {
+                prop_assert_eq!(long.value().map(|raw| raw.text().parse()), Ok(Ok(number)));
+                prop_assert_eq!(short.at(), long.at());
+            } else {
+                prop_assert_eq!(short.at(), 0);
+            }
+            let (mut short, mut long) = (cursor(), cursor());
+            if let Some(micros) = short.small_decimal() {
+                let raw = long.value().expect("a number");
+                prop_assert_eq!(Price::from_micros(micros), Price::parse(raw.text(), Round::Up));
+                prop_assert_eq!(short.at(), long.at());
+            } else {
+                prop_assert_eq!(short.at(), 0);
+            }
         }
 
         #[test]

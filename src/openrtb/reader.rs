@@ -6,14 +6,16 @@ use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
 use super::fields::{self, Field, FieldName, FieldSet};
-use super::json::{Cursor, NotJson, Raw, Shape};
+use super::json::{Cursor, Key, NotJson, Raw, Shape};
+use super::keys;
+use super::list::List;
 use super::repair::{Text, readable};
 use super::request::{
     AuctionType, Banner, Deal, Device, Geo, Imp, Placement, Request, Site, Size, Strings, User,
     UserData,
 };
 use super::signals::{Flag, Homes, Signals};
-use crate::money::Currency;
+use crate::money::{Currency, Price};
 
 /// Why a body is no bid request: answered 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +24,11 @@ pub enum BadRequest {
     #[error("the body is not UTF-8 outside its strings")]
     NotText,
     /// Not JSON, or nested too deep.
-    #[error("{0}")]
-    NotJson(#[from] NotJson),
+    #[error("not JSON at byte {at}")]
+    NotJson {
+        /// Offset in bytes where reading stopped.
+        at: usize,
+    },
     /// JSON, but no object.
     #[error("the body is not a JSON object")]
     NotObject,
@@ -46,26 +51,18 @@ pub fn read<'a>(
         Text::Valid(text) | Text::Repaired(text) => text,
     };
     let mut cursor = Cursor::new(text, arena);
-    if cursor.peek()? != Shape::Object {
-        cursor.value()?;
-        cursor.end()?;
-        return Err(BadRequest::NotObject);
-    }
     let mut reader = Reader {
         arena,
         imps_max,
         unreadable: FieldSet::default(),
         signals: Signals::default(),
     };
-    let (mut request, id, has_imp) = reader.request(&mut cursor)?;
-    cursor.end()?;
-    request.id = id.value().ok_or(BadRequest::NoId)?;
-    if !has_imp {
-        return Err(BadRequest::NoImp);
+    let mut request = Request::default();
+    match reader.body(&mut cursor, &mut request) {
+        Ok(Ok(())) => Ok(request),
+        Ok(Err(reason)) => Err(reason),
+        Err(NotJson) => Err(BadRequest::NotJson { at: cursor.at() }),
     }
-    request.signals = reader.signals;
-    request.unreadable = reader.unreadable;
-    Ok(request)
 }
 
 type Read<T> = Result<T, NotJson>;
@@ -87,44 +84,71 @@ enum Entered {
 }
 
 impl<'a> Reader<'a> {
-    fn request(&mut self, cursor: &mut Cursor<'a>) -> Read<(Request<'a>, Field<&'a str>, bool)> {
-        let mut request = Request::default();
+    fn body(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        request: &mut Request<'a>,
+    ) -> Read<Result<(), BadRequest>> {
+        if !cursor.at_object() {
+            cursor.skip()?;
+            cursor.end()?;
+            return Ok(Err(BadRequest::NotObject));
+        }
+        let (id, has_imp) = self.request(cursor, request)?;
+        cursor.end()?;
+        let Field::Value(id) = id else {
+            return Ok(Err(BadRequest::NoId));
+        };
+        if !has_imp {
+            return Ok(Err(BadRequest::NoImp));
+        }
+        request.id = id;
+        request.signals = self.signals;
+        request.unreadable = self.unreadable;
+        Ok(Ok(()))
+    }
+
+    fn request(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        request: &mut Request<'a>,
+    ) -> Read<(Field<&'a str>, bool)> {
         let mut id = Field::Absent;
         let mut has_imp = false;
         let (mut site, mut app, mut dooh) = (None, None, None);
         cursor.object(|c, key| {
             match key {
-                "id" => id = fields::text(c.value()?, self.arena),
-                "imp" => (request.imp, has_imp) = self.imps(c)?,
-                "site" => site = self.site(c, FieldName::Site)?,
-                "app" => app = self.site(c, FieldName::App)?,
-                "dooh" => dooh = self.site(c, FieldName::Dooh)?,
-                "device" => request.device = self.device(c)?,
-                "user" => request.user = self.user(c)?,
-                "regs" => self.regs(c, &mut request.dsa_required)?,
-                "tmax" => request.tmax_ms = self.integer(c, FieldName::Tmax)?.value(),
-                "at" => {
+                keys::ID => id = fields::text(c.value()?, self.arena),
+                keys::IMP => (request.imp, has_imp) = self.imps(c)?,
+                keys::SITE => site = self.site(c, FieldName::Site)?,
+                keys::APP => app = self.site(c, FieldName::App)?,
+                keys::DOOH => dooh = self.site(c, FieldName::Dooh)?,
+                keys::DEVICE => self.device(c, &mut request.device)?,
+                keys::USER => self.user(c, &mut request.user)?,
+                keys::REGS => self.regs(c, &mut request.dsa_required)?,
+                keys::TMAX => request.tmax_ms = self.integer(c, FieldName::Tmax)?.value(),
+                keys::AT => {
                     request.at = self
                         .integer(c, FieldName::At)?
                         .value()
                         .map_or_else(Default::default, AuctionType::from_code)
                 }
                 // A test that cannot be read as one: nothing is lost by booking nothing.
-                "test" => {
+                keys::TEST => {
                     let test = self.flag(c, FieldName::Test)?;
                     request.test = test.is_unreadable() || test == Field::Value(true);
                 }
-                "cur" => request.cur = self.strings(c, FieldName::Cur)?,
-                "wseat" => request.wseat = self.strings(c, FieldName::Wseat)?,
-                "bseat" => request.bseat = self.strings(c, FieldName::Bseat)?,
-                "bcat" => request.bcat = self.strings(c, FieldName::Bcat)?,
-                "acat" => request.acat = self.strings(c, FieldName::Acat)?,
-                "cattax" => request.cattax = self.integer(c, FieldName::Cattax)?,
-                "badv" => request.badv = self.strings(c, FieldName::Badv)?,
-                "bapp" => request.bapp = self.strings(c, FieldName::Bapp)?,
-                "wlang" => request.wlang = self.strings(c, FieldName::Wlang)?,
-                "wlangb" => request.wlangb = self.strings(c, FieldName::Wlang)?,
-                _ => drop(c.value()?),
+                keys::CUR => request.cur = self.strings(c, FieldName::Cur)?,
+                keys::WSEAT => request.wseat = self.strings(c, FieldName::Wseat)?,
+                keys::BSEAT => request.bseat = self.strings(c, FieldName::Bseat)?,
+                keys::BCAT => request.bcat = self.strings(c, FieldName::Bcat)?,
+                keys::ACAT => request.acat = self.strings(c, FieldName::Acat)?,
+                keys::CATTAX => request.cattax = self.integer(c, FieldName::Cattax)?,
+                keys::BADV => request.badv = self.strings(c, FieldName::Badv)?,
+                keys::BAPP => request.bapp = self.strings(c, FieldName::Bapp)?,
+                keys::WLANG => request.wlang = self.strings(c, FieldName::Wlang)?,
+                keys::WLANGB => request.wlangb = self.strings(c, FieldName::Wlang)?,
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -135,7 +159,7 @@ impl<'a> Reader<'a> {
             (None, None, Some(dooh)) => (Placement::Dooh, dooh),
             _ => (Placement::Several, Site::default()),
         };
-        Ok((request, id, has_imp))
+        Ok((id, has_imp))
     }
 
     fn note<T>(&mut self, field: Field<T>, name: FieldName) -> Field<T> {
@@ -151,12 +175,20 @@ impl<'a> Reader<'a> {
     }
 
     fn integer(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<i64>> {
+        if let Some(integer) = c.small_integer() {
+            return Ok(Field::Value(integer));
+        }
         let field = fields::integer(c.value()?, self.arena);
         Ok(self.note(field, name))
     }
 
     fn flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
-        let field = fields::flag(c.value()?, self.arena);
+        let field = match c.small_integer() {
+            Some(0) => Field::Value(false),
+            Some(1) => Field::Value(true),
+            Some(_) => Field::Unreadable,
+            None => fields::flag(c.value()?, self.arena),
+        };
         Ok(self.note(field, name))
     }
 
@@ -165,9 +197,9 @@ impl<'a> Reader<'a> {
         &mut self,
         c: &mut Cursor<'a>,
         name: FieldName,
-        mut each: impl FnMut(&mut Self, &mut Cursor<'a>, &str) -> Read<()>,
+        mut each: impl FnMut(&mut Self, &mut Cursor<'a>, Key) -> Read<()>,
     ) -> Read<Entered> {
-        if c.peek()? == Shape::Object {
+        if c.at_object() {
             c.object(|c, key| each(self, c, key))?;
             return Ok(Entered::Object);
         }
@@ -185,7 +217,7 @@ impl<'a> Reader<'a> {
         name: FieldName,
         mut each: impl FnMut(&mut Self, &mut Cursor<'a>) -> Read<Option<T>>,
     ) -> Read<Field<&'a [T]>> {
-        if c.peek()? != Shape::Array {
+        if !c.at_array() {
             let field = if c.value()?.is_empty() {
                 Field::Absent
             } else {
@@ -193,7 +225,7 @@ impl<'a> Reader<'a> {
             };
             return Ok(self.note(field, name));
         }
-        let mut list = ArenaVec::new_in(self.arena);
+        let mut list = List::new_in(self.arena);
         let mut dropped = false;
         c.array(|c| {
             match each(self, c)? {
@@ -206,7 +238,7 @@ impl<'a> Reader<'a> {
             self.unreadable.insert(name);
         }
         Ok(match (list.is_empty(), dropped) {
-            (false, _) => Field::Value(list.into_bump_slice()),
+            (false, _) => Field::Value(list.slice()),
             (true, true) => Field::Unreadable,
             (true, false) => Field::Absent,
         })
@@ -218,18 +250,25 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn integers(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a [i64]>> {
+        self.list(c, name, |reader, c| match c.small_integer() {
+            Some(integer) => Ok(Some(integer)),
+            None => Ok(fields::integer(c.value()?, reader.arena).value()),
+        })
+    }
+
     fn imps(&mut self, c: &mut Cursor<'a>) -> Read<(&'a [Imp<'a>], bool)> {
-        if c.peek()? != Shape::Array {
-            c.value()?;
+        if !c.at_array() {
+            c.skip()?;
             return Ok((&[], false));
         }
         let mut imps = ArenaVec::new_in(self.arena);
         let mut has_element = false;
         c.array(|c| {
             has_element = true;
-            if imps.len() >= self.imps_max || c.peek()? != Shape::Object {
+            if imps.len() >= self.imps_max || !c.at_object() {
                 self.unreadable.insert(FieldName::Imp);
-                return c.value().map(drop);
+                return c.skip();
             }
             imps.push(self.imp(c)?);
             Ok(())
@@ -241,20 +280,20 @@ impl<'a> Reader<'a> {
         let mut imp = Imp::default();
         c.object(|c, key| {
             match key {
-                "id" => imp.id = self.text(c, FieldName::ImpId)?,
-                "banner" => imp.banner = self.banner(c)?,
-                "video" => imp.video = self.offered(c)?,
-                "audio" => imp.audio = self.offered(c)?,
-                "native" => imp.native = self.offered(c)?,
-                "bidfloor" => imp.floor.amount = self.price(c, FieldName::ImpFloor)?,
-                "bidfloorcur" => {
+                keys::ID => imp.id = self.text(c, FieldName::ImpId)?,
+                keys::BANNER => imp.banner = self.banner(c)?,
+                keys::VIDEO => imp.video = self.offered(c)?,
+                keys::AUDIO => imp.audio = self.offered(c)?,
+                keys::NATIVE => imp.native = self.offered(c)?,
+                keys::BIDFLOOR => imp.floor.amount = self.price(c, FieldName::ImpFloor)?,
+                keys::BIDFLOORCUR => {
                     imp.floor.currency = self.currency(c, FieldName::ImpFloorCurrency)?
                 }
-                "secure" => imp.secure = self.flag(c, FieldName::ImpSecure)?,
-                "instl" => imp.instl = self.flag(c, FieldName::ImpInstl)?.value(),
-                "rwdd" => imp.rwdd = self.flag(c, FieldName::ImpRewarded)?.value(),
-                "pmp" => self.pmp(c, &mut imp)?,
-                _ => drop(c.value()?),
+                keys::SECURE => imp.secure = self.flag(c, FieldName::ImpSecure)?,
+                keys::INSTL => imp.instl = self.flag(c, FieldName::ImpInstl)?.value(),
+                keys::RWDD => imp.rwdd = self.flag(c, FieldName::ImpRewarded)?.value(),
+                keys::PMP => self.pmp(c, &mut imp)?,
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -270,8 +309,11 @@ impl<'a> Reader<'a> {
         Ok(raw.shape() == Shape::Object)
     }
 
-    fn price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<crate::money::Price>> {
-        let field = fields::price(c.value()?, self.arena);
+    fn price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<Price>> {
+        let field = match c.small_decimal() {
+            Some(micros) => Field::Value(micros).and_then(Price::from_micros),
+            None => fields::price(c.value()?, self.arena),
+        };
         Ok(self.note(field, name))
     }
 
@@ -285,21 +327,17 @@ impl<'a> Reader<'a> {
         let (mut w, mut h) = (Field::Absent, Field::Absent);
         let entered = self.object(c, FieldName::ImpBanner, |reader, c, key| {
             match key {
-                "w" => w = reader.integer(c, FieldName::BannerSize)?,
-                "h" => h = reader.integer(c, FieldName::BannerSize)?,
-                "format" => banner.sizes = reader.formats(c)?,
-                "battr" => {
-                    banner.battr = reader.list(c, FieldName::BannerBattr, |reader, c| {
-                        Ok(fields::integer(c.value()?, reader.arena).value())
-                    })?;
+                keys::W => w = reader.integer(c, FieldName::BannerSize)?,
+                keys::H => h = reader.integer(c, FieldName::BannerSize)?,
+                keys::FORMAT => banner.sizes = reader.formats(c)?,
+                keys::BATTR => {
+                    banner.battr = reader.integers(c, FieldName::BannerBattr)?;
                 }
-                "btype" => {
-                    banner.btype = reader.list(c, FieldName::BannerBtype, |reader, c| {
-                        Ok(fields::integer(c.value()?, reader.arena).value())
-                    })?;
+                keys::BTYPE => {
+                    banner.btype = reader.integers(c, FieldName::BannerBtype)?;
                 }
-                "pos" => banner.pos = reader.integer(c, FieldName::BannerPosition)?.value(),
-                _ => drop(c.value()?),
+                keys::POS => banner.pos = reader.integer(c, FieldName::BannerPosition)?.value(),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -317,9 +355,9 @@ impl<'a> Reader<'a> {
             let (mut w, mut h) = (None, None);
             reader.object(c, FieldName::BannerFormat, |reader, c, key| {
                 match key {
-                    "w" => w = reader.integer(c, FieldName::BannerFormat)?.value(),
-                    "h" => h = reader.integer(c, FieldName::BannerFormat)?.value(),
-                    _ => drop(c.value()?),
+                    keys::W => w = reader.integer(c, FieldName::BannerFormat)?.value(),
+                    keys::H => h = reader.integer(c, FieldName::BannerFormat)?.value(),
+                    _ => c.skip()?,
                 }
                 Ok(())
             })?;
@@ -332,16 +370,16 @@ impl<'a> Reader<'a> {
         (imp.private_auction, imp.deals) = (Field::Absent, &[]);
         let entered = self.object(c, FieldName::ImpPmp, |reader, c, key| {
             match key {
-                "private_auction" => {
+                keys::PRIVATE_AUCTION => {
                     imp.private_auction = reader.flag(c, FieldName::ImpPrivateAuction)?
                 }
-                "deals" => {
+                keys::DEALS => {
                     imp.deals = reader
                         .list(c, FieldName::Deal, |reader, c| reader.deal(c))?
                         .value()
                         .unwrap_or(&[])
                 }
-                _ => drop(c.value()?),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -356,18 +394,20 @@ impl<'a> Reader<'a> {
         let mut id = None;
         self.object(c, FieldName::Deal, |reader, c, key| {
             match key {
-                "id" => id = reader.text(c, FieldName::Deal)?.value(),
-                "bidfloor" => deal.floor.amount = reader.price(c, FieldName::DealFloor)?,
-                "bidfloorcur" => deal.floor.currency = reader.currency(c, FieldName::DealFloor)?,
-                "at" => {
+                keys::ID => id = reader.text(c, FieldName::Deal)?.value(),
+                keys::BIDFLOOR => deal.floor.amount = reader.price(c, FieldName::DealFloor)?,
+                keys::BIDFLOORCUR => {
+                    deal.floor.currency = reader.currency(c, FieldName::DealFloor)?
+                }
+                keys::AT => {
                     deal.at = reader
                         .integer(c, FieldName::DealAt)?
                         .value()
                         .map(AuctionType::from_code)
                 }
-                "wseat" => deal.wseat = reader.strings(c, FieldName::DealSeats)?,
-                "wadomain" => deal.wadomain = reader.strings(c, FieldName::DealDomains)?,
-                _ => drop(c.value()?),
+                keys::WSEAT => deal.wseat = reader.strings(c, FieldName::DealSeats)?,
+                keys::WADOMAIN => deal.wadomain = reader.strings(c, FieldName::DealDomains)?,
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -378,24 +418,26 @@ impl<'a> Reader<'a> {
         let mut site = Site::default();
         let entered = self.object(c, name, |reader, c, key| {
             match key {
-                "domain" => site.domain = reader.text(c, name)?.value(),
-                "bundle" => site.bundle = reader.text(c, name)?.value(),
-                "cat" => site.cat = reader.strings(c, name)?.value().unwrap_or(&[]),
-                "keywords" => site.keywords = reader.keywords(c, name)?.unwrap_or(site.keywords),
-                "kwarray" => {
+                keys::DOMAIN => site.domain = reader.text(c, name)?.value(),
+                keys::BUNDLE => site.bundle = reader.text(c, name)?.value(),
+                keys::CAT => site.cat = reader.strings(c, name)?.value().unwrap_or(&[]),
+                keys::KEYWORDS => {
+                    site.keywords = reader.keywords(c, name)?.unwrap_or(site.keywords)
+                }
+                keys::KWARRAY => {
                     site.keywords = reader.keyword_array(c, name)?.unwrap_or(site.keywords)
                 }
-                "publisher" => {
+                keys::PUBLISHER => {
                     site.publisher = None;
                     reader.object(c, name, |reader, c, key| {
                         match key {
-                            "id" => site.publisher = reader.text(c, name)?.value(),
-                            _ => drop(c.value()?),
+                            keys::ID => site.publisher = reader.text(c, name)?.value(),
+                            _ => c.skip()?,
                         }
                         Ok(())
                     })?;
                 }
-                _ => drop(c.value()?),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -424,36 +466,36 @@ impl<'a> Reader<'a> {
         Ok(self.strings(c, name)?.value())
     }
 
-    fn device(&mut self, c: &mut Cursor<'a>) -> Read<Device<'a>> {
-        let mut device = Device::default();
+    fn device(&mut self, c: &mut Cursor<'a>, device: &mut Device<'a>) -> Read<()> {
+        *device = Device::default();
         let text = FieldName::DeviceText;
         let entered = self.object(c, FieldName::Device, |reader, c, key| {
             match key {
-                "ifa" => device.ifa = reader.text(c, FieldName::Ifa)?.value(),
-                "ua" => device.ua = reader.text(c, text)?.value(),
-                "devicetype" => {
+                keys::IFA => device.ifa = reader.text(c, FieldName::Ifa)?.value(),
+                keys::UA => device.ua = reader.text(c, text)?.value(),
+                keys::DEVICETYPE => {
                     device.devicetype = reader.integer(c, FieldName::DeviceType)?.value()
                 }
-                "os" => device.os = reader.text(c, text)?.value(),
-                "osv" => device.osv = reader.text(c, text)?.value(),
-                "language" => device.language = reader.text(c, text)?.value(),
-                "connectiontype" => device.connectiontype = reader.integer(c, text)?.value(),
-                "carrier" => device.carrier = reader.text(c, text)?.value(),
-                "geo" => device.geo = reader.geo(c)?,
-                "lmt" => {
+                keys::OS => device.os = reader.text(c, text)?.value(),
+                keys::OSV => device.osv = reader.text(c, text)?.value(),
+                keys::LANGUAGE => device.language = reader.text(c, text)?.value(),
+                keys::CONNECTIONTYPE => device.connectiontype = reader.integer(c, text)?.value(),
+                keys::CARRIER => device.carrier = reader.text(c, text)?.value(),
+                keys::GEO => device.geo = reader.geo(c)?,
+                keys::LMT => {
                     let said = reader.privacy_flag(c, FieldName::Lmt)?;
                     reader.signals.lmt.fold(said);
                 }
-                "dnt" => {
+                keys::DNT => {
                     let said = reader.privacy_flag(c, FieldName::Dnt)?;
                     reader.signals.dnt.fold(said);
                 }
-                _ => drop(c.value()?),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
-        Ok(device)
+        Ok(())
     }
 
     fn geo(&mut self, c: &mut Cursor<'a>) -> Read<Geo<'a>> {
@@ -461,16 +503,16 @@ impl<'a> Reader<'a> {
         let name = FieldName::Geo;
         let entered = self.object(c, name, |reader, c, key| {
             match key {
-                "country" => {
+                keys::COUNTRY => {
                     let raw = c.value()?;
                     reader.home(raw, name, |signals| &mut signals.country);
                     geo.country = fields::text(raw, reader.arena).value();
                 }
-                "region" => geo.region = reader.text(c, name)?.value(),
-                "city" => geo.city = reader.text(c, name)?.value(),
-                "metro" => geo.metro = reader.text(c, name)?.value(),
-                "zip" => geo.zip = reader.text(c, name)?.value(),
-                _ => drop(c.value()?),
+                keys::REGION => geo.region = reader.text(c, name)?.value(),
+                keys::CITY => geo.city = reader.text(c, name)?.value(),
+                keys::METRO => geo.metro = reader.text(c, name)?.value(),
+                keys::ZIP => geo.zip = reader.text(c, name)?.value(),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -478,63 +520,63 @@ impl<'a> Reader<'a> {
         Ok(geo)
     }
 
-    fn user(&mut self, c: &mut Cursor<'a>) -> Read<User<'a>> {
-        let mut user = User::default();
+    fn user(&mut self, c: &mut Cursor<'a>, user: &mut User<'a>) -> Read<()> {
+        *user = User::default();
         let text = FieldName::UserText;
         let entered = self.object(c, FieldName::User, |reader, c, key| {
             match key {
-                "id" => user.id = reader.text(c, FieldName::UserId)?.value(),
-                "buyeruid" => user.buyeruid = reader.text(c, FieldName::BuyerUid)?.value(),
-                "yob" => user.yob = reader.integer(c, FieldName::Yob)?.value(),
-                "gender" => user.gender = reader.text(c, text)?.value(),
-                "keywords" => user.keywords = reader.keywords(c, text)?.or(user.keywords),
-                "kwarray" => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
-                "geo" => drop(reader.geo(c)?),
-                "eids" => user.eids.homes[0] = reader.array(c, FieldName::Eids)?,
-                "data" => user.data = UserData(reader.array(c, FieldName::UserData)?),
-                "consent" => {
+                keys::ID => user.id = reader.text(c, FieldName::UserId)?.value(),
+                keys::BUYERUID => user.buyeruid = reader.text(c, FieldName::BuyerUid)?.value(),
+                keys::YOB => user.yob = reader.integer(c, FieldName::Yob)?.value(),
+                keys::GENDER => user.gender = reader.text(c, text)?.value(),
+                keys::KEYWORDS => user.keywords = reader.keywords(c, text)?.or(user.keywords),
+                keys::KWARRAY => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
+                keys::GEO => drop(reader.geo(c)?),
+                keys::EIDS => user.eids.homes[0] = reader.array(c, FieldName::Eids)?,
+                keys::DATA => user.data = UserData(reader.array(c, FieldName::UserData)?),
+                keys::CONSENT => {
                     let raw = c.value()?;
                     reader.home(raw, FieldName::Consent, |signals| &mut signals.consent);
                 }
-                "ext" => {
+                keys::EXT => {
                     let entered = reader.object(c, FieldName::User, |reader, c, key| {
                         match key {
-                            "eids" => user.eids.homes[1] = reader.array(c, FieldName::Eids)?,
-                            "consent" => {
+                            keys::EIDS => user.eids.homes[1] = reader.array(c, FieldName::Eids)?,
+                            keys::CONSENT => {
                                 let raw = c.value()?;
                                 reader
                                     .home(raw, FieldName::Consent, |signals| &mut signals.consent);
                             }
-                            _ => drop(c.value()?),
+                            _ => c.skip()?,
                         }
                         Ok(())
                     })?;
                     reader.signals.broken |= entered == Entered::Unreadable;
                 }
-                _ => drop(c.value()?),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
-        Ok(user)
+        Ok(())
     }
 
     fn regs(&mut self, c: &mut Cursor<'a>, dsa_required: &mut bool) -> Read<()> {
         let entered = self.object(c, FieldName::Regs, |reader, c, key| match key {
-            "coppa" => {
+            keys::COPPA => {
                 let said = reader.privacy_flag(c, FieldName::Coppa)?;
                 reader.signals.coppa.fold(said);
                 Ok(())
             }
-            "ext" => {
+            keys::EXT => {
                 let entered = reader.object(c, FieldName::Regs, |reader, c, key| match key {
-                    "dsa" => reader.dsa(c, dsa_required),
+                    keys::DSA => reader.dsa(c, dsa_required),
                     _ => reader.regs_field(c, key),
                 })?;
                 reader.signals.broken |= entered == Entered::Unreadable;
                 Ok(())
             }
-            "dsa" => reader.dsa(c, dsa_required),
+            keys::DSA => reader.dsa(c, dsa_required),
             _ => reader.regs_field(c, key),
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
@@ -545,11 +587,11 @@ impl<'a> Reader<'a> {
     fn dsa(&mut self, c: &mut Cursor<'a>, required: &mut bool) -> Read<()> {
         let entered = self.object(c, FieldName::Dsa, |reader, c, key| {
             match key {
-                "dsarequired" => match reader.integer(c, FieldName::Dsa)? {
+                keys::DSAREQUIRED => match reader.integer(c, FieldName::Dsa)? {
                     Field::Absent | Field::Value(0 | 1) => {}
                     Field::Value(_) | Field::Unreadable => *required = true,
                 },
-                _ => drop(c.value()?),
+                _ => c.skip()?,
             }
             Ok(())
         })?;
@@ -558,26 +600,26 @@ impl<'a> Reader<'a> {
     }
 
     /// A field that lives in `regs` since 2.6 and in `regs.ext` before.
-    fn regs_field(&mut self, c: &mut Cursor<'a>, key: &str) -> Read<()> {
+    fn regs_field(&mut self, c: &mut Cursor<'a>, key: Key) -> Read<()> {
         match key {
-            "gdpr" => {
+            keys::GDPR => {
                 let said = self.privacy_flag(c, FieldName::Gdpr)?;
                 self.signals.gdpr.fold(said);
             }
-            "gpc" => {
+            keys::GPC => {
                 let said = self.privacy_flag(c, FieldName::Gpc)?;
                 self.signals.gpc.fold(said);
             }
-            "us_privacy" => {
+            keys::US_PRIVACY => {
                 let raw = c.value()?;
                 self.home(raw, FieldName::UsPrivacy, |signals| &mut signals.us_privacy);
             }
-            "gpp" => {
+            keys::GPP => {
                 let raw = c.value()?;
                 self.home(raw, FieldName::Gpp, |signals| &mut signals.gpp);
             }
-            "gpp_sid" => self.section_ids(c)?,
-            _ => drop(c.value()?),
+            keys::GPP_SID => self.section_ids(c)?,
+            _ => c.skip()?,
         }
         Ok(())
     }
@@ -605,7 +647,7 @@ impl<'a> Reader<'a> {
     }
 
     fn section_ids(&mut self, c: &mut Cursor<'a>) -> Read<()> {
-        if c.peek()? != Shape::Array {
+        if !c.at_array() {
             if !c.value()?.is_empty() {
                 self.unreadable.insert(FieldName::GppSid);
                 self.signals.gpp_sid.unreadable = true;

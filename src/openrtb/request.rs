@@ -6,6 +6,7 @@ use bumpalo::Bump;
 
 use super::fields::{self, Field, FieldSet};
 use super::json::{NotJson, Raw, Shape};
+use super::keys;
 use super::signals::Signals;
 use crate::money::{Currency, Price};
 
@@ -278,8 +279,8 @@ impl<'a> EidList<'a> {
                 eid.object(|c, key| {
                     let raw = c.value()?;
                     match key {
-                        "source" => source = fields::text(raw, arena).value(),
-                        "uids" => uids = Some(raw),
+                        keys::SOURCE => source = fields::text(raw, arena).value(),
+                        keys::UIDS => uids = Some(raw),
                         _ => {}
                     }
                     Ok(())
@@ -291,7 +292,7 @@ impl<'a> EidList<'a> {
                     let mut id = None;
                     uid.object(|c, key| {
                         let raw = c.value()?;
-                        if key == "id" {
+                        if key == keys::ID {
                             id = fields::text(raw, arena).value();
                         }
                         Ok(())
@@ -320,17 +321,17 @@ impl<'a> UserData<'a> {
             let (mut id, mut name, mut segtax, mut list) = (None, None, None, None);
             data.object(|c, key| {
                 match key {
-                    "id" => id = fields::text(c.value()?, arena).value(),
-                    "name" => name = fields::text(c.value()?, arena).value(),
-                    "segment" => list = Some(c.value()?),
-                    "ext" if c.peek()? == Shape::Object => c.object(|c, key| {
+                    keys::ID => id = fields::text(c.value()?, arena).value(),
+                    keys::NAME => name = fields::text(c.value()?, arena).value(),
+                    keys::SEGMENT => list = Some(c.value()?),
+                    keys::EXT if c.at_object() => c.object(|c, key| {
                         let raw = c.value()?;
-                        if key == "segtax" {
+                        if key == keys::SEGTAX {
                             segtax = fields::integer(raw, arena).value();
                         }
                         Ok(())
                     })?,
-                    _ => drop(c.value()?),
+                    _ => c.skip()?,
                 }
                 Ok(())
             })?;
@@ -339,7 +340,7 @@ impl<'a> UserData<'a> {
                 let mut segment_id = None;
                 segment.object(|c, key| {
                     let raw = c.value()?;
-                    if key == "id" {
+                    if key == keys::ID {
                         segment_id = fields::text(raw, arena).value();
                     }
                     Ok(())
@@ -375,8 +376,6 @@ fn walk_objects<'a>(
     if raw.shape() != Shape::Array {
         return Ok(());
     }
-    raw.cursor(arena).array(|c| match c.peek()? {
-        Shape::Object => each(c),
-        _ => c.value().map(drop),
-    })
+    raw.cursor(arena)
+        .array(|c| if c.at_object() { each(c) } else { c.skip() })
 }

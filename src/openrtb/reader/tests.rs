@@ -104,6 +104,43 @@ fn escaped_keys_and_values_are_their_plain_form() {
 }
 
 #[test]
+fn a_key_is_known_by_all_its_bytes() {
+    let body = r#"{"id":"r","id\u0000":"x","id ":"x","i":"x","idid":"x","imp":[{"id":"1","bidfloo":9,"bidfloor":1,"bidfloorcurr":"EUR","private_auction":1,
+        "pmp":{"private_auction":0,"private_auctionx":1,"private_auctio":1,"private_auctionxx":1,"deals":[]}}]}"#;
+    good(body, |request, _| {
+        assert_eq!(request.id, "r");
+        let imp = &request.imp[0];
+        assert_eq!(
+            imp.floor.amount.value().map(|p| p.micros()),
+            Some(1_000_000)
+        );
+        assert_eq!(imp.floor.currency, Field::Absent);
+        assert_eq!(imp.private_auction, Field::Value(false));
+    });
+}
+
+#[test]
+fn white_space_changes_nothing() {
+    let tree = json!({"id": "r", "at": 1, "tmax": 120, "cur": ["USD", "EUR"], "bcat": [], "imp": [
+        {"id": "1", "bidfloor": 0.25, "bidfloorcur": "USD", "secure": 1, "banner": {"w": 300, "h": 250, "battr": [1, 2],
+         "format": [{"w": 728, "h": 90}, {}]}, "pmp": {"deals": [{"id": "d", "wseat": ["a", "b"]}]}, "ext": {"a": [{"b": {}}, []]}}],
+        "site": {"domain": "a.example", "cat": ["IAB1"], "publisher": {"id": 7}}, "device": {"geo": {"country": "USA"}, "lmt": 0},
+        "user": {"ext": {"consent": "C"}}, "regs": {"coppa": 0, "ext": {"gdpr": 1, "gpp_sid": [7, 8]}}});
+    let compact = serde_json::to_string(&tree).expect("JSON");
+    let pretty = serde_json::to_string_pretty(&tree).expect("JSON");
+    let spaced = pretty.replace('\n', " \r\n\t                  ");
+    let want = std::cell::RefCell::new(String::new());
+    good(compact, |request, _| {
+        *want.borrow_mut() = format!("{request:?}")
+    });
+    for body in [pretty, spaced] {
+        good(body, |request, _| {
+            assert_eq!(format!("{request:?}"), *want.borrow())
+        });
+    }
+}
+
+#[test]
 fn of_duplicates_the_last_wins_but_for_privacy_the_strictest() {
     let body = r#"{"id":"a","id":"b","imp":[{"id":"1"}],"imp":[{"id":"2"}],
         "user":{"id":"u1","consent":"C1"},"user":{"buyeruid":"u2","ext":{"consent":"C2"}},
