@@ -1,4 +1,4 @@
-//! Reads a body into a [`Request`], in one pass.
+//! Reads a body into a [`Request`], in one pass: which fields there are and what becomes of them.
 //!
 //! Of duplicate keys the last wins, an object as a whole; privacy signals alone are folded over all of them.
 
@@ -8,14 +8,15 @@ use bumpalo::collections::Vec as ArenaVec;
 use super::fields::{self, Field, FieldName, FieldSet};
 use super::json::{Cursor, Key, NotJson, Raw, Shape};
 use super::keys;
-use super::list::List;
 use super::repair::{Text, readable};
 use super::request::{
-    AuctionType, Banner, Deal, Device, Geo, Imp, Placement, Request, Site, Size, Strings, User,
-    UserData,
+    AuctionType, Banner, Deal, Device, Geo, Imp, Placement, Request, Site, Size, User, UserData,
 };
 use super::signals::{Flag, Homes, Signals};
-use crate::money::{Currency, Price};
+
+mod values;
+
+use values::Entered;
 
 /// Why a body is no bid request: answered 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,15 +73,6 @@ struct Reader<'a> {
     imps_max: usize,
     unreadable: FieldSet,
     signals: Signals<'a>,
-}
-
-/// What was where an object should be.
-#[derive(PartialEq, Eq)]
-enum Entered {
-    Object,
-    /// `null`, `""`, `[]`: as if not sent.
-    Nothing,
-    Unreadable,
 }
 
 impl<'a> Reader<'a> {
@@ -162,101 +154,6 @@ impl<'a> Reader<'a> {
         Ok((id, has_imp))
     }
 
-    fn note<T>(&mut self, field: Field<T>, name: FieldName) -> Field<T> {
-        if field.is_unreadable() {
-            self.unreadable.insert(name);
-        }
-        field
-    }
-
-    fn text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a str>> {
-        let field = fields::text(c.value()?, self.arena);
-        Ok(self.note(field, name))
-    }
-
-    fn integer(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<i64>> {
-        if let Some(integer) = c.small_integer() {
-            return Ok(Field::Value(integer));
-        }
-        let field = fields::integer(c.value()?, self.arena);
-        Ok(self.note(field, name))
-    }
-
-    fn flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
-        let field = match c.small_integer() {
-            Some(0) => Field::Value(false),
-            Some(1) => Field::Value(true),
-            Some(_) => Field::Unreadable,
-            None => fields::flag(c.value()?, self.arena),
-        };
-        Ok(self.note(field, name))
-    }
-
-    /// Enters an object, or notes that there is none.
-    fn object(
-        &mut self,
-        c: &mut Cursor<'a>,
-        name: FieldName,
-        mut each: impl FnMut(&mut Self, &mut Cursor<'a>, Key) -> Read<()>,
-    ) -> Read<Entered> {
-        if c.at_object() {
-            c.object(|c, key| each(self, c, key))?;
-            return Ok(Entered::Object);
-        }
-        if c.value()?.is_empty() {
-            return Ok(Entered::Nothing);
-        }
-        self.unreadable.insert(name);
-        Ok(Entered::Unreadable)
-    }
-
-    /// Walks a list whose elements are read by `each`; an element that `each` refuses is dropped.
-    fn list<T: Copy>(
-        &mut self,
-        c: &mut Cursor<'a>,
-        name: FieldName,
-        mut each: impl FnMut(&mut Self, &mut Cursor<'a>) -> Read<Option<T>>,
-    ) -> Read<Field<&'a [T]>> {
-        if !c.at_array() {
-            let field = if c.value()?.is_empty() {
-                Field::Absent
-            } else {
-                Field::Unreadable
-            };
-            return Ok(self.note(field, name));
-        }
-        let mut list = List::new_in(self.arena);
-        let mut dropped = false;
-        c.array(|c| {
-            match each(self, c)? {
-                Some(element) => list.push(element),
-                None => dropped = true,
-            }
-            Ok(())
-        })?;
-        if dropped {
-            self.unreadable.insert(name);
-        }
-        Ok(match (list.is_empty(), dropped) {
-            (false, _) => Field::Value(list.slice()),
-            (true, true) => Field::Unreadable,
-            (true, false) => Field::Absent,
-        })
-    }
-
-    fn strings(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
-        self.list(c, name, |reader, c| {
-            Ok(fields::text(c.value()?, reader.arena).value())
-        })
-    }
-
-    fn integers(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a [i64]>> {
-        self.list(c, name, |reader, c| match c.small_integer() {
-            Some(integer) => Ok(Some(integer)),
-            None => Ok(fields::integer(c.value()?, reader.arena).value()),
-        })
-    }
-
     fn imps(&mut self, c: &mut Cursor<'a>) -> Read<(&'a [Imp<'a>], bool)> {
         if !c.at_array() {
             c.skip()?;
@@ -307,19 +204,6 @@ impl<'a> Reader<'a> {
             self.unreadable.insert(FieldName::ImpFormat);
         }
         Ok(raw.shape() == Shape::Object)
-    }
-
-    fn price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<Price>> {
-        let field = match c.small_decimal() {
-            Some(micros) => Field::Value(micros).and_then(Price::from_micros),
-            None => fields::price(c.value()?, self.arena),
-        };
-        Ok(self.note(field, name))
-    }
-
-    fn currency(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<Currency>> {
-        let field = fields::text(c.value()?, self.arena).and_then(|code| code.parse().ok());
-        Ok(self.note(field, name))
     }
 
     fn banner(&mut self, c: &mut Cursor<'a>) -> Read<Option<Banner<'a>>> {

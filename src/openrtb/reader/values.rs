@@ -1,0 +1,171 @@
+//! One field's value: a text, a number, a flag, a price, a list, an object.
+//!
+//! Each reads the form that is usual at once, and every other form apart from it (`any_…`), through [`fields`]. What cannot be
+//! read is noted under the field's name.
+
+use super::super::fields::{self, Field, FieldName};
+use super::super::json::{Cursor, Key};
+use super::super::list::List;
+use super::super::request::Strings;
+use super::{Read, Reader};
+use crate::money::{Currency, Price};
+
+/// What was where an object should be.
+#[derive(PartialEq, Eq)]
+pub(super) enum Entered {
+    Object,
+    /// `null`, `""`, `[]`: as if not sent.
+    Nothing,
+    Unreadable,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn note<T>(&mut self, field: Field<T>, name: FieldName) -> Field<T> {
+        if field.is_unreadable() {
+            self.unreadable.insert(name);
+        }
+        field
+    }
+
+    #[inline(never)]
+    pub(super) fn text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a str>> {
+        match c.plain_string() {
+            Some("") => Ok(Field::Absent),
+            Some(text) => Ok(Field::Value(text)),
+            None => self.any_text(c, name),
+        }
+    }
+
+    #[inline(never)]
+    fn any_text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a str>> {
+        let field = fields::text(c.value()?, self.arena);
+        Ok(self.note(field, name))
+    }
+
+    #[inline(never)]
+    pub(super) fn integer(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<i64>> {
+        match c.small_integer() {
+            Some(integer) => Ok(Field::Value(integer)),
+            None => self.any_integer(c, name),
+        }
+    }
+
+    #[inline(never)]
+    fn any_integer(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<i64>> {
+        let field = fields::integer(c.value()?, self.arena);
+        Ok(self.note(field, name))
+    }
+
+    #[inline(never)]
+    pub(super) fn flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
+        match c.small_integer() {
+            Some(0) => Ok(Field::Value(false)),
+            Some(1) => Ok(Field::Value(true)),
+            Some(_) => Ok(self.note(Field::Unreadable, name)),
+            None => self.any_flag(c, name),
+        }
+    }
+
+    #[inline(never)]
+    fn any_flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
+        let field = fields::flag(c.value()?, self.arena);
+        Ok(self.note(field, name))
+    }
+
+    /// Enters an object, or notes that there is none.
+    pub(super) fn object(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+        mut each: impl FnMut(&mut Self, &mut Cursor<'a>, Key) -> Read<()>,
+    ) -> Read<Entered> {
+        if c.at_object() {
+            c.object(|c, key| each(self, c, key))?;
+            return Ok(Entered::Object);
+        }
+        if c.value()?.is_empty() {
+            return Ok(Entered::Nothing);
+        }
+        self.unreadable.insert(name);
+        Ok(Entered::Unreadable)
+    }
+
+    /// Walks a list whose elements are read by `each`; an element that `each` refuses is dropped.
+    pub(super) fn list<T: Copy>(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+        mut each: impl FnMut(&mut Self, &mut Cursor<'a>) -> Read<Option<T>>,
+    ) -> Read<Field<&'a [T]>> {
+        if !c.at_array() {
+            let field = if c.value()?.is_empty() {
+                Field::Absent
+            } else {
+                Field::Unreadable
+            };
+            return Ok(self.note(field, name));
+        }
+        let mut list = List::new_in(self.arena);
+        let mut dropped = false;
+        c.array(|c| {
+            match each(self, c)? {
+                Some(element) => list.push(element),
+                None => dropped = true,
+            }
+            Ok(())
+        })?;
+        if dropped {
+            self.unreadable.insert(name);
+        }
+        Ok(match (list.is_empty(), dropped) {
+            (false, _) => Field::Value(list.slice()),
+            (true, true) => Field::Unreadable,
+            (true, false) => Field::Absent,
+        })
+    }
+
+    pub(super) fn strings(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
+        self.list(c, name, |reader, c| match c.plain_string() {
+            Some("") => Ok(None),
+            Some(text) => Ok(Some(text)),
+            None => Ok(fields::text(c.value()?, reader.arena).value()),
+        })
+    }
+
+    pub(super) fn integers(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+    ) -> Read<Field<&'a [i64]>> {
+        self.list(c, name, |reader, c| match c.small_integer() {
+            Some(integer) => Ok(Some(integer)),
+            None => Ok(fields::integer(c.value()?, reader.arena).value()),
+        })
+    }
+
+    #[inline(never)]
+    pub(super) fn price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<Price>> {
+        match c.small_decimal() {
+            Some(micros) => {
+                let field = Field::Value(micros).and_then(Price::from_micros);
+                Ok(self.note(field, name))
+            }
+            None => self.any_price(c, name),
+        }
+    }
+
+    #[inline(never)]
+    fn any_price(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<Price>> {
+        let field = fields::price(c.value()?, self.arena);
+        Ok(self.note(field, name))
+    }
+
+    pub(super) fn currency(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+    ) -> Read<Field<Currency>> {
+        let field = self.text(c, name)?.and_then(|code| code.parse().ok());
+        Ok(self.note(field, name))
+    }
+}
