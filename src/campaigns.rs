@@ -275,11 +275,6 @@ impl Book {
         self.line_items.get(place.ok()?)
     }
 
-    /// The line item at that place.
-    pub fn at(&self, place: u32) -> Option<&LineItem> {
-        self.line_items.get(place as usize)
-    }
-
     /// A line item's creatives.
     pub fn creatives_of(&self, line_item: &LineItem) -> impl Iterator<Item = &Creative> {
         line_item

@@ -21,6 +21,8 @@ mod reasons;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
+
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
@@ -358,10 +360,11 @@ impl<'a> Auction<'a, '_> {
                 recorder.line_item(place, line_item, verdict);
                 self.came(verdict);
             }
+            self.put_in_order(offer.first);
             return;
         }
         book.candidates_of_sizes(offer.sizes.words(), candidates);
-        for line_item in candidates.places().filter_map(|place| book.at(place)) {
+        for line_item in candidates.of(book) {
             if !self.is_outbid(&offer, line_item) {
                 let verdict = self.consider(&offer, line_item);
                 self.came(verdict);
@@ -369,6 +372,14 @@ impl<'a> Auction<'a, '_> {
         }
         if self.proposals.is_empty() {
             self.ask_the_rest(&offer, candidates);
+        }
+        self.put_in_order(offer.first);
+    }
+
+    /// An imp's bids come in the order of their line items' ids, then of deals, whoever was asked first.
+    fn put_in_order(&mut self, first: usize) {
+        if let Some(own) = self.proposals.get_mut(first..) {
+            own.sort_unstable_by_key(|proposal| (proposal.line_item.index, proposal.deal));
         }
     }
 
@@ -390,7 +401,7 @@ impl<'a> Auction<'a, '_> {
         line_item.deals.is_empty()
             && leader.is_some_and(|leader| {
                 self.price(line_item)
-                    .is_none_or(|price| price <= leader.price)
+                    .is_none_or(|price| !leads(price, line_item, leader))
             })
     }
 
@@ -400,13 +411,12 @@ impl<'a> Auction<'a, '_> {
         let book: &'a Book = &self.generation.book;
         let furthest = if offer.banner.is_none() {
             Refusal::Format
-        } else if candidates.sized().next().is_none() {
+        } else if candidates.sized(book).next().is_none() {
             Refusal::Size
         } else {
             Refusal::Targeting
         };
-        let sized = candidates.sized().filter_map(|place| book.at(place));
-        for line_item in sized.chain(&book.line_items) {
+        for line_item in candidates.sized(book).chain(&book.line_items) {
             if self.nearest != NoBid::NoUsableImp && self.nearest >= NoBid::Refused(furthest) {
                 return;
             }
@@ -719,8 +729,7 @@ impl<'a> Auction<'a, '_> {
         Ok(if fixed { floor } else { price })
     }
 
-    /// Puts a bid among this imp's proposals, unless one for the same deal is as high: line items come in the
-    /// order of their ids, so of equals the first stays.
+    /// Puts a bid among this imp's proposals, unless one for the same deal leads.
     fn enter(&mut self, first: usize, proposal: Proposal<'a>) -> Result<(), Refusal> {
         let rival = self
             .proposals
@@ -729,9 +738,14 @@ impl<'a> Auction<'a, '_> {
             .find(|rival| rival.deal == proposal.deal);
         match rival {
             None => self.proposals.push(proposal),
-            Some(rival) if rival.price < proposal.price => *rival = proposal,
+            Some(rival) if leads(proposal.price, proposal.line_item, rival) => *rival = proposal,
             Some(_) => return Err(Refusal::Outbid),
         }
         Ok(())
     }
+}
+
+/// Whether a line item at that price comes before a rival: it pays more, or as much and its id comes first.
+fn leads(price: Price, line_item: &LineItem, rival: &Proposal<'_>) -> bool {
+    (Reverse(price), line_item.index) < (Reverse(rival.price), rival.line_item.index)
 }

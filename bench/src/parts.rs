@@ -187,7 +187,7 @@ pub fn targeting(bench: &mut Bench) -> u64 {
             deals: Some(&bench.deals),
             ..ImpFacts::default()
         };
-        for line_item in bench.candidates.places().filter_map(|place| book.at(place)) {
+        for line_item in bench.candidates.of(book) {
             matched += u64::from(book.matches(line_item, &bench.resolved, &imp) == Some(true));
         }
     }

@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::watch::{Limits, Live};
 use crate::run::{Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
 use crate::target::{Target, TargetError};
+use crate::watch::{Limits, Live};
 
 use self::judge::Answers;
 use self::memory::Samples;

@@ -15,6 +15,7 @@
 //! request and demanded attribute, and a hash look-up for each value that the request has; memory as the expressions' lists.
 #![deny(clippy::indexing_slicing)]
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
@@ -23,7 +24,7 @@ use super::evaluator::Resolved;
 use super::program::Mix;
 use super::targeting::{Expr, Quantity, Test};
 use super::terms::Terms;
-use super::{Creative, Format, LineItem, Status};
+use super::{Book, Creative, Format, LineItem, Status};
 use crate::ids::SegmentRef;
 
 /// For each attribute that an expression demands of, numbers (of strings, or slots) one of which it must have for the
@@ -113,6 +114,8 @@ pub(super) struct Index {
     /// Line items that are active.
     active: Box<[u64]>,
     demanded: Box<[Demanded]>,
+    /// The place in the book of each rank.
+    order: Box<[u32]>,
     /// By the number of a size: line items that have a banner of it.
     sizes: Box<[Posting]>,
 }
@@ -126,7 +129,7 @@ struct Demanded {
     accepting: HashMap<u32, Posting, BuildHasherDefault<Mix>>,
 }
 
-/// Line items, by their places in the book.
+/// Line items, by their ranks.
 #[derive(Debug)]
 enum Posting {
     Few(Box<[u32]>),
@@ -134,21 +137,21 @@ enum Posting {
 }
 
 impl Posting {
-    fn of(mut places: Vec<u32>, words: usize) -> Self {
-        places.sort_unstable();
-        places.dedup();
+    fn of(mut ranks: Vec<u32>, words: usize) -> Self {
+        ranks.sort_unstable();
+        ranks.dedup();
         // Setting a bit costs about as much as two words of a union.
-        if places.len() * 2 < words {
-            return Self::Few(places.into());
+        if ranks.len() * 2 < words {
+            return Self::Few(ranks.into());
         }
         let mut set = vec![0; words];
-        places.iter().for_each(|place| insert(&mut set, *place));
+        ranks.iter().for_each(|rank| insert(&mut set, *rank));
         Self::Many(set.into())
     }
 
     fn add_to(&self, set: &mut [u64]) {
         match self {
-            Self::Few(places) => places.iter().for_each(|place| insert(set, *place)),
+            Self::Few(ranks) => ranks.iter().for_each(|rank| insert(set, *rank)),
             Self::Many(more) => set
                 .iter_mut()
                 .zip(more)
@@ -166,14 +169,24 @@ impl Index {
         terms: &Terms,
     ) -> Self {
         let words = line_items.len().div_ceil(64);
+        // Whoever pays most is asked first, and mostly wins: the others need not be asked then.
+        let mut order: Vec<u32> = (0u32..).take(line_items.len()).collect();
+        order.sort_by_key(|place| {
+            let line_item = line_items.get(*place as usize);
+            Reverse(line_item.map(|line_item| line_item.price))
+        });
         let mut active = vec![0; words];
         let mut indifferent: BTreeMap<Attribute, Vec<u64>> = BTreeMap::new();
         let mut accepting: BTreeMap<Attribute, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
         let mut sizes: Vec<Vec<u32>> = vec![Vec::new(); terms.sizes()];
-        for (line_item, demands) in line_items.iter().zip(demands) {
-            let place = line_item.index;
+        for (rank, place) in (0u32..).zip(&order) {
+            let place = *place as usize;
+            let (Some(line_item), Some(demands)) = (line_items.get(place), demands.get(place))
+            else {
+                continue;
+            };
             if line_item.status == Status::Active {
-                insert(&mut active, place);
+                insert(&mut active, rank);
             }
             for (attribute, numbers) in demands {
                 // Whoever demands nothing is what is left.
@@ -181,11 +194,11 @@ impl Index {
                     indifferent
                         .entry(*attribute)
                         .or_insert_with(|| vec![u64::MAX; words]),
-                    place,
+                    rank,
                 );
                 let accepting = accepting.entry(*attribute).or_default();
                 for number in numbers {
-                    accepting.entry(*number).or_default().push(place);
+                    accepting.entry(*number).or_default().push(rank);
                 }
             }
             for creative in &line_item.creatives {
@@ -194,9 +207,9 @@ impl Index {
                     .is_some_and(|creative| creative.format == Format::Banner);
                 let size = terms.creative(*creative).and_then(|terms| terms.size);
                 if let Some(size) = size.filter(|_| banner)
-                    && let Some(places) = sizes.get_mut(size as usize)
+                    && let Some(ranks) = sizes.get_mut(size as usize)
                 {
-                    places.push(place);
+                    ranks.push(rank);
                 }
             }
         }
@@ -206,16 +219,17 @@ impl Index {
                 indifferent: indifferent.into(),
                 accepting: accepting
                     .into_iter()
-                    .map(|(number, places)| (number, Posting::of(places, words)))
+                    .map(|(number, ranks)| (number, Posting::of(ranks, words)))
                     .collect(),
             },
         );
         Self {
             active: active.into(),
             demanded: demanded.collect(),
+            order: order.into(),
             sizes: sizes
                 .into_iter()
-                .map(|places| Posting::of(places, words))
+                .map(|ranks| Posting::of(ranks, words))
                 .collect(),
         }
     }
@@ -271,15 +285,23 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Places of the line items that may want the imp, in the book's order.
-    pub fn places(&self) -> impl Iterator<Item = u32> {
-        ones(&self.imp)
+    /// The line items that may want the imp, the highest price first, of equal ones in the order of their ids. Prices are
+    /// compared as numbers, whatever their currencies.
+    pub fn of<'b>(&self, book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
+        ranked(&self.imp, book)
     }
 
-    /// Places of the active line items that have a banner of a size that the imp takes, wanted or not.
-    pub fn sized(&self) -> impl Iterator<Item = u32> {
-        ones(&self.sized)
+    /// The active line items that have a banner of a size that the imp takes, wanted or not.
+    pub fn sized<'b>(&self, book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
+        ranked(&self.sized, book)
     }
+}
+
+fn ranked<'b>(set: &[u64], book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
+    ones(set).filter_map(|rank| {
+        let place = book.index.order.get(rank as usize)?;
+        book.line_items.get(*place as usize)
+    })
 }
 
 fn intersect(set: &mut [u64], other: &[u64]) {
@@ -312,7 +334,7 @@ pub(super) fn ones(words: &[u64]) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::campaigns::{Book, Facts, SegmentFacts, compile};
+    use crate::campaigns::{Facts, SegmentFacts, compile};
     use crate::clock::Timestamp;
 
     fn book(targetings: &[&str]) -> Book {
@@ -361,7 +383,9 @@ mod tests {
             insert(&mut set, book.terms.size(*w, *h).expect("a size"));
         }
         book.candidates_of_sizes(&set, &mut candidates);
-        candidates.places().collect()
+        let mut places: Vec<u32> = candidates.of(&book).map(|found| found.index).collect();
+        places.sort_unstable();
+        places
     }
 
     #[test]
@@ -429,6 +453,25 @@ mod tests {
         let targetings: Vec<&str> = targetings.iter().map(String::as_str).collect();
         let want: Vec<u32> = (0..1000).filter(|n| [0, 2].contains(&(n % 7))).collect();
         assert_eq!(candidates(&targetings, &[(1, 1), (2, 1)]), want);
+    }
+
+    #[test]
+    fn who_pays_most_is_asked_first() {
+        let book = book(&["country = 'FRA'"; 3]);
+        let mut candidates = Candidates::default();
+        candidates.imp = vec![0b111];
+        let asked =
+            |book: &Book| -> Vec<u32> { candidates.of(book).map(|asked| asked.index).collect() };
+        assert_eq!(asked(&book), [0, 1, 2]);
+        let line_items = ["1", "2.5", "2.5"].map(|cpm| {
+            serde_json::json!({"id": format!("{}", cpm.len()), "creatives": ["c"],
+            "targeting": "test", "price": {"cpm": cpm, "currency": "EUR"}})
+        });
+        let mut document = serde_json::json!({"advertisers": [{"id": "a", "domain": "a.example"}],
+            "creatives": [{"id": "c", "advertiser": "a", "type": "banner", "w": 1, "h": 1, "adm": "x"}], "line_items": line_items});
+        document["line_items"][2]["id"] = "4".into();
+        let book = compile(document.to_string().as_bytes()).expect("a good document");
+        assert_eq!(asked(&book), [1, 2, 0]);
     }
 
     #[test]

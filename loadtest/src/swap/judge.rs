@@ -14,8 +14,8 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::versions::{IMPS, MIXED_CPM, segment_of, segment_of_price};
-use crate::watch::{Ended, Watch};
 use crate::tally::Outcome;
+use crate::watch::{Ended, Watch};
 
 /// Most wrong answers told one by one.
 const EXAMPLES_MAX: usize = 5;

@@ -38,7 +38,7 @@ fn answer(book: &Book, facts: &Facts<'_>, imp: &ImpFacts<'_>) -> Option<bool> {
     let mut candidates = Candidates::default();
     book.candidates(&resolved, &mut candidates);
     book.candidates_of_sizes(&[1], &mut candidates);
-    let found = candidates.places().any(|place| place == line_item.index);
+    let found = candidates.of(book).any(|one| one.id == line_item.id);
     assert!(
         found || answer != Some(true),
         "the index drops one that matches"

@@ -175,10 +175,7 @@ fn above_capacity_all_is_answered_in_time_and_bids_go_on() {
         for second in [0..1_000, 1_000..2_000] {
             let (decided, _) = decided(&answered, 0, second);
             let share = decided as f64 / possible;
-            assert!(
-                (0.9..1.25).contains(&share),
-                "{times} × {cost} µs: {share}"
-            );
+            assert!((0.9..1.25).contains(&share), "{times} × {cost} µs: {share}");
         }
         // No stretch of 50 ms without its bids.
         for at in (0..1_950).step_by(50) {
