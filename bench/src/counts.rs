@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::parts::{PARTS, REQUESTS};
 pub use record::Record;
 
-/// How much more a part may take than recorded. A change of the compiler's mind about inlining stays below, a
+/// How much more a part may take than recorded. Most changes of the compiler's mind about inlining stay below, a
 /// check forgotten in a loop does not.
 pub const TOLERANCE_PERCENT: f64 = 3.0;
 
