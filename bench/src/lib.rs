@@ -3,13 +3,15 @@
 //!
 //! - [`compare`]: Kith beside a bare HTTP server, same bodies, in turns, in one run: CPU time a request and their ratio.
 //!   Wall time on a shared machine says little; the ratio of two CPU times taken seconds apart says much.
-//! - `benches/`: the parts of a decision one by one, as time and as instruction counts.
+//! - [`parts`], the parts of a decision one by one: `benches/times.rs` times them, [`counts`] counts their instructions and
+//!   compares with those recorded.
 //!
 //! All of them run over one [`scene`], and all of them run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
 pub mod bodies;
 pub mod compare;
+pub mod counts;
 pub mod load;
 pub mod parts;
 pub mod scene;

@@ -10,6 +10,7 @@ use std::io;
 use std::process::ExitCode;
 
 use bench::compare::{self, Effort};
+use bench::counts::{self, Comparison, Record};
 use clap::{Parser, Subcommand};
 
 /// Measures Kith. Wants a quiet machine and a release build: `cargo run --release -p bench -- compare`.
@@ -37,6 +38,18 @@ enum Command {
         #[arg(long)]
         requests: Option<usize>,
     },
+    /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
+    Counts {
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Add them to bench/record/instructions.tsv.
+        #[arg(long)]
+        record: bool,
+        /// Fail where a part takes over 3 % more than recorded.
+        #[arg(long, conflicts_with = "record")]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,20 +63,71 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> io::Result<()> {
-    let Command::Compare {
-        json,
-        tiny,
-        rounds,
-        requests,
-    } = cli.command;
-    let mut effort = if tiny { Effort::TINY } else { Effort::FULL };
-    effort.rounds = rounds.unwrap_or(effort.rounds);
-    effort.requests = requests.unwrap_or(effort.requests);
-    let report = compare::run(effort)?;
+    match cli.command {
+        Command::Compare {
+            json,
+            tiny,
+            rounds,
+            requests,
+        } => {
+            let mut effort = if tiny { Effort::TINY } else { Effort::FULL };
+            effort.rounds = rounds.unwrap_or(effort.rounds);
+            effort.requests = requests.unwrap_or(effort.requests);
+            let report = compare::run(effort)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                println!("{}", report.table());
+            }
+            Ok(())
+        }
+        Command::Counts {
+            json,
+            record,
+            check,
+        } => counts(json, record, check),
+    }
+}
+
+fn counts(json: bool, record: bool, check: bool) -> io::Result<()> {
+    let counts = counts::run()?;
+    let file = counts::record_file();
+    let mut recorded = Record::read(&file)?;
+    let comparison = recorded
+        .latest(&counts.machine)
+        .map(|latest| Comparison::new(&counts, &latest.parts));
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(&counts)?);
+    } else if let Some(comparison) = &comparison {
+        print!("{}", comparison.table());
     } else {
-        println!("{}", report.table());
+        print!("{}", counts.table());
+    }
+    if record {
+        recorded.add(counts);
+        recorded.write(&file)?;
+        eprintln!("recorded in {}", file.display());
+        return Ok(());
+    }
+    match comparison {
+        None => eprintln!(
+            "not compared: nothing is recorded of {}{}",
+            counts.machine,
+            recorded.last().map_or_else(String::new, |last| format!(
+                "; the last is of {}",
+                last.machine
+            ))
+        ),
+        Some(comparison) if check && comparison.is_worse() => {
+            return Err(io::Error::other(
+                "a part takes more instructions than recorded; where that is meant, \
+                 record it (`bench counts --record`) and say why in the commit",
+            ));
+        }
+        Some(comparison) if comparison.is_outdated() => {
+            eprintln!("the record is out of date: `bench counts --record`, and commit it");
+        }
+        Some(_) => {}
     }
     Ok(())
 }
