@@ -9,7 +9,9 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
+use super::program::Mix;
 use super::{Advertiser, Creative, LineItem};
 
 /// Longest name looked up; the book has none longer.
@@ -17,7 +19,7 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// Names and their numbers, from 0.
 #[derive(Debug, Default)]
-struct Numbers(HashMap<Box<str>, u32>);
+struct Numbers(HashMap<Box<str>, u32, BuildHasherDefault<Mix>>);
 
 impl Numbers {
     fn number(&mut self, name: &str) -> u32 {
@@ -42,7 +44,7 @@ pub struct Terms {
     deals: Numbers,
     domains: Numbers,
     /// By taxonomy.
-    categories: HashMap<u32, Numbers>,
+    categories: HashMap<u32, Numbers, BuildHasherDefault<Mix>>,
     categories_len: usize,
     languages: Numbers,
     sizes: Box<[(u32, u32)]>,
