@@ -97,6 +97,12 @@ struct Plan {
     blocks: Vec<Block>,
 }
 
+impl Plan {
+    fn is_wanted(&self, only: Option<&str>) -> bool {
+        self.name.starts_with("bare") || only.is_none_or(|only| only == self.name)
+    }
+}
+
 /// A row's share of a round.
 #[derive(Clone, Copy)]
 struct Block {
@@ -105,11 +111,11 @@ struct Block {
     answers: Answers,
 }
 
-/// Runs all rows.
+/// Runs all rows, or the bare ones and `only` this one.
 ///
 /// # Errors
 /// Where a server or the load fails, or an answer is neither 200 nor 204.
-pub fn run(effort: Effort) -> io::Result<Report> {
+pub fn run(effort: Effort, only: Option<&str>) -> io::Result<Report> {
     let config = Config::default();
     progress("building the scene");
     let full = Arc::new(scene::generation(effort.size, &config).map_err(io::Error::other)?);
@@ -118,7 +124,7 @@ pub fn run(effort: Effort) -> io::Result<Report> {
     servers::on_load_core();
     for round in 0..effort.rounds.max(2) {
         progress(&format!("round {} of {}", round + 1, effort.rounds.max(2)));
-        for plan in &mut plans {
+        for plan in plans.iter_mut().filter(|plan| plan.is_wanted(only)) {
             let first = round * effort.requests;
             let before = plan.server.cpu_ns()?;
             let began = Instant::now();
@@ -142,7 +148,11 @@ pub fn run(effort: Effort) -> io::Result<Report> {
     }
     progress("");
     Ok(Report {
-        rows: plans.iter().map(|plan| row(plan, &plans, effort)).collect(),
+        rows: plans
+            .iter()
+            .filter(|plan| plan.is_wanted(only))
+            .map(|plan| row(plan, &plans, effort))
+            .collect(),
         allocations_per_decision: allocations,
     })
 }
@@ -272,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_row_asks_what_its_name_says() {
-        let report = run(Effort::TINY).expect("a comparison");
+        let report = run(Effort::TINY, None).expect("a comparison");
         let share = |name: &str| {
             let row = report.rows.iter().find(|row| row.name == name);
             row.expect("the row").bid_share

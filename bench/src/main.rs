@@ -34,6 +34,9 @@ enum Command {
         /// Rounds, of which the first warms up.
         #[arg(long)]
         rounds: Option<usize>,
+        /// Only this row and the bare ones, to profile it.
+        #[arg(long)]
+        only: Option<String>,
         /// Requests of each row in a round.
         #[arg(long)]
         requests: Option<usize>,
@@ -69,11 +72,12 @@ fn run(cli: Cli) -> io::Result<()> {
             tiny,
             rounds,
             requests,
+            only,
         } => {
             let mut effort = if tiny { Effort::TINY } else { Effort::FULL };
             effort.rounds = rounds.unwrap_or(effort.rounds);
             effort.requests = requests.unwrap_or(effort.requests);
-            let report = compare::run(effort)?;
+            let report = compare::run(effort, only.as_deref())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
