@@ -29,7 +29,8 @@ use bumpalo::collections::Vec as ArenaVec;
 use self::bits::Bits;
 use self::blocks::Blocks;
 use crate::campaigns::{
-    Book, Candidates, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved, Status,
+    Book, Candidates, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved,
+    SegmentFacts, Status,
 };
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -204,16 +205,21 @@ pub fn decide<'a>(
                     recorder.id(source, outcome);
                 },
             );
-            membership.fill(generation, &ids, now);
+            membership.probe(generation, &ids);
         }
         let book = &*generation.book;
         let name = exchange.name.as_str();
-        book.resolve(
-            &facts::facts(request, gate, membership, book, name, now, arena),
-            resolved,
-        );
-        book.candidates(resolved, candidates);
+        let facts = facts::facts(request, gate, book, name, now, arena);
+        membership.approach(generation);
+        book.resolve(&facts, resolved);
         blocks.begin(request, &exchange.seat, &book.terms);
+        membership.look_up(generation, now);
+        resolved.set_segments(gate.ok().map(|_| SegmentFacts {
+            member: membership.member.words(),
+            unreadable: membership.unreadable.words(),
+            any: Some(membership.any),
+        }));
+        book.candidates(resolved, candidates);
         let mut auction = Auction {
             blocks,
             generation,

@@ -335,15 +335,7 @@ impl Book {
         resolved.now = facts.now;
         resolved.local.clear();
         resolved.local.resize(self.zones.len(), Cell::new(None));
-        resolved.member.clear();
-        resolved.unreadable.clear();
-        resolved.gate_open = facts.segments.is_some();
-        resolved.any = None;
-        if let Some(segments) = facts.segments {
-            resolved.member.extend_from_slice(segments.member);
-            resolved.unreadable.extend_from_slice(segments.unreadable);
-            resolved.any = segments.any;
-        }
+        resolved.set_segments(facts.segments);
     }
 
     /// Turns an imp's deals into numbers of this book.
@@ -516,6 +508,20 @@ impl Book {
 }
 
 impl Resolved {
+    /// Sets which segments the person is in, where that was not known yet at [`Book::resolve`]; `None` while the gate is
+    /// closed.
+    pub fn set_segments(&mut self, segments: Option<SegmentFacts<'_>>) {
+        self.member.clear();
+        self.unreadable.clear();
+        self.gate_open = segments.is_some();
+        self.any = None;
+        if let Some(segments) = segments {
+            self.member.extend_from_slice(segments.member);
+            self.unreadable.extend_from_slice(segments.unreadable);
+            self.any = segments.any;
+        }
+    }
+
     /// Bits beyond a set that is too short count as unreadable: who does not know must not say "not in it".
     #[inline]
     fn in_segment(&self, slot: u32) -> Option<bool> {

@@ -34,6 +34,8 @@ pub struct Membership {
     pub lookups: Vec<LookupCounts>,
     /// One for each dataset and id, in that order.
     probes: Vec<Probe>,
+    /// How many ids.
+    ids: usize,
 }
 
 impl Membership {
@@ -43,28 +45,39 @@ impl Membership {
         self.member.clear(slots);
         self.unreadable.clear(slots);
         self.any = false;
+        self.probes.clear();
+        self.ids = 0;
         self.lookups.clear();
         self.lookups
             .resize(generation.datasets.len(), LookupCounts::default());
     }
 
-    /// Looks up every id in every dataset.
-    pub(super) fn fill(&mut self, generation: &Generation, ids: &[UserKey], now: Timestamp) {
-        // Each step for all of them, so that the loads from memory that it waits for overlap.
+    /// Begins to look up every id in every dataset. Each of the three steps of a lookup waits for a load from memory that the
+    /// step before has asked for: what is done between two steps costs no time.
+    pub(super) fn probe(&mut self, generation: &Generation, ids: &[UserKey]) {
         self.probes.clear();
         for dataset in &generation.datasets {
             let probes = ids.iter().map(|key| dataset.audience.probe(*key));
             self.probes.extend(probes);
         }
+        self.ids = ids.len();
+    }
+
+    /// The second step.
+    pub(super) fn approach(&self, generation: &Generation) {
         let mut probes = self.probes.iter().copied();
         for dataset in &generation.datasets {
-            for probe in probes.by_ref().take(ids.len()) {
+            for probe in probes.by_ref().take(self.ids) {
                 dataset.audience.approach(probe);
             }
         }
+    }
+
+    /// The last step: gathers what is found.
+    pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
         let mut probes = self.probes.iter().copied();
         for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
-            for probe in probes.by_ref().take(ids.len()) {
+            for probe in probes.by_ref().take(self.ids) {
                 let (member, any) = (&mut self.member, &mut self.any);
                 let lookup = dataset.audience.lookup_at(probe, now, |local| {
                     *any = true;

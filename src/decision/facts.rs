@@ -6,8 +6,7 @@
 
 use bumpalo::Bump;
 
-use super::audience::Membership;
-use crate::campaigns::{Attribute, Book, Facts, SegmentFacts, connection, device_type};
+use crate::campaigns::{Attribute, Book, Facts, connection, device_type};
 use crate::clock::Timestamp;
 use crate::openrtb::Request;
 use crate::privacy::Gate;
@@ -15,10 +14,10 @@ use crate::privacy::Gate;
 /// Most segments of the exchange's `user.data` shown to targeting.
 const REQUEST_SEGMENTS_MAX: usize = 1024;
 
+/// All of them but the segments, which are still being looked up.
 pub(super) fn facts<'a>(
     request: &Request<'a>,
     gate: Gate,
-    membership: &'a Membership,
     book: &Book,
     exchange: &'a str,
     now: Timestamp,
@@ -50,11 +49,6 @@ pub(super) fn facts<'a>(
         })
     };
     Facts {
-        segments: open.then_some(SegmentFacts {
-            member: membership.member.words(),
-            unreadable: membership.unreadable.words(),
-            any: Some(membership.any),
-        }),
         request_segments: if open && book.reads(Attribute::RequestSegments) {
             user.data.segments(arena, REQUEST_SEGMENTS_MAX)
         } else {

@@ -12,7 +12,7 @@
 //! longer or shorter this lap was than the one before, for that is how long they had to come in. So all are answered in
 //! time, the thread never idles, and all the time that answering everybody leaves goes into bids, whether the queue is of many
 //! requests a second or of many connections that each wait for an answer. A burst or a machine that stalls for less than the target costs
-//! nobody a bid. It reacts within a lap, in both directions; there is no share to be tuned.
+//! nobody a bid. It reacts within a few laps, in both directions; there is no share to be tuned.
 //!
 //! CoDel (RFC 8289) drops to keep a standing queue at 5 ms, for those behind it are served sooner. Here nobody gains by being answered
 //! sooner than in time, and a longer lap decides more.
@@ -49,7 +49,7 @@ const CREDIT_LAPS: i64 = 2;
 const COST_WINDOW: i64 = 16;
 /// The price of answering a request without deciding is the least of so many laps: a stall makes one lap dear, not the
 /// next.
-const PRICE_LAPS: usize = 8;
+const PRICE_LAPS: usize = 3;
 /// Even where nothing can answer all that come, this part of the target goes into decisions.
 const BUDGET_PART_MIN: i64 = 16;
 
@@ -264,6 +264,8 @@ impl Overload {
             0 => lap_ns,
             before => before,
         };
+        // No more than twice as many at once: the first laps of an overload grow many times, and not for long.
+        let lap_ns = lap_ns.clamp(before.saturating_div(2), before.saturating_mul(2));
         let expected = i128::from(self.requests)
             .saturating_mul(i128::from(lap_ns))
             .checked_div(i128::from(before));

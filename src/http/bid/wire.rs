@@ -101,6 +101,9 @@ impl HeadCheck {
         if self.ended {
             return;
         }
+        if self.length == 0 && self.feed_whole(bytes) {
+            return;
+        }
         let mut from = 0;
         for at in memchr::memchr_iter(b'\n', bytes) {
             self.take(bytes.get(from..at).unwrap_or_default());
@@ -113,6 +116,46 @@ impl HeadCheck {
         }
         self.take(bytes.get(from..).unwrap_or_default());
         self.length = self.length.saturating_add(bytes.len());
+    }
+
+    /// The usual way: a head that comes in one piece, without an empty line before it. Where it is anything else, nothing is
+    /// taken.
+    fn feed_whole(&mut self, bytes: &[u8]) -> bool {
+        let mut lines = Self {
+            started: true,
+            ..Self::default()
+        };
+        let mut from = 0;
+        for at in memchr::memchr_iter(b'\n', bytes) {
+            let line = bytes.get(from..at).unwrap_or_default();
+            let next = at.saturating_add(1);
+            match line {
+                [b'\r'] | [] if from == 0 => return false,
+                [] => {
+                    lines.bare_line_feed = true;
+                    lines.ended = true;
+                }
+                [b'\r'] => lines.ended = true,
+                [first, .., last] => {
+                    lines.bare_line_feed |= *last != b'\r';
+                    match first {
+                        b'T' | b't' => {
+                            lines.transfer_encoding |= begins_with(line, TRANSFER_ENCODING)
+                        }
+                        b'C' | b'c' => lines.content_length |= begins_with(line, CONTENT_LENGTH),
+                        _ => {}
+                    }
+                }
+                [_] => lines.bare_line_feed = true,
+            }
+            if lines.ended {
+                lines.length = next;
+                *self = lines;
+                return true;
+            }
+            from = next;
+        }
+        false
     }
 
     /// How long the head is, empty lines before it included; `None` while it goes on.
