@@ -332,6 +332,7 @@ pub(super) fn ones(words: &[u64]) -> impl Iterator<Item = u32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::campaigns::{Facts, SegmentFacts, compile};
@@ -458,8 +459,10 @@ mod tests {
     #[test]
     fn who_pays_most_is_asked_first() {
         let book = book(&["country = 'FRA'"; 3]);
-        let mut candidates = Candidates::default();
-        candidates.imp = vec![0b111];
+        let candidates = Candidates {
+            imp: vec![0b111],
+            ..Candidates::default()
+        };
         let asked =
             |book: &Book| -> Vec<u32> { candidates.of(book).map(|asked| asked.index).collect() };
         assert_eq!(asked(&book), [0, 1, 2]);
