@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use kith::config::Config;
+use kith::config::{Config, Limits};
 use kith::datasets::Live;
 use kith::generation::Generation;
 use kith::http::bid::{BidListener, BidServer};
@@ -155,7 +155,12 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
     // Made on the bid thread itself, which so tells its number.
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
-    let server = listener.start(&config.limits, exchanges, move |_| {
+    // A closed loop is to see decisions only, in unoptimised tests too.
+    let limits = Limits {
+        queue_target_ms: 1_000,
+        ..config.limits
+    };
+    let server = listener.start(&limits, exchanges, move |_| {
         tell.store(this_thread(), Ordering::Relaxed);
         KithBidder::new(
             shared.clone(),

@@ -136,6 +136,8 @@ impl Rig {
 
     fn at(listen: &str, threads: usize, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Config::default().limits;
+        // These are about something else than overload, and a panic's backtrace takes its time.
+        limits.queue_target_ms = 1_000;
         change(&mut limits);
         let seen = Arc::new(Seen::default());
         let listener = BidListener {
