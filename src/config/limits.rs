@@ -131,7 +131,7 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
     );
     let queue_target_ms = ms(
         "queue_target_ms",
-        "5",
+        "30",
         "longest that bid requests wait for their turn on a thread, at most a third of the time that the tightest exchange gives: what would make it longer is answered 204 unread",
     );
     let mut count = |key, max, default, meaning| -> usize {
