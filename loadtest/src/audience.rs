@@ -1,7 +1,7 @@
 //! Audiences: a made-up one of any size, and the ids of any that is uploaded.
 //!
 //! A made audience remembers nothing: the id of row *n* is a function of the seed and *n*, so that a stream can draw from
-//! ten million people without holding one of them, and the file that [`write`] makes has the same ids. Of an audience
+//! ten million people without holding one of them, and the file that [`write()`] makes has the same ids. Of an audience
 //! that is read only the first two columns count; a uniform sample of at most [`SAMPLE_MAX`] rows is kept (about
 //! 100 bytes each).
 
@@ -46,7 +46,7 @@ pub(crate) const EIDS: [&str; 8] = [
 /// Whom requests are about.
 #[derive(Debug)]
 pub enum Audience {
-    /// The people that [`write`] writes for the same count and seed.
+    /// The people that [`write()`] writes for the same count and seed.
     Made {
         /// How many rows.
         count: u64,
@@ -143,7 +143,7 @@ impl Audience {
     }
 }
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Rows, which is ids.

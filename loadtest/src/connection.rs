@@ -58,7 +58,7 @@ pub(crate) struct Connection {
 pub(crate) enum Read {
     /// Nothing whole yet.
     Partial,
-    /// A whole answer; its bytes are [`Connection::answer`].
+    /// A whole answer; its bytes are `Connection::answer`.
     Whole(crate::wire::Head),
     /// Bytes that are none.
     Broken(Broken),

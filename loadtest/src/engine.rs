@@ -12,7 +12,7 @@
 //! outstanding. *Lag* is ours: a request was due, a connection was free, and it was sent later. A request waits in
 //! order of due times for at most [`Limits::wait`]; then it is unsent.
 //!
-//! Invariant: each due request ends once, in [`Lane::end`] or as unsent.
+//! Invariant: each due request ends once, in `Lane::end` or as unsent.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
