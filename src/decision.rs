@@ -200,7 +200,6 @@ pub fn decide<'a>(
                 source,
                 frame.ids_max,
                 &frame.keyer,
-                arena,
                 |source, outcome| {
                     recorder.id(source, outcome);
                 },

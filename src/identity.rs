@@ -6,12 +6,10 @@
 //! A request's segments are the union over all its ids.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use arrayvec::ArrayVec;
-use bumpalo::Bump;
-
-use crate::ids::{IdRefused, Keyer, UserKey};
-use crate::openrtb::{Eid, Request};
+use crate::ids::{IdRefused, Keyer, UserKey, trimmed};
+use crate::openrtb::Request;
 use crate::privacy::Open;
+use arrayvec::ArrayVec;
 
 /// Most ids looked up for one request. Real requests carry 1 to 20.
 pub const IDS_MAX: usize = 64;
@@ -43,7 +41,6 @@ pub fn collect<'a>(
     exchange_source: &'a str,
     ids_max: usize,
     keyer: &Keyer,
-    arena: &'a Bump,
     mut seen: impl FnMut(&'a str, IdOutcome),
 ) -> Ids {
     let mut ids = Ids::new();
@@ -70,18 +67,17 @@ pub fn collect<'a>(
             add(source, id, false);
         }
     }
-    let mut candidates = 0usize;
-    request.user.eids.walk(arena, |Eid { source, id }| {
+    let eids = request.user.eids.into_iter().flatten();
+    let extended = eids.flat_map(|eid| eid.uids.iter().map(|id| (eid.source, *id)));
+    for (source, id) in extended.take(CANDIDATES_MAX) {
         add(source, id, is_reserved(source));
-        candidates = candidates.saturating_add(1);
-        candidates < CANDIDATES_MAX
-    });
+    }
     ids
 }
 
 /// Namespaces that are not domains and that only we, not a request's `eids`, may fill.
 fn is_reserved(source: &str) -> bool {
-    let source = source.trim();
+    let source = trimmed(source);
     let is = |name: &str| source.eq_ignore_ascii_case(name);
     is("ifa")
         || is("buyeruid")
@@ -101,6 +97,8 @@ fn is_reserved(source: &str) -> bool {
     reason = "a test may panic"
 )]
 mod tests {
+    use bumpalo::Bump;
+
     use super::*;
     use crate::ids::SecretKey;
     use crate::privacy::{Policy, gate};
@@ -119,7 +117,6 @@ mod tests {
             "exchange:demo",
             IDS_MAX,
             &keyer(),
-            &arena,
             |source, outcome| {
                 seen.push((source.to_owned(), outcome));
             },

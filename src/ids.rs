@@ -16,6 +16,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::SipHasher24;
+use wide::u8x16;
 
 /// Longest id in bytes, after trimming. Real ids are 16 to 100 bytes; a longer one is junk or an attack.
 pub const ID_BYTES_MAX: usize = 256;
@@ -26,7 +27,10 @@ pub const NAME_BYTES_MAX: usize = 64;
 
 /// Between source and id in the hashed text. Not a byte of UTF-8, so no pair can imitate another.
 const SOURCE_END: u8 = 0xff;
-const KEY_TEXT_MAX: usize = SOURCE_BYTES_MAX + 1 + ID_BYTES_MAX;
+/// Source, end and id are put in normal form in blocks of so many bytes.
+const BLOCK: usize = 16;
+const SHORT_BLOCKS: usize = 6;
+const BLOCKS_MAX: usize = (SOURCE_BYTES_MAX + 1 + ID_BYTES_MAX).div_ceil(BLOCK);
 
 /// The deployment's secret: 32 random bytes that key every hash of an id. Never printed, never in a version file.
 #[derive(Clone)]
@@ -273,23 +277,41 @@ impl Keyer {
     /// Normal form: source and id trimmed; source in ASCII lower case; id in lower case where the source is `ifa`,
     /// and where it is `email` or `phone` and the id is a hex SHA-256.
     pub fn user_key(&self, source: &str, id: &str) -> Result<UserKey, IdRefused> {
-        let source = source.trim();
-        let id = id.trim();
+        let (source, id) = (trimmed(source), trimmed(id));
         check_source(source)?;
         check_id(id)?;
-        let mut text = [0u8; KEY_TEXT_MAX];
+        // Nearly all are short, and a long buffer takes time to clear.
+        if source.len() + 1 + id.len() <= SHORT_BLOCKS * BLOCK {
+            self.key_of::<SHORT_BLOCKS>(source, id)
+        } else {
+            self.key_of::<BLOCKS_MAX>(source, id)
+        }
+    }
+
+    /// The key of a source and an id that are trimmed and fit into so many blocks.
+    #[inline(always)]
+    fn key_of<const BLOCKS: usize>(&self, source: &str, id: &str) -> Result<UserKey, IdRefused> {
+        // What is not written over is a byte that is neither looked for nor changed.
+        let mut blocks = [[b'-'; BLOCK]; BLOCKS];
         let length = source.len() + 1 + id.len();
-        let (source_part, rest) = text.split_at_mut(source.len());
-        source_part.copy_from_slice(source.as_bytes());
-        source_part.make_ascii_lowercase();
+        blocks.as_flattened_mut()[..source.len()].copy_from_slice(source.as_bytes());
+        let has_space = to_lowercase(&mut blocks[..source.len().div_ceil(BLOCK)]);
+        let (source_part, rest) = blocks.as_flattened_mut().split_at_mut(source.len());
         rest[0] = SOURCE_END;
         let id_part = &mut rest[1..=id.len()];
         id_part.copy_from_slice(id.as_bytes());
         if folds_case(source_part, id) {
             id_part.make_ascii_lowercase();
         }
-        let hash = self.sip.hash(&text[..length]);
-        Ok(UserKey(hash.as_u128()))
+        if has_space || has_control(&blocks[..length.div_ceil(BLOCK)]) {
+            let in_source = has_space || source.bytes().any(|byte| byte.is_ascii_control());
+            return Err(match in_source {
+                true => IdRefused::SourceMalformed,
+                false => IdRefused::ControlCharacter,
+            });
+        }
+        let text = &blocks.as_flattened()[..length];
+        Ok(UserKey(self.sip.hash(text).as_u128()))
     }
 
     /// A short keyed hash by which a person can tell two ids apart in an explanation without seeing either:
@@ -315,16 +337,38 @@ fn check_source(source: &str) -> Result<(), IdRefused> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(IdRefused::SourceTooLong);
     }
-    if has_control(source) || source.contains(' ') {
-        return Err(IdRefused::SourceMalformed);
-    }
     Ok(())
 }
 
-/// Gathered, not searched: without a way out early the compiler looks at sixteen bytes at once.
-fn has_control(text: &str) -> bool {
-    let controls = text.bytes().map(|b| u8::from(b.is_ascii_control()));
-    controls.fold(0, |any, one| any | one) != 0
+/// Without the white space around it. Most texts have none, and that is seen from their two ends.
+pub(crate) fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [b'!'..=b'~', .., b'!'..=b'~'] => text,
+        _ => text.trim(),
+    }
+}
+
+/// Puts ASCII letters in lower case, and says whether there is a space.
+fn to_lowercase(blocks: &mut [[u8; BLOCK]]) -> bool {
+    let mut spaces = u8x16::ZERO;
+    for block in blocks {
+        let bytes = u8x16::new(*block);
+        let (first, last) = (u8x16::splat(b'A'), u8x16::splat(b'Z'));
+        let capitals = bytes.max(first).min(last).simd_eq(bytes);
+        spaces |= bytes.simd_eq(u8x16::splat(b' '));
+        *block = (bytes | (capitals & u8x16::splat(0x20))).to_array();
+    }
+    spaces.any()
+}
+
+/// Whether there is an ASCII control character, sixteen bytes at a time.
+fn has_control(blocks: &[[u8; BLOCK]]) -> bool {
+    let controls = blocks.iter().fold(u8x16::ZERO, |controls, block| {
+        let bytes = u8x16::new(*block);
+        let low = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+        controls | low | bytes.simd_eq(u8x16::splat(0x7f))
+    });
+    controls.any()
 }
 
 fn check_id(id: &str) -> Result<(), IdRefused> {
@@ -342,9 +386,6 @@ fn check_id(id: &str) -> Result<(), IdRefused> {
         .any(|p| id.eq_ignore_ascii_case(p))
     {
         return Err(IdRefused::Placeholder);
-    }
-    if has_control(id) {
-        return Err(IdRefused::ControlCharacter);
     }
     Ok(())
 }
@@ -558,6 +599,8 @@ pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn keyer() -> Keyer {
@@ -580,6 +623,38 @@ mod tests {
             !same(("email", "QUJD"), ("email", "qujd")),
             "base64 keeps its case"
         );
+    }
+
+    proptest! {
+        /// What the blocks make of it is what the words of [`Keyer::user_key`] say.
+        #[test]
+        fn normal_form_is_the_same_at_any_length(
+            source in prop_oneof![Just("ifa"), Just("Email"), Just("x.com"), Just(" a\u{a0}"), Just("ÀB.example")],
+            more in "[A-Za-z. \x7fé]{0,40}",
+            id in prop_oneof!["[A-F0-9]{64}", "[ \t]{0,2}[A-Z0-9a-z é\x01-]{1,120}[\u{2003} ]{0,2}"],
+        ) {
+            for source in [source.to_owned(), format!("{source}{more}")] {
+                let (trimmed_source, trimmed_id) = (source.trim(), id.trim());
+                let folded = trimmed_source.to_ascii_lowercase();
+                let is_hash = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+                let folds = folded == "ifa" || (["email", "phone"].contains(&&*folded) && is_hash);
+                let end = if folds { trimmed_id.to_ascii_lowercase() } else { trimmed_id.to_owned() };
+                let text = [folded.as_bytes(), &[0xff], end.as_bytes()].concat();
+                let has_control = |text: &str| text.bytes().any(|b| b.is_ascii_control());
+                let want = if trimmed_id.is_empty() {
+                    Err(IdRefused::Empty)
+                } else if trimmed_id.bytes().all(|b| b == b'0' || b == b'-') {
+                    Err(IdRefused::AllZero)
+                } else if has_control(trimmed_source) || trimmed_source.contains(' ') {
+                    Err(IdRefused::SourceMalformed)
+                } else if has_control(trimmed_id) {
+                    Err(IdRefused::ControlCharacter)
+                } else {
+                    Ok(UserKey(keyer().sip.hash(&text).as_u128()))
+                };
+                prop_assert_eq!(keyer().user_key(&source, &id), want);
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) enum Expiry {
 
 impl Expiry {
     /// How many bytes a set has, by its length as written.
-    fn bytes_of(self, length: u64) -> u64 {
+    fn bytes_of<L: std::ops::Shr<u32, Output = L>>(self, length: L) -> L {
         match self {
             Self::Unused => length,
             Self::Since(_) => length >> 1,
@@ -78,12 +78,21 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes a varint off the front. Only the shortest form of a number is one.
+#[inline(always)]
 fn take_varint(bytes: &mut &[u8]) -> Result<u64, Nonsense> {
+    match bytes.split_first() {
+        Some((&first, rest)) if first < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(first))
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+#[inline(never)]
+fn take_long_varint(bytes: &mut &[u8]) -> Result<u64, Nonsense> {
     let (&first, rest) = bytes.split_first().ok_or(Nonsense)?;
     *bytes = rest;
-    if first < 0x80 {
-        return Ok(u64::from(first));
-    }
     let mut value = u64::from(first & 0x7f);
     for shift in [7, 14, 21, 28, 35, 42, 49, 56] {
         let (&byte, rest) = bytes.split_first().ok_or(Nonsense)?;
@@ -224,21 +233,38 @@ impl<'a> Bucket<'a> {
     /// The set of the id with this fingerprint.
     pub(super) fn find(self, fingerprint: u64) -> Result<Option<Set<'a>>, Nonsense> {
         let wanted = fingerprint.to_le_bytes();
-        let Some((wanted, _)) = wanted.split_first_chunk::<FINGERPRINT_BYTES>() else {
-            return Err(Nonsense);
-        };
-        let position = self
-            .fingerprints
-            .chunks_exact(FINGERPRINT_BYTES)
-            .position(|stored| stored == wanted);
+        let wanted = wanted.first_chunk().ok_or(Nonsense)?;
+        let (stored, _) = self.fingerprints.as_chunks::<FINGERPRINT_BYTES>();
+        let position = stored.iter().position(|stored| stored == wanted);
         match position {
             None => Ok(None),
             Some(position) => self.set(position).map(Some),
         }
     }
 
-    /// The set at that position, in one pass over the lengths.
+    /// The set at that position.
     fn set(self, position: usize) -> Result<Set<'a>, Nonsense> {
+        let (lengths, sets) = self
+            .rest
+            .split_at_checked(self.fingerprints().len())
+            .ok_or(Nonsense)?;
+        if lengths.iter().any(|&length| length >= 0x80) {
+            return self.set_behind_long_lengths(position);
+        }
+        // A byte each: they need not be taken apart to be added.
+        let mut sets = sets;
+        let (before, rest) = lengths.split_at_checked(position).ok_or(Nonsense)?;
+        let before = before.iter().fold(0usize, |sum, &length| {
+            sum.saturating_add(usize::from(self.expiry.bytes_of(length)))
+        });
+        take(&mut sets, before)?;
+        let own = rest.first().copied().ok_or(Nonsense)?;
+        self.expiry.set(u64::from(own), &mut sets)
+    }
+
+    /// The set at that position, in one pass over lengths of any length.
+    #[inline(never)]
+    fn set_behind_long_lengths(self, position: usize) -> Result<Set<'a>, Nonsense> {
         let mut sets = self.rest;
         let (mut before, mut own) = (0u64, 0);
         for place in 0..self.fingerprints().len() {

@@ -10,7 +10,8 @@ use super::json::{Cursor, Key, NotJson, Raw, Shape};
 use super::keys;
 use super::repair::{Text, readable};
 use super::request::{
-    AuctionType, Banner, Deal, Device, Geo, Imp, Placement, Request, Site, Size, User, UserData,
+    AuctionType, Banner, Deal, Device, Eid, Geo, Imp, Placement, Request, Site, Size, User,
+    UserData,
 };
 use super::signals::{Flag, Homes, Signals};
 
@@ -416,7 +417,7 @@ impl<'a> Reader<'a> {
                 keys::KEYWORDS => user.keywords = reader.keywords(c, text)?.or(user.keywords),
                 keys::KWARRAY => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
                 keys::GEO => drop(reader.geo(c)?),
-                keys::EIDS => user.eids.homes[0] = reader.array(c, FieldName::Eids)?,
+                keys::EIDS => user.eids[0] = reader.eids(c)?,
                 keys::DATA => user.data = UserData(reader.array(c, FieldName::UserData)?),
                 keys::CONSENT => {
                     let raw = c.value()?;
@@ -425,7 +426,7 @@ impl<'a> Reader<'a> {
                 keys::EXT => {
                     let entered = reader.object(c, FieldName::User, |reader, c, key| {
                         match key {
-                            keys::EIDS => user.eids.homes[1] = reader.array(c, FieldName::Eids)?,
+                            keys::EIDS => user.eids[1] = reader.eids(c)?,
                             keys::CONSENT => {
                                 let raw = c.value()?;
                                 reader
@@ -443,6 +444,37 @@ impl<'a> Reader<'a> {
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
         Ok(())
+    }
+
+    fn eids(&mut self, c: &mut Cursor<'a>) -> Read<&'a [Eid<'a>]> {
+        let eids = self.list(c, FieldName::Eids, |reader, c| {
+            let (mut source, mut uids) = (None, None);
+            reader.object(c, FieldName::Eids, |reader, c, key| {
+                match key {
+                    keys::SOURCE => source = reader.text(c, FieldName::Eids)?.value(),
+                    keys::UIDS => uids = reader.uids(c)?,
+                    _ => c.skip()?,
+                }
+                Ok(())
+            })?;
+            Ok(source.zip(uids).map(|(source, uids)| Eid { source, uids }))
+        })?;
+        Ok(eids.value().unwrap_or(&[]))
+    }
+
+    fn uids(&mut self, c: &mut Cursor<'a>) -> Read<Option<&'a [&'a str]>> {
+        let ids = self.list(c, FieldName::Eids, |reader, c| {
+            let mut id = None;
+            reader.object(c, FieldName::Eids, |reader, c, key| {
+                match key {
+                    keys::ID => id = reader.text(c, FieldName::Eids)?.value(),
+                    _ => c.skip()?,
+                }
+                Ok(())
+            })?;
+            Ok(id)
+        })?;
+        Ok(ids.value())
     }
 
     fn regs(&mut self, c: &mut Cursor<'a>, dsa_required: &mut bool) -> Read<()> {

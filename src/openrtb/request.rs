@@ -243,68 +243,19 @@ pub struct User<'a> {
     pub gender: Option<&'a str>,
     /// `keywords` split at commas, or `kwarray`; absent when neither is sent.
     pub keywords: Option<&'a [&'a str]>,
-    /// `user.eids` and `user.ext.eids`.
-    pub eids: EidList<'a>,
+    /// `user.eids` and `user.ext.eids`: those with a source and an id that can be read.
+    pub eids: [&'a [Eid<'a>]; 2],
     /// `user.data`
     pub data: UserData<'a>,
 }
 
-/// The extended ids of a request, unread until the privacy gate has opened.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct EidList<'a> {
-    pub(super) homes: [Option<Raw<'a>>; 2],
-}
-
-/// §3.2.27: one extended id.
+/// §3.2.27: the extended ids of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Eid<'a> {
     /// Source domain, as sent.
     pub source: &'a str,
-    /// `uids[].id`
-    pub id: &'a str,
-}
-
-impl<'a> EidList<'a> {
-    /// Calls `each` with every id that can be read, `user.eids` first, until it says `false`.
-    pub fn walk(&self, arena: &'a Bump, mut each: impl FnMut(Eid<'a>) -> bool) {
-        let mut go_on = true;
-        for home in self.homes.iter().flatten() {
-            // The text was checked when it was first read over: walking it again cannot fail.
-            let _ = walk_objects(*home, arena, &mut |eid| {
-                if !go_on {
-                    return Ok(());
-                }
-                let mut source = None;
-                let mut uids = None;
-                eid.object(|c, key| {
-                    let raw = c.value()?;
-                    match key {
-                        keys::SOURCE => source = fields::text(raw, arena).value(),
-                        keys::UIDS => uids = Some(raw),
-                        _ => {}
-                    }
-                    Ok(())
-                })?;
-                let (Some(source), Some(uids)) = (source, uids) else {
-                    return Ok(());
-                };
-                walk_objects(uids, arena, &mut |uid| {
-                    let mut id = None;
-                    uid.object(|c, key| {
-                        let raw = c.value()?;
-                        if key == keys::ID {
-                            id = fields::text(raw, arena).value();
-                        }
-                        Ok(())
-                    })?;
-                    if let Some(id) = id {
-                        go_on = go_on && each(Eid { source, id });
-                    }
-                    Ok(())
-                })
-            });
-        }
-    }
+    /// `uids[].id`, at least one.
+    pub uids: &'a [&'a str],
 }
 
 /// `user.data`, unread until the privacy gate has opened.
