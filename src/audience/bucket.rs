@@ -333,6 +333,29 @@ pub(super) struct Set<'a> {
 }
 
 impl Set<'_> {
+    /// Calls `each` with every rank and the second it expires at, until it fails: what the iterator does, without a
+    /// [`Membership`] for each.
+    #[inline(always)]
+    pub(super) fn walk(
+        mut self,
+        mut each: impl FnMut(u32, Option<i64>) -> Result<(), Nonsense>,
+    ) -> Result<(), Nonsense> {
+        if self.since.is_some() {
+            return self.try_for_each(|membership| {
+                let membership = membership?;
+                each(membership.rank, membership.expires)
+            });
+        }
+        let mut next = 0u64;
+        while !self.bytes.is_empty() {
+            let gap = take_varint(&mut self.bytes)?;
+            let rank = next.checked_add(gap).ok_or(Nonsense)?;
+            next = rank.checked_add(1).ok_or(Nonsense)?;
+            each(u32::try_from(rank).map_err(|_| Nonsense)?, None)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self) -> Result<Membership, Nonsense> {
         let mut gap = take_varint(&mut self.bytes)?;
         let mut expires = None;

@@ -212,10 +212,10 @@ impl Audience {
             let Some(set) = bucket.find(probe.fingerprint)? else {
                 return Ok(Lookup::Absent);
             };
-            for membership in set {
-                let membership = membership?;
-                member(self.index_of(membership.rank)?, membership.expires);
-            }
+            set.walk(|rank, expires| {
+                member(self.index_of(rank)?, expires);
+                Ok(())
+            })?;
             Ok(Lookup::Found)
         };
         walk().unwrap_or(Lookup::Damaged)
