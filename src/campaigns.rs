@@ -30,7 +30,7 @@ pub use compile::{
 };
 pub use document::{DocumentError, ERRORS_MAX};
 pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
-pub use index::Candidates;
+pub use index::{Candidates, Ranked};
 pub use markup::{CLICK_MACRO, Markup, json_inside};
 pub use program::Expression;
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
@@ -98,6 +98,8 @@ pub struct LineItem {
     pub pacing: Option<Pacing>,
     /// Parsed and kept; do not limit anything yet.
     pub caps: Box<[Cap]>,
+    /// What all its bids say, as they say it in a response.
+    pub bid_json: Box<str>,
     /// Place of its advertiser's time zone in the book.
     zone: u32,
 }
@@ -140,6 +142,8 @@ pub struct Creative {
     pub language: Option<Box<str>>,
     /// Whether all that it loads comes over HTTPS.
     pub secure: bool,
+    /// What all bids with it say, as they say it in a response.
+    pub bid_json: Box<str>,
 }
 
 /// Who advertises.

@@ -101,27 +101,16 @@ pub struct Proposal<'a> {
 
 impl<'a> Proposal<'a> {
     /// The bid as it is written into a response, under the id that the ledger gave it.
-    pub fn bid_out(&self, book: &'a Book, id: BidId) -> BidOut<'a> {
-        let place = usize::try_from(self.creative.advertiser).ok();
-        let advertiser = place.and_then(|place| book.advertisers.get(place));
+    pub fn bid_out(&self, id: BidId) -> BidOut<'a> {
+        let markup = self.creative.adm.as_ref();
         BidOut {
             id,
             seat: self.seat,
             impid: self.impid,
             price: self.price,
-            adid: &self.line_item.id,
-            adm_json: self
-                .creative
-                .adm
-                .as_ref()
-                .map_or("", |markup| &markup.escaped),
-            adomain: advertiser.map_or("", |advertiser| &advertiser.domain),
-            cid: &self.line_item.campaign,
-            crid: &self.creative.id,
-            cat: &self.creative.categories,
-            cattax: self.creative.cattax,
-            attr: &self.creative.attr,
-            size: self.size,
+            line_item_json: &self.line_item.bid_json,
+            adm_json: markup.map_or("", |markup| &markup.escaped),
+            creative_json: &self.creative.bid_json,
             dealid: self.deal,
         }
     }
@@ -369,10 +358,17 @@ impl<'a> Auction<'a, '_> {
             return;
         }
         book.candidates_of_sizes(offer.sizes.words(), candidates);
-        for line_item in candidates.of(book) {
-            if !self.is_outbid(&offer, line_item) {
-                let verdict = self.consider(&offer, line_item);
-                self.came(verdict);
+        let mut asked = candidates.of(book);
+        while let Some(line_item) = asked.next() {
+            if self.is_outbid(&offer, line_item) {
+                continue;
+            }
+            let verdict = self.consider(&offer, line_item);
+            self.came(verdict);
+            // In another currency two prices may be rounded to one.
+            let bids_its_price = line_item.currency == self.currency;
+            if verdict.is_ok() && line_item.deals.is_empty() && bids_its_price {
+                asked.leads();
             }
         }
         if self.proposals.is_empty() {

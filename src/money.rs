@@ -106,20 +106,49 @@ impl Price {
     }
 }
 
+/// Digits of the largest price, the point, and six digits behind it.
+const PRICE_BYTES_MAX: usize = 20;
+
+impl Price {
+    /// Appends the shortest decimal that reads back as the same micros: `4.2`, `0.000001`, `7`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        self.with_text(|text| out.extend_from_slice(text));
+    }
+
+    fn with_text<T>(self, then: impl FnOnce(&[u8]) -> T) -> T {
+        let mut text = [0; PRICE_BYTES_MAX];
+        let mut start = text.len();
+        let mut put = |byte| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let mut left = self.micros.unsigned_abs();
+        let mut is_fraction = false;
+        for _ in 0..6 {
+            let digit = (left % 10) as u8;
+            left /= 10;
+            is_fraction |= digit != 0;
+            if is_fraction {
+                put(b'0' + digit);
+            }
+        }
+        if is_fraction {
+            put(b'.');
+        }
+        loop {
+            put(b'0' + (left % 10) as u8);
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        then(&text[start..])
+    }
+}
+
 impl fmt::Display for Price {
-    /// The shortest decimal that reads back as the same micros: `4.2`, `0.000001`, `7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = self.micros / MICROS;
-        let mut fraction = self.micros % MICROS;
-        if fraction == 0 {
-            return write!(f, "{whole}");
-        }
-        let mut width = 6;
-        while fraction % 10 == 0 {
-            fraction /= 10;
-            width -= 1;
-        }
-        write!(f, "{whole}.{fraction:0width$}")
+        self.with_text(|text| f.write_str(str::from_utf8(text).unwrap_or_default()))
     }
 }
 

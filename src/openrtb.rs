@@ -29,5 +29,5 @@ pub use request::{
     AuctionType, Banner, Deal, Device, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
     Strings, User, UserData,
 };
-pub use response::{BidId, BidOut, write_bids, write_no_bid};
+pub use response::{BidId, BidOut, CreativeOut, line_item_part, write_bids, write_no_bid};
 pub use signals::{Flag, Homes, SectionIds, Signals};

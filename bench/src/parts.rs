@@ -243,12 +243,11 @@ pub fn respond(bench: &mut Bench) -> u64 {
         &mut bench.scratch,
         &mut Silent,
     );
-    let book = bench.generation.book.as_ref();
     let bids: Vec<_> = decision
         .outcome
         .unwrap_or(&[])
         .iter()
-        .map(|proposal| proposal.bid_out(book, BidId(7)))
+        .map(|proposal| proposal.bid_out(BidId(7)))
         .collect();
     let mut bytes = 0;
     for _ in 0..REQUESTS {

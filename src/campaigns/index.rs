@@ -26,6 +26,7 @@ use super::targeting::{Expr, Quantity, Test};
 use super::terms::Terms;
 use super::{Book, Creative, Format, LineItem, Status};
 use crate::ids::SegmentRef;
+use crate::money::Currency;
 
 /// For each attribute that an expression demands of, numbers (of strings, or slots) one of which it must have for the
 /// expression to be true.
@@ -116,6 +117,9 @@ pub(super) struct Index {
     demanded: Box<[Demanded]>,
     /// The place in the book of each rank.
     order: Box<[u32]>,
+    /// Line items whose rank does not say that they are outbid by those before: they buy through deals, or not in the
+    /// currency that most bid in.
+    apart: Box<[u64]>,
     /// By the number of a size: line items that have a banner of it.
     sizes: Box<[Posting]>,
 }
@@ -175,7 +179,8 @@ impl Index {
             let line_item = line_items.get(*place as usize);
             Reverse(line_item.map(|line_item| line_item.price))
         });
-        let mut active = vec![0; words];
+        let currency = most_frequent(line_items.iter().map(|line_item| line_item.currency));
+        let (mut active, mut apart) = (vec![0; words], vec![0; words]);
         let mut indifferent: BTreeMap<Attribute, Vec<u64>> = BTreeMap::new();
         let mut accepting: BTreeMap<Attribute, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
         let mut sizes: Vec<Vec<u32>> = vec![Vec::new(); terms.sizes()];
@@ -187,6 +192,9 @@ impl Index {
             };
             if line_item.status == Status::Active {
                 insert(&mut active, rank);
+            }
+            if Some(line_item.currency) != currency || !line_item.deals.is_empty() {
+                insert(&mut apart, rank);
             }
             for (attribute, numbers) in demands {
                 // Whoever demands nothing is what is left.
@@ -227,6 +235,7 @@ impl Index {
             active: active.into(),
             demanded: demanded.collect(),
             order: order.into(),
+            apart: apart.into(),
             sizes: sizes
                 .into_iter()
                 .map(|ranks| Posting::of(ranks, words))
@@ -287,21 +296,90 @@ pub struct Candidates {
 impl Candidates {
     /// The line items that may want the imp, the highest price first, of equal ones in the order of their ids. Prices are
     /// compared as numbers, whatever their currencies.
-    pub fn of<'b>(&self, book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
-        ranked(&self.imp, book)
+    pub fn of<'b>(&self, book: &'b Book) -> Ranked<'b, '_> {
+        Ranked::of(&self.imp, book)
     }
 
     /// The active line items that have a banner of a size that the imp takes, wanted or not.
-    pub fn sized<'b>(&self, book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
-        ranked(&self.sized, book)
+    pub fn sized<'b>(&self, book: &'b Book) -> Ranked<'b, '_> {
+        Ranked::of(&self.sized, book)
     }
 }
 
-fn ranked<'b>(set: &[u64], book: &'b Book) -> impl Iterator<Item = &'b LineItem> {
-    ones(set).filter_map(|rank| {
-        let place = book.index.order.get(rank as usize)?;
-        book.line_items.get(*place as usize)
-    })
+/// Line items in the order of their ranks.
+#[derive(Debug)]
+pub struct Ranked<'b, 'c> {
+    book: &'b Book,
+    /// The words that are still to come.
+    words: &'c [u64],
+    /// What is left of the word before them.
+    left: u64,
+    /// How many ranks that word and those before it have.
+    behind: u32,
+    /// The rank of the line item that came last.
+    last: u32,
+    apart_only: bool,
+}
+
+impl<'b, 'c> Ranked<'b, 'c> {
+    fn of(words: &'c [u64], book: &'b Book) -> Self {
+        Self {
+            book,
+            words,
+            left: 0,
+            behind: 0,
+            last: 0,
+            apart_only: false,
+        }
+    }
+
+    /// The line item that came last leads the open auction, at its own price: leaves out those that can only be outbid, as
+    /// far as their ranks tell.
+    pub fn leads(&mut self) {
+        let apart = &self.book.index.apart;
+        if !self.apart_only && !contains(apart, self.last) {
+            self.apart_only = true;
+            self.left &= word(apart, self.last);
+        }
+    }
+}
+
+impl<'b> Iterator for Ranked<'b, '_> {
+    type Item = &'b LineItem;
+
+    fn next(&mut self) -> Option<&'b LineItem> {
+        let index = &self.book.index;
+        while self.left == 0 {
+            let (first, rest) = self.words.split_first()?;
+            (self.left, self.words) = (*first, rest);
+            if self.apart_only {
+                self.left &= word(&index.apart, self.behind);
+            }
+            self.behind += u64::BITS;
+        }
+        self.last = self.behind - u64::BITS + self.left.trailing_zeros();
+        self.left &= self.left - 1;
+        let place = index.order.get(self.last as usize)?;
+        self.book.line_items.get(*place as usize)
+    }
+}
+
+fn most_frequent(currencies: impl Iterator<Item = Currency>) -> Option<Currency> {
+    let mut counts: BTreeMap<Currency, usize> = BTreeMap::new();
+    for currency in currencies {
+        *counts.entry(currency).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(currency, _)| currency)
+}
+
+/// The word of a set that has the number's bit.
+fn word(set: &[u64], number: u32) -> u64 {
+    set.get(number as usize / 64).copied().unwrap_or(0)
+}
+
+fn contains(set: &[u64], number: u32) -> bool {
+    word(set, number) & 1 << (number % 64) != 0
 }
 
 fn intersect(set: &mut [u64], other: &[u64]) {

@@ -177,7 +177,7 @@ pub fn explain(
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
         "reason": reason.map(NoBid::as_str),
         "why": reason.map(NoBid::why),
-        "response": response(generation, request, decision.currency, proposals),
+        "response": response(request, decision.currency, proposals),
     });
     Explanation { document }
 }
@@ -202,7 +202,6 @@ fn segments(generation: &Generation, keys: &[UserKey], now: Timestamp) -> BTreeS
 }
 
 fn response(
-    generation: &Generation,
     request: &Request<'_>,
     currency: crate::money::Currency,
     proposals: &[super::Proposal<'_>],
@@ -212,7 +211,7 @@ fn response(
     }
     let bids: Vec<BidOut<'_>> = (1u64..)
         .zip(proposals)
-        .map(|(id, proposal)| proposal.bid_out(&generation.book, BidId(id)))
+        .map(|(id, proposal)| proposal.bid_out(BidId(id)))
         .collect();
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);

@@ -98,7 +98,7 @@ impl KithBidder {
                     test: request.test,
                 };
                 if let Ok(id) = self.desk.commit(reservation) {
-                    bids.push(proposal.bid_out(&generation.book, id));
+                    bids.push(proposal.bid_out(id));
                 }
             }
             if bids.is_empty() {

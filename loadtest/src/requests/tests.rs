@@ -68,11 +68,7 @@ fn every_field_can_be_read() {
                 !body.contains('\n') && serde_json::from_str::<serde_json::Value>(body).is_ok(),
                 "{body}"
             );
-            let mut eids = 0;
-            request.user.eids.walk(arena, |_| {
-                eids += 1;
-                true
-            });
+            let eids = request.user.eids.into_iter().flatten().count();
             let mut has = |part, is: bool| *parts.entry(part).or_default() += usize::from(is);
             has("site", request.placement == Placement::Site);
             has("app", request.placement == Placement::App);
@@ -221,10 +217,11 @@ fn the_hit_rate_is_as_said() {
                 };
                 look("ifa", request.device.ifa);
                 look("buyeruid", request.user.buyeruid);
-                request.user.eids.walk(arena, |eid| {
-                    look(eid.source, Some(eid.id));
-                    true
-                });
+                for eid in request.user.eids.into_iter().flatten() {
+                    for id in eid.uids {
+                        look(eid.source, Some(id));
+                    }
+                }
                 hits += usize::from(hit);
             });
             let share = hits as f64 / COUNT as f64;

@@ -4,6 +4,7 @@ use super::super::document::{Errors, Fields};
 use super::super::markup::{CLICK_MACRO, Markup};
 use super::super::{Creative, Format};
 use super::{CODES_MAX, CREATIVES_MAX, Work, count};
+use crate::openrtb::CreativeOut;
 
 /// Longest markup in bytes. Exchanges refuse far shorter.
 const MARKUP_BYTES_MAX: usize = 256 * 1024;
@@ -121,8 +122,18 @@ impl Work {
                 format!("has no {CLICK_MACRO}: its clicks will not be counted"),
             );
         }
+        let cattax = own_cattax.unwrap_or(cattax);
+        let said = CreativeOut {
+            adomain: advertiser.map_or("", |advertiser| &advertiser.domain),
+            crid: id,
+            cat: &categories,
+            cattax,
+            attr: &attr,
+            size: w.zip(h),
+        };
         Creative {
             id: id.into(),
+            bid_json: said.part(),
             advertiser: place,
             format: format.unwrap_or(Format::Banner),
             w,
@@ -133,7 +144,7 @@ impl Work {
             attr,
             api,
             categories,
-            cattax: own_cattax.unwrap_or(cattax),
+            cattax,
             language: language.map(|code| code.to_ascii_lowercase().into()),
             secure,
         }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::money::{Currency, Price, Round};
+use crate::openrtb::line_item_part;
 
 impl Work {
     pub(super) fn line_items(&mut self, root: &Fields<'_>) {
@@ -60,6 +61,7 @@ impl Work {
             line_item: LineItem {
                 id: id.into(),
                 index: count(&self.line_items),
+                bid_json: line_item_part(id, &campaign),
                 campaign,
                 advertiser: advertiser.unwrap_or(u32::MAX),
                 seat,

@@ -417,7 +417,7 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
     let mut read_requests = 0;
     for line in lines.lines() {
         let tree: Value = serde_json::from_str(line).expect("the corpus is JSON");
-        good(line, |request, arena| {
+        good(line, |request, _| {
             read_requests += 1;
             assert_eq!(Some(request.id.to_owned()), text_of(&tree["id"]), "{line}");
             let user = &tree["user"];
