@@ -280,13 +280,18 @@ fn bid_currency(
     let Some(allowed) = request.cur.value() else {
         return Some(exchange.currency);
     };
-    let mut codes = allowed
-        .iter()
-        .filter_map(|code| code.parse::<Currency>().ok());
-    if codes.clone().any(|code| code == exchange.currency) {
+    if allowed.contains(&exchange.currency.as_str()) {
         return Some(exchange.currency);
     }
-    codes.find(|code| generation.frame.rates.knows(*code))
+    let codes = || {
+        allowed
+            .iter()
+            .filter_map(|code| code.parse::<Currency>().ok())
+    };
+    if codes().any(|code| code == exchange.currency) {
+        return Some(exchange.currency);
+    }
+    codes().find(|code| generation.frame.rates.knows(*code))
 }
 
 /// One request's auction among our own line items.

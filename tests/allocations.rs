@@ -152,7 +152,8 @@ fn a_warm_thread_decides_without_allocating() {
     for (what, body, want) in &cases {
         let mut ask = || {
             out.clear();
-            let answer = bidder.bid(exchange, body.as_bytes(), Instant::now(), &mut out);
+            let now = Instant::now();
+            let answer = bidder.bid(exchange, body.as_bytes(), now, now, &mut out);
             assert_eq!(answer, *want, "{what}");
             bidder.tick(Load::default());
         };

@@ -38,7 +38,7 @@ struct Shed {
 }
 
 impl Bidder for Slow {
-    fn bid(&mut self, _: &Exchange, _: &[u8], _: Instant, out: &mut Vec<u8>) -> Answer {
+    fn bid(&mut self, _: &Exchange, _: &[u8], _: Instant, _: Instant, out: &mut Vec<u8>) -> Answer {
         thread::sleep(DECISION);
         out.extend_from_slice(b"{}");
         Answer::Body

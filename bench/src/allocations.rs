@@ -49,7 +49,8 @@ pub fn per_decision(
     let mut ask = || {
         for body in &bodies {
             out.clear();
-            bidder.bid(exchange, body.as_bytes(), Instant::now(), &mut out);
+            let now = Instant::now();
+            bidder.bid(exchange, body.as_bytes(), now, now, &mut out);
         }
     };
     ask();

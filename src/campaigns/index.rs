@@ -231,9 +231,12 @@ impl Index {
                     .collect(),
             },
         );
+        // What most line items demand of leaves the fewest, and often nobody: then the rest need not be looked at.
+        let mut demanded: Box<[Demanded]> = demanded.collect();
+        demanded.sort_by_key(|demanded| ones(&demanded.indifferent).count());
         Self {
             active: active.into(),
-            demanded: demanded.collect(),
+            demanded,
             order: order.into(),
             apart: apart.into(),
             sizes: sizes
@@ -259,7 +262,9 @@ impl Index {
                     accepting.add_to(union);
                 }
             });
-            intersect(left, union);
+            if !intersect(left, union) {
+                return;
+            }
         }
     }
 
@@ -382,10 +387,13 @@ fn contains(set: &[u64], number: u32) -> bool {
     word(set, number) & 1 << (number % 64) != 0
 }
 
-fn intersect(set: &mut [u64], other: &[u64]) {
-    set.iter_mut()
-        .zip(other)
-        .for_each(|(word, other)| *word &= other);
+/// Whether anything is in both.
+fn intersect(set: &mut [u64], other: &[u64]) -> bool {
+    let common = set.iter_mut().zip(other).fold(0, |common, (word, other)| {
+        *word &= other;
+        common | *word
+    });
+    common != 0
 }
 
 fn insert(set: &mut [u64], number: u32) {

@@ -54,7 +54,10 @@ pub(super) fn facts<'a>(
         } else {
             None
         },
-        user_age: user.yob.filter(|_| open).and_then(|born| age(born, now)),
+        user_age: user
+            .yob
+            .filter(|_| open && book.reads(Attribute::UserAge))
+            .and_then(|born| age(born, now)),
         user_gender: placed(upper(user.gender)),
         user_keywords: user.keywords.filter(|_| open),
         country: upper(geo.country),

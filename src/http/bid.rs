@@ -43,12 +43,14 @@ pub trait Bidder: 'static {
     ///
     /// `arrived`: when the request's first byte could be read from its socket, as near as the thread's queue is known: the
     /// moment at which it was read, less the time that sockets were waiting for their turn then. For a pipelined request, which
-    /// came with an earlier one's bytes: that of the last read before it.
+    /// came with an earlier one's bytes: that of the last read before it. `now`: the moment of asking, for a clock costs time
+    /// to read.
     fn bid(
         &mut self,
         exchange: &Exchange,
         body: &[u8],
         arrived: Instant,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Answer;
 

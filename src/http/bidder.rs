@@ -61,6 +61,7 @@ impl KithBidder {
         exchange: &Exchange,
         body: &[u8],
         arrived: Instant,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> (Answer, Outcome) {
         let Ok(request) = openrtb::read(body, &self.arena, self.shared.imps_max) else {
@@ -68,7 +69,7 @@ impl KithBidder {
         };
         self.counters.unreadable(request.unreadable);
         let outcome = if self.shared.ready.load(Relaxed) {
-            in_time(&request, exchange, arrived)
+            in_time(&request, exchange, arrived, now)
         } else {
             Err(NoBid::NotReady)
         };
@@ -90,7 +91,7 @@ impl KithBidder {
             }
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.
-            in_time(&request, exchange, arrived)?;
+            in_time(&request, exchange, arrived, Instant::now())?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
             for proposal in proposals {
                 let reservation = Reservation {
@@ -119,9 +120,14 @@ impl KithBidder {
 }
 
 /// Whether there is still time to decide. An answer that comes late costs both sides and earns nothing.
-fn in_time(request: &Request<'_>, exchange: &Exchange, arrived: Instant) -> Result<(), NoBid> {
+fn in_time(
+    request: &Request<'_>,
+    exchange: &Exchange,
+    arrived: Instant,
+    now: Instant,
+) -> Result<(), NoBid> {
     let within = Duration::from_millis(u64::from(answer_within_ms(request, exchange)?));
-    if arrived.elapsed() < within {
+    if now.saturating_duration_since(arrived) < within {
         Ok(())
     } else {
         Err(NoBid::Shed)
@@ -152,9 +158,10 @@ impl Bidder for KithBidder {
         exchange: &Exchange,
         body: &[u8],
         arrived: Instant,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Answer {
-        let (answer, outcome) = self.answer(exchange, body, arrived, out);
+        let (answer, outcome) = self.answer(exchange, body, arrived, now, out);
         self.counters
             .finished(exchange.index, outcome, arrived.elapsed());
         if self.arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {

@@ -253,6 +253,18 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
+    /// A single digit that is the whole number, if that is what is ahead; else nothing is read.
+    #[inline(always)]
+    pub fn digit(&mut self) -> Option<u8> {
+        let [byte, behind] = *self.bytes().get(self.at..)?.first_chunk()?;
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || matches!(behind, b'0'..=b'9' | b'.' | b'e' | b'E') {
+            return None;
+        }
+        self.at = self.at.wrapping_add(1);
+        Some(digit)
+    }
+
     /// A number from 0 to 10^18 − 1 that is written in digits alone, if that is what is ahead; else nothing is read.
     #[inline(always)]
     pub fn small_integer(&mut self) -> Option<i64> {

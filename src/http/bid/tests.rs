@@ -58,6 +58,7 @@ impl Bidder for Toy {
         _exchange: &Exchange,
         body: &[u8],
         arrived: Instant,
+        _: Instant,
         out: &mut Vec<u8>,
     ) -> Answer {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);

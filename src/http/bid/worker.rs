@@ -180,7 +180,7 @@ impl<B: Bidder> Worker<B> {
             }
             return (StatusCode::NO_CONTENT, Bytes::new());
         }
-        let answer = self.decide(index, coding, body, arrived);
+        let answer = self.decide(index, coding, body, arrived, began);
         let ended = Instant::now();
         let mut overload = self.overload.borrow_mut();
         if overload.decided(index, ended.saturating_duration_since(began)) {
@@ -197,6 +197,7 @@ impl<B: Bidder> Worker<B> {
         coding: Coding,
         body: &[u8],
         arrived: Instant,
+        now: Instant,
     ) -> (StatusCode, Bytes) {
         let empty = |status| (status, Bytes::new());
         let Some(exchange) = self.exchange(index) else {
@@ -219,7 +220,7 @@ impl<B: Bidder> Worker<B> {
         };
         let mut out = self.out.borrow_mut();
         out.clear();
-        match self.with_bidder(|bidder| bidder.bid(exchange, body, arrived, &mut out)) {
+        match self.with_bidder(|bidder| bidder.bid(exchange, body, arrived, now, &mut out)) {
             Some(Answer::Body) if !out.is_empty() => {
                 let content = Bytes::copy_from_slice(&out);
                 if out.capacity() > OUT_BYTES_MAX {

@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
 
     #[inline(never)]
     pub(super) fn flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
-        match c.small_integer() {
+        match c.digit() {
             Some(0) => Ok(Field::Value(false)),
             Some(1) => Ok(Field::Value(true)),
             Some(_) => Ok(self.note(Field::Unreadable, name)),

@@ -123,7 +123,14 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
         workers: Arc<Mutex<BTreeMap<usize, usize>>>,
     }
     impl Bidder for Which {
-        fn bid(&mut self, _: &Exchange, _: &[u8], _: Instant, out: &mut Vec<u8>) -> Answer {
+        fn bid(
+            &mut self,
+            _: &Exchange,
+            _: &[u8],
+            _: Instant,
+            _: Instant,
+            out: &mut Vec<u8>,
+        ) -> Answer {
             *self
                 .workers
                 .lock()
