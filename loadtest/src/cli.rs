@@ -176,11 +176,10 @@ struct Searched {
 
 fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
     let plan = args.plan(args.shape()?, args.duration, bodies);
-    let began = began();
+    let log = HistogramLog::create(args.histogram.as_deref())?;
     let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| Timeline::new(&plan))?;
     let report = Report::new(&plan, &outcomes);
     let timeline = merged(&plan, &outcomes.watches);
-    save(args.histogram.as_deref(), &timeline, began)?;
     warn(&report.generator);
     let mut text = report.text();
     if args.ramp.is_some() {
@@ -197,10 +196,12 @@ fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
         notices,
         timeline: timeline.rows(),
     };
-    tell(args.json, &timed, &text)
+    tell(args.json, &timed, &text)?;
+    log.map_or(Ok(()), |log| log.write(&timeline))
 }
 
 fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+    let log = HistogramLog::create(args.histogram.as_deref())?;
     let capacity = match args.rate {
         Some(rate) => rate,
         None => {
@@ -214,7 +215,6 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
     };
     let overload = args.overload_of(times);
     let plan = args.plan(Shape::Overload(capacity, overload), args.duration, bodies);
-    let began = began();
     let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| {
         (Trace::new(&plan), Timeline::new(&plan))
     })?;
@@ -224,7 +224,6 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
         trace
     });
     let timeline = merged(&plan, &timelines);
-    save(args.histogram.as_deref(), &timeline, began)?;
     let report = overload.report(&plan, &outcomes, capacity);
     warn(&report.report.generator);
     let mut text = report.text();
@@ -239,7 +238,8 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
         notices,
         timeline: timeline.rows(),
     };
-    tell(args.json, &timed, &text)
+    tell(args.json, &timed, &text)?;
+    log.map_or(Ok(()), |log| log.write(&timeline))
 }
 
 fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
@@ -340,13 +340,34 @@ fn merged(plan: &Plan, timelines: &[Timeline]) -> Timeline {
     all
 }
 
-fn save(path: Option<&Path>, timeline: &Timeline, began: SystemTime) -> Result<(), Failure> {
-    let Some(path) = path else { return Ok(()) };
-    let failed = |why: io::Error| Failure::File(path.display().to_string(), why.to_string());
-    let file = File::create(path).map_err(failed)?;
-    timeline
-        .write_log(BufWriter::new(file), began)
-        .map_err(failed)
+/// The histogram's file. Made before the run: a name that cannot be written to must not cost an hour's figures.
+struct HistogramLog {
+    name: String,
+    file: File,
+    began: SystemTime,
+}
+
+impl HistogramLog {
+    fn create(path: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let create = |path: &Path| {
+            let name = path.display().to_string();
+            match File::create(path) {
+                Ok(file) => Ok(Self {
+                    name,
+                    file,
+                    began: began(),
+                }),
+                Err(why) => Err(Failure::File(name, why.to_string())),
+            }
+        };
+        path.map(create).transpose()
+    }
+
+    fn write(self, timeline: &Timeline) -> Result<(), Failure> {
+        timeline
+            .write_log(BufWriter::new(self.file), self.began)
+            .map_err(|why| Failure::File(self.name, why.to_string()))
+    }
 }
 
 #[expect(

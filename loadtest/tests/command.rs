@@ -205,10 +205,72 @@ fn what_is_wrong_is_told() {
             "only http://",
         ),
         (vec!["--rate", "1"], 2, "--url"),
+        // Told before the run, not after it: nothing listens there, and that is not what is complained of.
+        (
+            vec![
+                "--url",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "1",
+                "--requests",
+                file,
+                "--histogram",
+                "/nowhere/latency.hlog",
+            ],
+            1,
+            "/nowhere/latency.hlog",
+        ),
+        (
+            vec![
+                "--url",
+                "http://127.0.0.1:1/",
+                "--search",
+                "--requests",
+                file,
+                "--histogram",
+                "latency.hlog",
+            ],
+            2,
+            "--histogram",
+        ),
     ] {
         let output = loadtest(&arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains(why), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn a_file_that_is_not_what_it_was_taken_for_is_told() {
+    let server = server();
+    let run = |bytes: &[u8]| {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(bytes).expect("written");
+        let name = file.path().to_str().expect("a name");
+        let (url, rate) = (server.url("/bid/a"), "50");
+        let output = loadtest(&[
+            "--url",
+            &url,
+            "--rate",
+            rate,
+            "--duration",
+            "0.1",
+            "--requests",
+            name,
+        ]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&[0x1f, 0x8b, 8, 0, b'\n', 1]);
+    assert!(code == Some(1) && said.contains("unpack it"), "{said}");
+    // One request on several lines, as a person keeps it.
+    let (code, said) = run(b"{\"id\":\"1\"}\n\n{\n \"id\":\n\"2\"}\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("3 of 4 lines hold no JSON object, line 3 is"),
+        "{said}"
+    );
+    let (_, said) = run(b"{\"id\":\"1\"}\n");
+    assert!(!said.contains("JSON"), "{said}");
 }
