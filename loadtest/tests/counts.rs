@@ -179,7 +179,7 @@ fn a_watch_sees_every_end_with_body_and_times() {
         Reply::ok(
             Duration::from_millis(5),
             &format!(
-                "{{\"seatbid\":[{{}}],\"echo\":{}}}",
+                "{{\"seatbid\":[{{\"bid\":[{{}}]}}],\"echo\":{}}}",
                 String::from_utf8_lossy(&asked.body)
             ),
         )
