@@ -134,6 +134,8 @@ pub(crate) struct Engine<'l, F, W> {
     live: &'l Live,
     published: Published,
     pub(crate) effort: Effort,
+    /// When it was told to stop.
+    pub(crate) stopped: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,6 +165,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             live,
             published: Published::default(),
             effort: Effort::default(),
+            stopped: None,
         })
     }
 
@@ -269,7 +272,11 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
     /// Sends what is due at `now` and after it while it lasts, as far as connections are free. Whether there is more to do
     /// at once.
     fn send_due(&mut self, now: Nanos) -> bool {
-        (0..self.lanes.len()).fold(false, |more, at| self.send_due_of(at, now) || more)
+        let mut more = false;
+        for at in 0..self.lanes.len() {
+            more |= self.send_due_of(at, now);
+        }
+        more
     }
 
     fn send_due_of(&mut self, at: usize, mut now: Nanos) -> bool {
@@ -571,12 +578,15 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
     fn sweep(&mut self, now: Nanos) {
         let timeout = nanos(self.limits.timeout);
         let stop = self.live.stop.load(Ordering::Relaxed);
+        if stop {
+            self.stopped.get_or_insert(now);
+        }
         for at in 0..self.lanes.len() {
             let Some(lane) = self.lanes.get_mut(at) else {
                 return;
             };
             if stop {
-                lane.feed.stop();
+                lane.feed.stop(now);
             }
             for index in 0..lane.connections.len() {
                 let Some(lane) = self.lanes.get_mut(at) else {
