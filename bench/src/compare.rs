@@ -58,6 +58,16 @@ impl Effort {
     };
 }
 
+/// The rows, in the order in which they are measured; each bare one before those of its bodies.
+pub const ROWS: [&str; 6] = [
+    "bare-hyper-1.5k",
+    "nobid-1.5k",
+    "bid-1.5k",
+    "bare-hyper-2.8k",
+    "read-2.8k",
+    "mix-2.8k",
+];
+
 /// What was measured, as `--json` prints it.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -169,14 +179,14 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
     let empty = Rc::new(servers::kith(config, Arc::new(empty))?);
     let bare = Rc::new(servers::bare()?);
     let rows = [
-        ("bare-hyper-1.5k", &bare, 0, Weight::Light, Who::Wanted),
-        ("nobid-1.5k", &full, 0, Weight::Light, Who::Unwanted),
-        ("bid-1.5k", &full, 0, Weight::Light, Who::Wanted),
-        ("bare-hyper-2.8k", &bare, 3, Weight::Heavy, Who::Wanted),
-        ("read-2.8k", &empty, 3, Weight::Heavy, Who::Wanted),
-        ("mix-2.8k", &full, 3, Weight::Heavy, Who::Mixed(83)),
+        (&bare, 0, Weight::Light, Who::Wanted),
+        (&full, 0, Weight::Light, Who::Unwanted),
+        (&full, 0, Weight::Light, Who::Wanted),
+        (&bare, 3, Weight::Heavy, Who::Wanted),
+        (&empty, 3, Weight::Heavy, Who::Wanted),
+        (&full, 3, Weight::Heavy, Who::Mixed(83)),
     ];
-    let plan = |(name, server, bare, weight, who): (_, &Rc<Measured>, _, _, _)| {
+    let plan = |(name, (server, bare, weight, who)): (_, (&Rc<Measured>, _, _, _))| {
         let bodies = bodies(weight, who, effort.size.people, effort.bodies);
         let bytes: usize = bodies.iter().map(String::len).sum();
         Ok(Plan {
@@ -189,7 +199,7 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
             blocks: Vec::new(),
         })
     };
-    rows.into_iter().map(plan).collect()
+    ROWS.into_iter().zip(rows).map(plan).collect()
 }
 
 fn row(plan: &Plan, plans: &[Plan], effort: Effort) -> Row {

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
-use clap::{Parser, Subcommand};
+use clap::builder::RangedI64ValueParser;
+use clap::{Parser, Subcommand, value_parser};
 
 /// Measures Kith. Wants a quiet machine and a release build: `cargo run --release -p bench -- compare`.
 #[derive(Debug, Parser)]
@@ -32,14 +33,14 @@ enum Command {
         #[arg(long)]
         tiny: bool,
         /// Rounds, of which the first warms up.
-        #[arg(long)]
-        rounds: Option<usize>,
+        #[arg(long, value_parser = count(2))]
+        rounds: Option<u32>,
         /// Only this row and the bare ones, to profile it.
-        #[arg(long)]
+        #[arg(long, value_parser = compare::ROWS)]
         only: Option<String>,
         /// Requests of each row in a round.
-        #[arg(long)]
-        requests: Option<usize>,
+        #[arg(long, value_parser = count(1))]
+        requests: Option<u32>,
     },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
@@ -53,6 +54,11 @@ enum Command {
         #[arg(long, conflicts_with = "record")]
         check: bool,
     },
+}
+
+/// With fewer there is nothing to divide by, or to leave out.
+fn count(least: i64) -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(least..)
 }
 
 fn main() -> ExitCode {
@@ -75,8 +81,8 @@ fn run(cli: Cli) -> io::Result<()> {
             only,
         } => {
             let mut effort = if tiny { Effort::TINY } else { Effort::FULL };
-            effort.rounds = rounds.unwrap_or(effort.rounds);
-            effort.requests = requests.unwrap_or(effort.requests);
+            effort.rounds = rounds.map_or(effort.rounds, |rounds| rounds as usize);
+            effort.requests = requests.map_or(effort.requests, |requests| requests as usize);
             let report = compare::run(effort, only.as_deref())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
@@ -134,4 +140,26 @@ fn counts(json: bool, record: bool, check: bool) -> io::Result<()> {
         Some(_) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row that there is not was measured as none, and no request at all as NaN.
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        let refused = |arguments: [&str; 2]| {
+            let all = ["bench", "compare"].into_iter().chain(arguments);
+            Cli::try_parse_from(all).is_err()
+        };
+        for (name, bad, good) in [
+            ("--only", "bid", "bid-1.5k"),
+            ("--requests", "0", "1"),
+            ("--rounds", "1", "2"),
+        ] {
+            assert!(refused([name, bad]), "{name} {bad}");
+            assert!(!refused([name, good]), "{name} {good}");
+        }
+    }
 }

@@ -7,12 +7,15 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use self::args::{RunArgs, Shape, count, millis, seconds};
 use crate::notices::{Notices, NoticesReport, play};
@@ -100,6 +103,10 @@ enum Failure {
     Swap(#[from] swap::SwapError),
     #[error("not every answer was right")]
     Wrong,
+    #[error("cannot listen to signals: {0}")]
+    Signals(io::Error),
+    #[error("stopped before the search for a rate to overload by was over")]
+    Stopped,
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
     #[error("cannot print: {0}")]
@@ -147,12 +154,26 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// Set by the first SIGINT or SIGTERM, so that a run that is ended by hand still tells what it has seen; the second one ends
+/// the process.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first one finds it not set yet.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(Failure::Signals)?;
+    }
+    Ok(stop)
+}
+
 fn measure(args: &RunArgs) -> Result<(), Failure> {
     let bodies = args.bodies()?;
+    let stop = stop_on_signals()?;
     match args.overload {
-        Some(times) => overload(args, times, &bodies),
-        None if args.search => search_only(args, &bodies),
-        None => steady(args, &bodies),
+        Some(times) => overload(args, times, &bodies, &stop),
+        None if args.search => search_only(args, &bodies, &stop),
+        None => steady(args, &bodies, &stop),
     }
 }
 
@@ -174,13 +195,13 @@ struct Searched {
     search: Found,
 }
 
-fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
     let plan = args.plan(args.shape()?, args.duration, bodies);
-    let began = began();
-    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| Timeline::new(&plan))?;
+    let log = HistogramLog::create(args.histogram.as_deref())?;
+    let (outcomes, notices) =
+        watched(&plan, args.notices.as_ref(), stop, |_| Timeline::new(&plan))?;
     let report = Report::new(&plan, &outcomes);
     let timeline = merged(&plan, &outcomes.watches);
-    save(args.histogram.as_deref(), &timeline, began)?;
     warn(&report.generator);
     let mut text = report.text();
     if args.ramp.is_some() {
@@ -197,14 +218,25 @@ fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
         notices,
         timeline: timeline.rows(),
     };
-    tell(args.json, &timed, &text)
+    tell(args.json, &timed, &text)?;
+    log.map_or(Ok(()), |log| log.write(&timeline))
 }
 
-fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
+fn overload(
+    args: &RunArgs,
+    times: f64,
+    bodies: &Arc<[Vec<u8>]>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let log = HistogramLog::create(args.histogram.as_deref())?;
     let capacity = match args.rate {
         Some(rate) => rate,
         None => {
-            let found = search(args, bodies)?;
+            let found = search(args, bodies, stop)?;
+            if found.stopped {
+                say(&found.text());
+                return Err(Failure::Stopped);
+            }
             found
                 .best
                 .as_ref()
@@ -214,8 +246,7 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
     };
     let overload = args.overload_of(times);
     let plan = args.plan(Shape::Overload(capacity, overload), args.duration, bodies);
-    let began = began();
-    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), |_| {
+    let (outcomes, notices) = watched(&plan, args.notices.as_ref(), stop, |_| {
         (Trace::new(&plan), Timeline::new(&plan))
     })?;
     let mut timelines = Vec::new();
@@ -224,7 +255,6 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
         trace
     });
     let timeline = merged(&plan, &timelines);
-    save(args.histogram.as_deref(), &timeline, began)?;
     let report = overload.report(&plan, &outcomes, capacity);
     warn(&report.report.generator);
     let mut text = report.text();
@@ -239,11 +269,16 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
         notices,
         timeline: timeline.rows(),
     };
-    tell(args.json, &timed, &text)
+    tell(args.json, &timed, &text)?;
+    log.map_or(Ok(()), |log| log.write(&timeline))
 }
 
-fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
-    let mut found = search(args, bodies)?;
+fn search_only(
+    args: &RunArgs,
+    bodies: &Arc<[Vec<u8>]>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let mut found = search(args, bodies, stop)?;
     let report = found.best.take();
     let mut text = report.as_ref().map(Report::text).unwrap_or_default();
     text.push_str(&found.text());
@@ -257,7 +292,11 @@ fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
     )
 }
 
-fn search(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<Found, Failure> {
+fn search(
+    args: &RunArgs,
+    bodies: &Arc<[Vec<u8>]>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Found, Failure> {
     let search = Search {
         p99: args.p99_ms,
         from: args.search_from,
@@ -265,7 +304,7 @@ fn search(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<Found, Failure> {
     };
     let plan = |rate, lasts| args.plan(Shape::Steady(rate), lasts, bodies);
     let found = search.find(plan, |plan| {
-        let outcomes = run(plan, &Live::default(), |_| ())?;
+        let outcomes = run(plan, &Live::until(stop), |_| ())?;
         let report = Report::new(plan, &outcomes);
         if io::stderr().is_terminal() {
             let figures = &report.figures;
@@ -294,7 +333,7 @@ fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
 }
 
 fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
-    let report = args.run(&say)?;
+    let report = args.run(&stop_on_signals()?, &say)?;
     tell(args.json, &report, &report.text())?;
     if report.passed() {
         Ok(())
@@ -307,9 +346,10 @@ fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
 fn watched<W: Watch + Send>(
     plan: &Plan,
     notices: Option<&Notices>,
+    stop: &Arc<AtomicBool>,
     watch: impl FnMut(usize) -> W + Send,
 ) -> Result<(Outcomes<W>, Option<NoticesReport>), RunError> {
-    let live = Live::default();
+    let live = Live::until(stop);
     let (done, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         if io::stderr().is_terminal() {
@@ -340,13 +380,34 @@ fn merged(plan: &Plan, timelines: &[Timeline]) -> Timeline {
     all
 }
 
-fn save(path: Option<&Path>, timeline: &Timeline, began: SystemTime) -> Result<(), Failure> {
-    let Some(path) = path else { return Ok(()) };
-    let failed = |why: io::Error| Failure::File(path.display().to_string(), why.to_string());
-    let file = File::create(path).map_err(failed)?;
-    timeline
-        .write_log(BufWriter::new(file), began)
-        .map_err(failed)
+/// The histogram's file. Made before the run: a name that cannot be written to must not cost an hour's figures.
+struct HistogramLog {
+    name: String,
+    file: File,
+    began: SystemTime,
+}
+
+impl HistogramLog {
+    fn create(path: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let create = |path: &Path| {
+            let name = path.display().to_string();
+            match File::create(path) {
+                Ok(file) => Ok(Self {
+                    name,
+                    file,
+                    began: began(),
+                }),
+                Err(why) => Err(Failure::File(name, why.to_string())),
+            }
+        };
+        path.map(create).transpose()
+    }
+
+    fn write(self, timeline: &Timeline) -> Result<(), Failure> {
+        timeline
+            .write_log(BufWriter::new(self.file), self.began)
+            .map_err(|why| Failure::File(self.name, why.to_string()))
+    }
 }
 
 #[expect(

@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) in_ring: bool,
     /// Counts sockets, so that an event of one that is gone is not taken for one of its successor.
     pub(crate) life: u16,
+    /// Something was answered on this socket.
+    pub(crate) answered: bool,
     buffer: Vec<u8>,
     filled: usize,
     /// What could not be written at once.
@@ -74,6 +76,7 @@ impl Connection {
             flight: None,
             in_ring: false,
             life: 0,
+            answered: false,
             buffer: vec![0; BUFFER_BYTES],
             filled: 0,
             rest: Vec::new(),
@@ -92,6 +95,7 @@ impl Connection {
         self.filled = 0;
         self.rest.clear();
         self.life = self.life.wrapping_add(1);
+        self.answered = false;
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,

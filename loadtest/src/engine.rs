@@ -36,8 +36,11 @@ use crate::wire::{Broken, Head};
 const EVENTS_MAX: usize = 64;
 /// How often time-outs are looked for: a time-out is late by at most this.
 const SWEEP: Nanos = 10_000_000;
-/// After a refused connection the next attempt is this much later.
+/// After a connection that was refused, or accepted and closed before anything was answered on it, the next attempt is this
+/// much later: a server that turns connections away is not to be stormed with new ones.
 const RECONNECT_AFTER: Nanos = 20_000_000;
+/// So many requests are given up before the connections are looked at again.
+const GIVEN_UP_MAX: usize = 1024;
 /// An attempt to connect is given up after this.
 const CONNECT_TIMEOUT: Nanos = 1_000_000_000;
 
@@ -131,6 +134,8 @@ pub(crate) struct Engine<'l, F, W> {
     live: &'l Live,
     published: Published,
     pub(crate) effort: Effort,
+    /// When it was told to stop.
+    pub(crate) stopped: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,6 +165,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             live,
             published: Published::default(),
             effort: Effort::default(),
+            stopped: None,
         })
     }
 
@@ -205,18 +211,23 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         let mut woke = self.clock.now();
         loop {
             let mut now = self.clock.now();
-            self.send_due(now);
+            let more = self.send_due(now);
             if now >= sweep_at {
                 self.sweep(now);
                 sweep_at = now + SWEEP;
             }
-            if self.lanes.iter().all(|lane| lane.over && lane.busy == 0) {
-                break;
-            }
-            let wake = self.next_wake(now).min(sweep_at);
+            let over = self.lanes.iter().all(|lane| lane.over && lane.busy == 0);
+            let wake = if over || more {
+                now
+            } else {
+                self.next_wake(now).min(sweep_at)
+            };
             now = self.clock.now();
             self.effort.busy += now - woke;
             self.effort.turn_max = self.effort.turn_max.max(now - woke);
+            if over {
+                break;
+            }
             self.sleep(&mut events, wake.saturating_sub(now));
             woke = self.clock.now();
             for at in 0..events.len() {
@@ -258,34 +269,42 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         wake
     }
 
-    /// Sends what is due at `now` and after it while it lasts, as far as connections are free.
-    fn send_due(&mut self, now: Nanos) {
+    /// Sends what is due at `now` and after it while it lasts, as far as connections are free. Whether there is more to do
+    /// at once.
+    fn send_due(&mut self, now: Nanos) -> bool {
+        let mut more = false;
         for at in 0..self.lanes.len() {
-            self.send_due_of(at, now);
+            more |= self.send_due_of(at, now);
         }
+        more
     }
 
-    fn send_due_of(&mut self, at: usize, mut now: Nanos) {
+    fn send_due_of(&mut self, at: usize, mut now: Nanos) -> bool {
         let wait = nanos(self.limits.wait);
+        let mut given_up = 0;
         loop {
             let Some(lane) = self.lanes.get_mut(at) else {
-                return;
+                return false;
             };
             let due = match lane.feed.peek(now) {
                 Next::Due(due) if due.at <= now => due,
                 Next::Over => {
                     lane.over = true;
-                    return;
+                    return false;
                 }
-                _ => return,
+                _ => return false,
             };
             if now - due.at > wait {
+                if given_up == GIVEN_UP_MAX {
+                    return true;
+                }
+                given_up += 1;
                 lane.feed.advance();
                 self.unsent(at, due, now);
                 continue;
             }
             let Some(index) = lane.take_idle() else {
-                return;
+                return false;
             };
             self.send(at, index, due, now);
             now = self.clock.now();
@@ -352,7 +371,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
                 if let Some(tally) = lane.tally_now(now) {
                     tally.closed_by_server += 1;
                 }
-                self.open(at, index, now);
+                self.closed(at, index, now);
             }
             State::Busy => {
                 if flags.contains(EventFlags::OUT) && connection.is_writing() {
@@ -460,6 +479,7 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             return;
         };
         let outcome = lane.feed.judge(head.status, connection.body(head));
+        connection.answered = true;
         // An answer that came before the request was out leaves the connection in the middle of it.
         let ends = head.closes || connection.is_writing();
         self.end(at, index, outcome, Some(head), now);
@@ -479,7 +499,23 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
     /// The request under way has no answer that counts, and its connection is of no more use.
     fn fail(&mut self, at: usize, index: usize, kind: ErrorKind, now: Nanos) {
         self.end(at, index, Outcome::Failed(kind), None, now);
-        self.open(at, index, now);
+        if kind == ErrorKind::Closed {
+            self.closed(at, index, now);
+        } else {
+            self.open(at, index, now);
+        }
+    }
+
+    /// The server closed a connection: another one, at once where it had served.
+    fn closed(&mut self, at: usize, index: usize, now: Nanos) {
+        let connection = self
+            .lanes
+            .get_mut(at)
+            .and_then(|lane| lane.connections.get_mut(index));
+        match connection {
+            Some(connection) if !connection.answered => connection.close(now + RECONNECT_AFTER),
+            _ => self.open(at, index, now),
+        }
     }
 
     /// Takes the flight off its connection and counts it.
@@ -542,12 +578,15 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
     fn sweep(&mut self, now: Nanos) {
         let timeout = nanos(self.limits.timeout);
         let stop = self.live.stop.load(Ordering::Relaxed);
+        if stop {
+            self.stopped.get_or_insert(now);
+        }
         for at in 0..self.lanes.len() {
             let Some(lane) = self.lanes.get_mut(at) else {
                 return;
             };
             if stop {
-                lane.feed.stop();
+                lane.feed.stop(now);
             }
             for index in 0..lane.connections.len() {
                 let Some(lane) = self.lanes.get_mut(at) else {

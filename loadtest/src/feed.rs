@@ -23,8 +23,8 @@ pub(crate) trait Feed {
     fn bytes(&self, due: &Due) -> &[u8];
     /// Goes on to the one after it.
     fn advance(&mut self);
-    /// Ends it here.
-    fn stop(&mut self);
+    /// Ends it here: nothing more becomes due.
+    fn stop(&mut self, now: Nanos);
 
     /// What an answer to one of its requests is. Of a bid request, unless it says otherwise.
     fn judge(&self, status: u16, body: &[u8]) -> Outcome {
@@ -47,13 +47,13 @@ pub(crate) trait Feed {
 pub(crate) struct Open<'r> {
     pub(crate) schedule: Schedule,
     pub(crate) requests: &'r Requests,
-    pub(crate) stopped: bool,
+    pub(crate) stopped: Option<Nanos>,
 }
 
 impl Feed for Open<'_> {
     fn peek(&mut self, _: Nanos) -> Next {
         match self.schedule.peek() {
-            Some(due) if !self.stopped => Next::Due(due),
+            Some(due) if self.stopped.is_none_or(|at| due.at <= at) => Next::Due(due),
             _ => Next::Over,
         }
     }
@@ -66,8 +66,8 @@ impl Feed for Open<'_> {
         self.schedule.advance();
     }
 
-    fn stop(&mut self) {
-        self.stopped = true;
+    fn stop(&mut self, now: Nanos) {
+        self.stopped.get_or_insert(now);
     }
 }
 
@@ -101,8 +101,8 @@ impl Feed for Closed<'_> {
         self.number += self.step;
     }
 
-    fn stop(&mut self) {
-        self.until = 0;
+    fn stop(&mut self, now: Nanos) {
+        self.until = self.until.min(now);
     }
 }
 

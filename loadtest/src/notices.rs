@@ -441,7 +441,7 @@ impl Feed for Queue {
         self.number += 1;
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _: Nanos) {
         self.closed = true;
         self.waiting.clear();
     }
@@ -530,7 +530,8 @@ pub fn play<W: Watch + Send>(
         wait: WAIT,
         ..plan.limits
     };
-    let notice_live = Live::default();
+    // Who does not wait for bids does not wait for notices that come late.
+    let notice_live = Live::until(&live.stop);
     let mut engine = Engine::new(lanes, limits, (), &notice_live).map_err(std::io::Error::from)?;
     let (outcomes, tallies) = std::thread::scope(|scope| {
         let sending = scope.spawn(move || {

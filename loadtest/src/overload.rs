@@ -77,6 +77,8 @@ impl Overload {
                     .map(|stage| stage.lasts)
                     .max()
                     .unwrap_or_default();
+                let until = outcomes.stopped.map_or(u64::MAX, nanos);
+                let lasts = lasts.min(Duration::from_nanos(until.saturating_sub(begins)));
                 Phase {
                     phase: name,
                     figures: Figures::new(&outcomes.stage(stage), rate, begins, lasts),
@@ -180,7 +182,7 @@ impl OverloadReport {
             Some(ms) => format!("recovered   {ms:.0} ms after the overload's end\n"),
             None => "recovered   not within the calm after it\n".to_owned(),
         });
-        text.push_str(&self.report.generator.text());
+        text.push_str(&self.report.end());
         text
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::run::{Outcomes, Plan};
+use crate::run::{Outcomes, Plan, planned};
 use crate::schedule::{Nanos, Stage, nanos};
 use crate::tally::{Effort, ErrorKind, LatencyUs, Tally};
 
@@ -184,6 +184,9 @@ pub struct Report {
     pub figures: Figures,
     /// What counts as in time.
     pub deadline_ms: f64,
+    /// After so many seconds it was stopped, before its time; the figures are of what was due until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_after_seconds: Option<f64>,
     /// Requests sent late by the generator's fault; more of it under `generator`.
     pub generator_late: u64,
     /// How the generator did.
@@ -208,19 +211,19 @@ impl Report {
     /// The report of all stages of a run together.
     #[must_use]
     pub fn new<W>(plan: &Plan, outcomes: &Outcomes<W>) -> Self {
-        let lasts = plan
-            .traffic
-            .iter()
-            .map(|traffic| length(&traffic.stages))
-            .max()
-            .unwrap_or_default();
+        let lasts = outcomes.stopped.unwrap_or_else(|| planned(plan));
         let all = outcomes.all();
         let asked = |stages: &[Stage]| {
+            let mut left = lasts;
             let due: f64 = stages
                 .iter()
-                .map(|stage| stage.mean_rate() * stage.lasts.as_secs_f64())
+                .map(|stage| {
+                    let stage = stage.cut(left);
+                    left = left.saturating_sub(stage.lasts);
+                    stage.mean_rate() * stage.lasts.as_secs_f64()
+                })
                 .sum();
-            due / length(stages).as_secs_f64().max(1e-9)
+            due / (lasts - left).as_secs_f64().max(1e-9)
         };
         let generator = Generator::new(&all, &outcomes.effort);
         let rate = plan
@@ -233,6 +236,9 @@ impl Report {
         Self {
             figures: Figures::new(&all, rate, 0, lasts),
             deadline_ms: plan.limits.deadline.as_secs_f64() * 1000.0,
+            stopped_after_seconds: outcomes
+                .stopped
+                .map(|after| (after.as_secs_f64() * 1000.0).round() / 1000.0),
             generator_late: generator.late,
             generator,
             urls: plan
@@ -262,7 +268,16 @@ impl Report {
             }
             text.push_str(&figures.text(self.deadline_ms));
         }
-        text.push_str(&self.generator.text());
+        text.push_str(&self.end());
+        text
+    }
+
+    /// The last lines of a report: how the generator did, and whether it was stopped.
+    pub(crate) fn end(&self) -> String {
+        let mut text = self.generator.text();
+        if let Some(seconds) = self.stopped_after_seconds {
+            let _ = writeln!(text, "stopped     after {seconds:.1} s, before its time");
+        }
         text
     }
 }

@@ -72,6 +72,8 @@ pub struct Outcomes<W> {
     pub start: Instant,
     /// From the start until the last answer.
     pub lasted: Duration,
+    /// After how long it was told to stop, where that was before its time.
+    pub stopped: Option<Duration>,
     /// The watches, one a thread.
     pub watches: Vec<W>,
 }
@@ -85,6 +87,7 @@ impl<W> Outcomes<W> {
             effort: self.effort,
             start: self.start,
             lasted: self.lasted,
+            stopped: self.stopped,
             watches: self.watches.into_iter().map(map).collect(),
         }
     }
@@ -158,7 +161,7 @@ pub fn run<W: Watch + Send>(
             Some(Open {
                 schedule: Schedule::new(&traffic.stages, thread as u64, threads, traffic.shift),
                 requests: requests.get(url)?,
-                stopped: false,
+                stopped: None,
             })
         })
     }
@@ -258,10 +261,16 @@ fn spread<'p, W: Watch + Send, F: Feed + Send>(
         effort: Effort::default(),
         start,
         lasted: start.elapsed(),
+        stopped: None,
         watches: Vec::new(),
     };
     for engine in engines {
         outcomes.effort.add(&engine.effort);
+        if let Some(stopped) = engine.stopped.map(Duration::from_nanos)
+            && stopped < planned(plan)
+        {
+            outcomes.stopped = Some(outcomes.stopped.map_or(stopped, |at| at.min(stopped)));
+        }
         for lane in &engine.lanes {
             let url = outcomes.tallies.get_mut(lane.target).into_iter().flatten();
             for (sum, tally) in url.zip(&lane.tallies) {
@@ -271,6 +280,15 @@ fn spread<'p, W: Watch + Send, F: Feed + Send>(
         outcomes.watches.push(engine.watch);
     }
     Ok(outcomes)
+}
+
+/// How long the plan's stages last.
+pub(crate) fn planned(plan: &Plan) -> Duration {
+    let lengths = plan
+        .traffic
+        .iter()
+        .map(|traffic| crate::report::length(&traffic.stages));
+    lengths.max().unwrap_or_default()
 }
 
 /// `whole` in `parts` as even as can be: the size of part `at`.

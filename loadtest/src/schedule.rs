@@ -57,6 +57,20 @@ impl Stage {
         self.mean_rate() * self.lasts.as_secs_f64()
     }
 
+    /// What it is of its first part, where it is cut off after `lasts`.
+    #[must_use]
+    pub fn cut(self, lasts: Duration) -> Self {
+        if lasts >= self.lasts {
+            return self;
+        }
+        let part = lasts.as_secs_f64() / self.lasts.as_secs_f64();
+        Self {
+            to: self.from + (self.to - self.from) * part,
+            lasts,
+            ..self
+        }
+    }
+
     /// Seconds from its beginning until `n` requests have accumulated.
     fn due(&self, n: f64) -> f64 {
         let slope = (self.to - self.from) / self.lasts.as_secs_f64();

@@ -63,6 +63,8 @@ pub enum FailedBy {
     Rate,
     /// The p99 was above the bound.
     P99,
+    /// The server took no connection any more.
+    Connect,
 }
 
 /// What was found.
@@ -74,6 +76,9 @@ pub struct Found {
     pub p99_ms: f64,
     /// What the lowest rate above it failed by.
     pub limited_by: Option<FailedBy>,
+    /// It was stopped before it had found the highest.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// All trials, in order.
     pub trials: Vec<Trial>,
     /// The report of the best trial.
@@ -102,6 +107,12 @@ impl Found {
             "highest     {:.0} requests/s with p99 under {} ms",
             self.rate, self.p99_ms
         );
+        if self.limited_by == Some(FailedBy::Connect) {
+            text.push_str("ended       the server took no connection any more\n");
+        }
+        if self.stopped {
+            text.push_str("stopped     before the highest was found\n");
+        }
         text
     }
 }
@@ -121,6 +132,7 @@ impl Search {
             rate: 0.0,
             p99_ms: self.p99.as_secs_f64() * 1000.0,
             limited_by: None,
+            stopped: false,
             trials: Vec::new(),
             best: None,
         };
@@ -129,7 +141,19 @@ impl Search {
         while found.trials.len() < TRIALS_MAX {
             let mut failed = None;
             for _ in 0..2 {
-                let report = attempt(&plan(rate, self.trial))?;
+                let report = match attempt(&plan(rate, self.trial)) {
+                    Ok(report) => report,
+                    // What was found before the server went away is worth telling.
+                    Err(RunError::Connect(_)) if !found.trials.is_empty() => {
+                        found.limited_by = Some(FailedBy::Connect);
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(error),
+                };
+                if report.stopped_after_seconds.is_some() {
+                    found.stopped = true;
+                    return Ok(found);
+                }
                 failed = self.judge(&report);
                 found.trials.push(Trial {
                     rate,

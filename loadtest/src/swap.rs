@@ -146,19 +146,23 @@ pub enum SwapError {
     /// The server did not start.
     #[error(transparent)]
     Server(#[from] server::NotServing),
+    /// A part of it proves nothing.
+    #[error("stopped after {0:.1?}, before its end")]
+    Stopped(Duration),
     /// The operator's thread is gone.
     #[error("the operator's thread panicked")]
     Panicked,
 }
 
-/// Runs the scenario against `subject`. `say` is told how it goes.
+/// Runs the scenario against `subject`. `say` is told how it goes, `live` can end it.
 ///
 /// # Errors
 ///
-/// Where it could not be run. Wrong answers are no error but the report's subject.
+/// Where it could not be run to its end. Wrong answers are no error but the report's subject.
 pub fn against(
     scenario: &Scenario,
     subject: Subject,
+    live: &Live,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, SwapError> {
     let mut operator = Operator::new(subject.admin, Rows::new(scenario.rows));
@@ -171,9 +175,8 @@ pub fn against(
     let stage = AtomicUsize::new(0);
     let (load_is_over, over) = mpsc::channel::<()>();
     let (sampling_is_over, sampled) = mpsc::channel::<()>();
-    let live = Live::default();
     let (outcomes, operated, samples) = std::thread::scope(|scope| {
-        let (operator, stage, live) = (&mut operator, &stage, &live);
+        let (operator, stage) = (&mut operator, &stage);
         let operating = scope.spawn(move || {
             let done = operator.work(scenario, stage, &over, say);
             if done.is_err() {
@@ -188,7 +191,11 @@ pub fn against(
         (outcomes, operated, sampling.join().unwrap_or_default())
     });
     operated?;
-    Ok(Report::new(scenario, &operator, outcomes?, &samples))
+    let outcomes = outcomes?;
+    if let Some(after) = outcomes.stopped {
+        return Err(SwapError::Stopped(after));
+    }
+    Ok(Report::new(scenario, &operator, outcomes, &samples))
 }
 
 fn plan(scenario: &Scenario, bid: SocketAddr) -> Result<Plan, TargetError> {

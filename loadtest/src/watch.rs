@@ -3,6 +3,7 @@
 //! A watch runs on the thread that sends, between two requests, so that it needs no lock; what it takes, the generator
 //! does not have, and the lag tells. Live counts are for people: stored a hundred times a second, not for each request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,17 @@ pub struct Live {
     pub ended: AtomicU64,
     /// Errors.
     pub errors: AtomicU64,
-    /// Set by others to end the run before its time.
-    pub stop: AtomicBool,
+    /// Set by others to end the run before its time: nothing more becomes due, what is due still ends.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// A run that this ends, and others with it.
+    #[must_use]
+    pub fn until(stop: &Arc<AtomicBool>) -> Self {
+        Self {
+            stop: Arc::clone(stop),
+            ..Self::default()
+        }
+    }
 }

@@ -2,13 +2,14 @@
 //!
 //! A generator that shares its machine with the server must not take the server's time. So each request is made
 //! before the run, head and body in one piece, and sending is one `write` of a slice; an answer is read into its
-//! connection's buffer by one `read` and judged there. What an answer means is decided by its status and two searches
-//! of its body. Nothing here allocates.
+//! connection's buffer by one `read` and judged there. What an answer means is decided by its status, and of a 200 by one
+//! pass over its body and two searches of it. Nothing here allocates.
 //! Memory: the requests' file once for every URL.
 
 use std::ops::Range;
 
 use memchr::memmem;
+use serde::de::IgnoredAny;
 
 /// Header lines of an answer that are read; more is a malformed answer.
 const HEADERS_MAX: usize = 64;
@@ -160,23 +161,28 @@ pub(crate) enum Says {
     Nonsense,
 }
 
-/// A bid has a `seatbid` with something in it; any other object is a no-bid (OpenRTB 2.6, 4.2.1: `{}` is one too).
+/// A bid is a `seatbid` whose first seat has a `bid` with something in it; any other object is a no-bid (OpenRTB 2.6,
+/// 4.2.1: `{}` is one too). An exchange drops what is not JSON to its end, so that is no answer.
 ///
-/// The name cannot be found inside of a string by mistake: there its quotes are escaped.
+/// A name cannot be found inside of a string by mistake: there its quotes are escaped.
 pub(crate) fn says(body: &[u8]) -> Says {
     let body = body.trim_ascii();
-    if body.first() != Some(&b'{') || body.last() != Some(&b'}') {
+    if body.first() != Some(&b'{') || serde_json::from_slice::<IgnoredAny>(body).is_err() {
         return Says::Nonsense;
     }
-    let Some(at) = memmem::find(body, b"\"seatbid\"") else {
-        return Says::NoBid;
-    };
-    let rest = body.get(at + b"\"seatbid\"".len()..).unwrap_or_default();
-    let mut rest = rest.iter().filter(|byte| !byte.is_ascii_whitespace());
-    match (rest.next(), rest.next(), rest.next()) {
-        (Some(b':'), Some(b'['), Some(b'{')) => Says::Bid,
-        _ => Says::NoBid,
-    }
+    let bids = objects_of(body, b"\"seatbid\"").and_then(|seats| objects_of(seats, b"\"bid\""));
+    bids.map_or(Says::NoBid, |_| Says::Bid)
+}
+
+/// What follows the key, where that is a list of objects.
+fn objects_of<'b>(body: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
+    memmem::find_iter(body, key).find_map(|at| {
+        let rest = body.get(at + key.len()..)?;
+        let mut next = rest.iter().filter(|byte| !byte.is_ascii_whitespace());
+        // As a value it is followed by something else.
+        let begins = [next.next(), next.next(), next.next()];
+        (begins == [Some(&b':'), Some(&b'['), Some(&b'{')]).then_some(rest)
+    })
 }
 
 #[cfg(test)]
@@ -254,8 +260,21 @@ mod tests {
     #[test]
     fn bodies_say_bid_or_no_bid() {
         for (body, expect) in [
-            (r#"{"id":"1","seatbid":[{"bid":[]}]}"#, Says::Bid),
-            ("{\"seatbid\" : [ \n {}]}", Says::Bid),
+            (r#"{"id":"1","seatbid":[{"bid":[{"id":"1"}]}]}"#, Says::Bid),
+            (
+                "{\"seatbid\" : [ \n {\"seat\":\"s\",\"bid\":\n[ {}]}]}",
+                Says::Bid,
+            ),
+            (r#"{"id":"1","seatbid":[{"bid":[]}]}"#, Says::NoBid),
+            (r#"{"seatbid":[{}]}"#, Says::NoBid),
+            (
+                r#"{"id":"seatbid","seatbid":[{"seat":"bid","bid":[{}]}]}"#,
+                Says::Bid,
+            ),
+            (r#"{"bid":[{}]}"#, Says::NoBid),
+            // Cut off, with a length that fits.
+            (r#"{"seatbid":[{"bid":[{"price":}"#, Says::Nonsense),
+            (r#"{"nbr":2}}"#, Says::Nonsense),
             (r#"{"seatbid":[]}"#, Says::NoBid),
             (r#"{"id":"1","nbr":2}"#, Says::NoBid),
             ("{}", Says::NoBid),

@@ -127,6 +127,47 @@ fn a_connection_closed_after_its_answer_is_no_error_and_opened_again() {
     );
 }
 
+/// A server that accepts and closes, as one does that has too many connections: who storms it measures the storm.
+#[test]
+fn a_server_that_turns_connections_away_is_not_stormed() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let mut plan = plan(&[format!("http://{address}/")], 100.0, 0.4, 4);
+    plan.limits.wait = Duration::from_millis(50);
+    let (turned_away, all) = std::thread::scope(|scope| {
+        let turning_away = scope.spawn(|| {
+            let taken = listener.incoming();
+            taken.take_while(|_| !over.load(Ordering::Relaxed)).count()
+        });
+        let all = run(&plan, &Live::default(), |_| ()).expect("a run").all();
+        over.store(true, Ordering::Relaxed);
+        let _ = std::net::TcpStream::connect(address);
+        (turning_away.join().expect("a count"), all)
+    });
+    // Four at the beginning, then four each 20 ms; hundreds each 20 ms without a pause.
+    assert!((8..=200).contains(&turned_away), "{turned_away}");
+    assert_eq!(all.due(), 40, "{all:?}");
+    assert_eq!(all.bids + all.no_bids, 0, "{all:?}");
+}
+
+/// Far more than can even be given up: answers are still read in time, and the generator says how busy it was.
+#[test]
+fn a_rate_beyond_the_generator_shows_and_is_not_blamed_on_the_server() {
+    let server = Rehearsal::start(|_| Reply::no_bid(Duration::from_millis(1))).expect("a server");
+    let mut plan = plan(&[server.url("/")], 6_000_000.0, 0.2, 2);
+    plan.limits.wait = Duration::from_millis(20);
+    plan.limits.timeout = Duration::from_millis(400);
+    let outcomes = run(&plan, &Live::default(), |_| ()).expect("a run");
+    let all = outcomes.all();
+    assert_eq!(all.due(), 1_200_000, "{all:?}");
+    assert_eq!(all.errors_total(), 0, "{all:?}");
+    // All the time but when a machine that is shared was the others'.
+    let generator = Report::new(&plan, &outcomes).generator;
+    assert!(generator.busy_share > 0.6, "{generator:?}");
+    assert!(generator.turn_max_us < 400_000.0, "{generator:?}");
+}
+
 #[test]
 fn a_timeout_counts_with_the_time_it_took() {
     let all = answered_with(|_| Reply::no_bid(Duration::from_millis(300)));
@@ -179,7 +220,7 @@ fn a_watch_sees_every_end_with_body_and_times() {
         Reply::ok(
             Duration::from_millis(5),
             &format!(
-                "{{\"seatbid\":[{{}}],\"echo\":{}}}",
+                "{{\"seatbid\":[{{\"bid\":[{{}}]}}],\"echo\":{}}}",
                 String::from_utf8_lossy(&asked.body)
             ),
         )

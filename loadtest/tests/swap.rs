@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use kith::config::Config;
 use kith::service::Service;
+use loadtest::Live;
 use loadtest::swap::judge::{Says, read};
 use loadtest::swap::{Scenario, Subject, against, versions};
 
@@ -26,7 +27,7 @@ fn every_answer_is_from_a_version_that_was_live() {
         pid: std::process::id(),
     };
     let begun = Instant::now();
-    let report = against(&Scenario::tiny(), subject, &|_| ()).expect("a report");
+    let report = against(&Scenario::tiny(), subject, &Live::default(), &|_| ()).expect("a report");
     assert!(begun.elapsed() < Duration::from_secs(30));
     let text = report.text();
     assert!(report.passed(), "{text}");
@@ -86,7 +87,7 @@ fn an_answer_from_something_else_is_wrong() {
                     .expect("somebody waits");
             }
         };
-        against(&Scenario::tiny(), subject, &say).expect("a report")
+        against(&Scenario::tiny(), subject, &Live::default(), &say).expect("a report")
     });
     // Version 2 puts everybody in the segment whose price was changed.
     let text = report.text();

@@ -82,7 +82,7 @@ pub(super) struct RunArgs {
     )]
     pub(super) notices: Option<Notices>,
     /// Write the latencies to this file, as an HDR interval log
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "search")]
     pub(super) histogram: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
@@ -186,20 +186,42 @@ impl RunArgs {
     }
 }
 
-/// The lines of a requests' file; empty ones are none.
+/// The lines of a requests' file; empty ones are none. What is no JSON object is sent too, for a server has to refuse
+/// it well, but said aloud: mostly the file is not what it was taken for.
 fn bodies(path: &Path) -> Result<Arc<[Vec<u8>]>, Failure> {
-    let name = || path.display().to_string();
-    let bytes = fs::read(path).map_err(|why| Failure::File(name(), why.to_string()))?;
-    let bodies: Arc<[Vec<u8>]> = bytes
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect();
+    let failed = |why: &str| Failure::File(path.display().to_string(), why.to_owned());
+    let bytes = fs::read(path).map_err(|why| failed(&why.to_string()))?;
+    if bytes.starts_with(&GZIP) {
+        return Err(failed("is compressed with gzip: unpack it first"));
+    }
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let requests = || {
+        (1..)
+            .zip(lines.clone())
+            .filter(|(_, line)| !line.is_empty())
+    };
+    let bodies: Arc<[Vec<u8>]> = requests().map(|(_, line)| line.to_vec()).collect();
     if bodies.is_empty() {
-        return Err(Failure::File(name(), "holds no request".to_owned()));
+        return Err(failed("holds no request"));
+    }
+    let mut strange = requests().filter(|(_, line)| !is_object(line));
+    if let Some((first, _)) = strange.next() {
+        super::say(&format!(
+            "loadtest: WARNING: {}: {} of {} lines hold no JSON object, line {first} is the first; they are sent as they are. \
+             A request is one line",
+            path.display(),
+            strange.count() + 1,
+            bodies.len(),
+        ));
     }
     Ok(bodies)
+}
+
+/// What a gzip file begins with (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+fn is_object(line: &[u8]) -> bool {
+    line.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
 }
 
 fn ramp(text: &str) -> Result<(f64, f64), String> {

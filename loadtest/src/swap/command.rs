@@ -1,6 +1,8 @@
 //! `loadtest swap-under-load`: the scenario against a server of its own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::report::Report;
@@ -8,6 +10,7 @@ use super::server::{NotServing, Server};
 use super::{Scenario, SwapError, against};
 use crate::cli::args::{count, millis, seconds};
 use crate::target::number_of_rate;
+use crate::watch::Live;
 
 /// Swap versions under load, hold every answer against the versions that were live, and compare latency and memory with
 /// windows without swaps
@@ -74,13 +77,17 @@ impl SwapArgs {
     }
 
     /// Starts a server and runs the scenario against it.
-    pub(crate) fn run(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Report, SwapError> {
+    pub(crate) fn run(
+        &self,
+        stop: &Arc<AtomicBool>,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> Result<Report, SwapError> {
         let kith = match &self.kith {
             Some(path) => path.clone(),
             None => beside().map_err(|why| NotServing::Start("kith".to_owned(), why))?,
         };
         let server = Server::start(&kith, self.bid_threads)?;
-        against(&self.scenario(), server.subject, say)
+        against(&self.scenario(), server.subject, &Live::until(stop), say)
     }
 }
 
