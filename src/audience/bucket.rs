@@ -35,7 +35,7 @@ pub(super) enum Expiry {
 
 impl Expiry {
     /// How many bytes a set has, by its length as written.
-    fn bytes_of<L: std::ops::Shr<u32, Output = L>>(self, length: L) -> L {
+    fn bytes_of(self, length: u64) -> u64 {
         match self {
             Self::Unused => length,
             Self::Since(_) => length >> 1,
@@ -254,10 +254,10 @@ impl<'a> Bucket<'a> {
         // A byte each: they need not be taken apart to be added.
         let mut sets = sets;
         let (before, rest) = lengths.split_at_checked(position).ok_or(Nonsense)?;
-        let before = before.iter().fold(0usize, |sum, &length| {
-            sum.saturating_add(usize::from(self.expiry.bytes_of(length)))
+        let before = before.iter().fold(0u64, |sum, &length| {
+            sum.saturating_add(self.expiry.bytes_of(length.into()))
         });
-        take(&mut sets, before)?;
+        take(&mut sets, usize::try_from(before).map_err(|_| Nonsense)?)?;
         let own = rest.first().copied().ok_or(Nonsense)?;
         self.expiry.set(u64::from(own), &mut sets)
     }

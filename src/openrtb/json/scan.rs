@@ -259,8 +259,9 @@ fn scalar(bytes: &[u8], at: usize) -> Scan<usize> {
     }
 }
 
-/// Over an object or an array.
-pub(super) fn container(bytes: &[u8], mut at: usize) -> Scan<usize> {
+/// Over an object or an array. Apart from the rest, which needs none of its room.
+#[inline(never)]
+fn container(bytes: &[u8], mut at: usize) -> Scan<usize> {
     let mut open = Nesting::default();
     loop {
         match bytes.get(at) {
