@@ -166,6 +166,16 @@ struct Timed<R> {
     timeline: Vec<Row>,
 }
 
+impl<R: Serialize> Timed<R> {
+    /// The notices are told below the report.
+    fn tell(&self, json: bool, mut text: String) -> Result<(), Failure> {
+        if let Some(notices) = &self.notices {
+            text.push_str(&notices.text());
+        }
+        tell(json, self, &text)
+    }
+}
+
 /// What a search found, under the figures of its best trial.
 #[derive(Serialize)]
 struct Searched {
@@ -186,18 +196,12 @@ fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
     if args.ramp.is_some() {
         text.insert_str(0, &timeline::text(&timeline.rows()));
     }
-    text.push_str(
-        &notices
-            .as_ref()
-            .map(NoticesReport::text)
-            .unwrap_or_default(),
-    );
-    let timed = Timed {
+    Timed {
         report,
         notices,
         timeline: timeline.rows(),
-    };
-    tell(args.json, &timed, &text)
+    }
+    .tell(args.json, text)
 }
 
 fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {
@@ -227,19 +231,13 @@ fn overload(args: &RunArgs, times: f64, bodies: &Arc<[Vec<u8>]>) -> Result<(), F
     save(args.histogram.as_deref(), &timeline, began)?;
     let report = overload.report(&plan, &outcomes, capacity);
     warn(&report.report.generator);
-    let mut text = report.text();
-    text.push_str(
-        &notices
-            .as_ref()
-            .map(NoticesReport::text)
-            .unwrap_or_default(),
-    );
-    let timed = Timed {
+    let text = report.text();
+    Timed {
         report,
         notices,
         timeline: timeline.rows(),
-    };
-    tell(args.json, &timed, &text)
+    }
+    .tell(args.json, text)
 }
 
 fn search_only(args: &RunArgs, bodies: &Arc<[Vec<u8>]>) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Lane};
 use crate::feed::{Closed, Feed, Open};
-use crate::schedule::{Schedule, Stage, nanos};
+use crate::schedule::{Schedule, Stage, length, nanos};
 use crate::tally::{Effort, Tally};
 use crate::target::Target;
 use crate::watch::{Limits, Live, Watch};
@@ -42,6 +42,15 @@ pub struct Plan {
     pub threads: usize,
     /// Send whenever a connection is free instead of by the schedule. Misleading; for comparison.
     pub closed_loop: bool,
+}
+
+impl Plan {
+    /// How long its longest traffic lasts.
+    pub(crate) fn lasts(&self) -> Duration {
+        let traffic = self.traffic.iter();
+        let lasts = traffic.map(|traffic| length(&traffic.stages));
+        lasts.max().unwrap_or_default()
+    }
 }
 
 /// Why a run did not take place.
