@@ -204,7 +204,7 @@ fn the_hit_rate_is_as_said() {
             let bodies: Vec<_> = stream.take(COUNT).collect();
             let (mut hits, mut ids, mut found) = (0, 0, 0);
             let mut by_source: HashMap<String, usize> = HashMap::new();
-            read(&bodies, |_, request, arena| {
+            read(&bodies, |_, request, _| {
                 let mut hit = false;
                 let mut look = |source: &str, id: Option<&str>| {
                     let key = id.and_then(|id| keyer.user_key(source, id).ok());
