@@ -8,7 +8,8 @@
 //! ids and lookups, then targeting. Per imp at most one bid in the open auction and one for each offered deal; the
 //! highest price wins within each, and of equal prices the line item whose id comes first.
 //!
-//! Cost: one pass over the line items an imp, about 5 ns each before targeting; no allocation once the scratch has grown.
+//! Cost: some words of 64 line items a request and imp to find the candidates, and each of those that may still win asked in
+//! full; no allocation once the scratch has grown (`bench`, docs/performance.md).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod audience;

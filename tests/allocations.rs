@@ -130,7 +130,7 @@ fn a_warm_thread_decides_without_allocating() {
     let exchange = exchanges.get("demo").expect("the exchange");
     let body = |user: &str, extra: &str| {
         format!(
-            r#"{{"id":"r","at":1,"tmax":100,"cur":["USD","EUR"],"bcat":["IAB25","IAB26"],"badv":["x.example","y.example"],
+            r#"{{"id":"r","at":1,"tmax":5000,"cur":["USD","EUR"],"bcat":["IAB25","IAB26"],"badv":["x.example","y.example"],
             "imp":[{{"id":"1","bidfloor":0.5,"banner":{{"w":300,"h":250,"format":[{{"w":300,"h":250}},{{"w":728,"h":90}}]}},
                 "pmp":{{"deals":[{{"id":"d1","bidfloor":1.0}},{{"id":"d2"}}]}}}},{{"id":"2","video":{{}}}}],
             "site":{{"domain":"News.Example","page":"https:\/\/news.example\/a","cat":["IAB1"],"publisher":{{"id":"p"}}}},

@@ -136,7 +136,7 @@ impl Client {
 
 fn request(user: &str) -> String {
     json!({
-        "id": format!("r-{user}"), "at": 1, "tmax": 1000,
+        "id": format!("r-{user}"), "at": 1, "tmax": 5000,
         "imp": [{"id": "1", "banner": {"w": 300, "h": 250}, "bidfloor": 0.01}],
         "site": {"domain": "news.example"}, "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": user}})
     .to_string()
@@ -167,9 +167,11 @@ fn rows(count: usize, segment: &str, but: &str) -> Vec<u8> {
     rows.into_bytes()
 }
 
+/// However busy the machine is, nothing is shed: these are about what is decided.
 fn start(dir: &Path) -> Service {
     let toml = format!(
-        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n",
+        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
+         [limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n",
         dir.display().to_string()
     );
     let service = Service::start(Config::from_toml(&toml, "test").expect("a configuration"))

@@ -191,7 +191,7 @@ fn source(path: &str, text: &str, found: &mut Vec<String>) {
         if code.trim_start().starts_with("#[ignore]") {
             breach(
                 "#[ignore] without a reason",
-                "#[ignore = \"why, and how to run it\"]",
+                "#[ignore = \"why: scripts/long-tests NAME\"]",
             );
         }
         for name in EMPTY_NAMES {
@@ -404,6 +404,44 @@ fn the_tree_keeps_its_habits() {
         }
     }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+/// The names of the tests in a source file that are ignored.
+fn ignored(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim_start().starts_with("#[ignore") {
+            let name = lines.find_map(|line| line.trim_start().strip_prefix("fn "));
+            names.extend(name.and_then(|rest| rest.split('(').next()));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_ignored_test_is_run_by_a_script() {
+    let text = "#[test]\n#[ignore = \"long\"]\n#[allow(x)]\nfn one() {}\nfn two() {}\n    #[ignore]\n    fn three() {";
+    assert_eq!(ignored(text), ["one", "three"]);
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(root.join("scripts/long-tests")).expect("the script");
+    let mut seen = 0;
+    for file in files(root) {
+        if file.extension().is_none_or(|is| is != "rs") || file.ends_with("tests/tidy.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        for name in ignored(&text) {
+            seen += 1;
+            assert!(
+                script.contains(name),
+                "{}: {name} is ignored, and scripts/long-tests does not name it",
+                file.display()
+            );
+        }
+    }
+    assert!(seen > 0);
 }
 
 /// What `text` at `path` is told: the parts before "; instead", each without its path.

@@ -24,7 +24,7 @@ pub enum Who {
     Mixed(usize),
 }
 
-/// Bodies for a closed loop, each of another person.
+/// Bodies for a closed loop, each of another person. Their `tmax` is so long that none is late.
 pub fn bodies(weight: Weight, who: Who, people: usize, count: usize) -> Vec<String> {
     let mut dice = Dice::new(3);
     let wanted = wanted(people);
@@ -54,7 +54,7 @@ fn body(weight: Weight, person: usize, category: &str, n: usize, dice: &mut Dice
     let heavy = weight == Weight::Heavy;
     let ids = SOURCES.map(|source| id(source, person));
     let mut out = format!(
-        r#"{{"id":"{:016x}-{n:08x}","at":1,"tmax":120,"cur":["USD"],"test":0,"#,
+        r#"{{"id":"{:016x}-{n:08x}","at":1,"tmax":999,"cur":["USD"],"test":0,"#,
         dice.below(1 << 40)
     );
     out.push_str(r#""imp":["#);

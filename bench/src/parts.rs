@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bumpalo::Bump;
 use kith::campaigns::{Book, Candidates, Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 use kith::clock::Timestamp;
-use kith::config::{Config, Exchange};
+use kith::config::Exchange;
 use kith::decision::{Scratch, Silent, decide};
 use kith::generation::Generation;
 use kith::ids::UserKey;
@@ -64,7 +64,7 @@ impl Bench {
     /// # Errors
     /// Where the scene itself is wrong.
     pub fn new(size: Size) -> Result<Self, String> {
-        let config = forever(Config::default());
+        let config = forever(scene::config()?);
         let generation = forever(Arc::new(scene::generation(size, config)?));
         let exchange = config.exchanges.get("demo").ok_or("no exchange demo")?;
         let read = |bodies: &'static [String]| {

@@ -68,6 +68,16 @@ pub fn wanted(people: usize) -> usize {
     people - people / 10
 }
 
+/// The defaults, but for time: whatever else the machine does and however slow the program is, no request is late, and
+/// none is shed. What is not decided on would pass for a decision that costs next to nothing.
+///
+/// # Errors
+/// Where the scene itself is wrong.
+pub fn config() -> Result<Config, String> {
+    let toml = "[limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n";
+    Config::from_toml(toml, "scene").map_err(|e| e.to_string())
+}
+
 /// The whole as a decision reads it.
 ///
 /// # Errors

@@ -19,13 +19,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use kith::config::{Config, Limits};
+use kith::config::Config;
 use kith::datasets::Live;
 use kith::generation::Generation;
 use kith::http::bid::{BidListener, BidServer};
 use kith::http::bidder::{KithBidder, Shared};
 use kith::ledger::Desk;
-use kith::metrics::BidThreads;
+use kith::metrics::{BidMetrics, BidThreads};
+use prometheus::core::Collector as _;
 
 /// The core that servers run on, and the one that the load comes from.
 const SERVER_CORE: usize = 0;
@@ -58,7 +59,7 @@ pub struct Measured {
     pub path: &'static str,
     /// The kernel's number of its only working thread.
     thread: u32,
-    _server: Option<BidServer>,
+    kith: Option<(BidServer, Arc<BidThreads>)>,
 }
 
 impl Measured {
@@ -73,6 +74,27 @@ impl Measured {
             .and_then(|word| word.parse().ok())
             .ok_or_else(|| io::Error::other("the kernel's schedstat has another form"))
     }
+
+    /// Requests that it answered without a decision, for want of time.
+    ///
+    /// # Errors
+    /// Where its counts cannot be read.
+    pub fn shed(&self) -> io::Result<u64> {
+        self.kith
+            .as_ref()
+            .map_or(Ok(0), |(_, threads)| shed(threads))
+    }
+}
+
+fn shed(threads: &Arc<BidThreads>) -> io::Result<u64> {
+    let metrics = BidMetrics::new(Arc::clone(threads), Box::new(Vec::new));
+    let families = metrics.map_err(io::Error::other)?.collect();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "kith_shed_total")
+        .ok_or_else(|| io::Error::other("no metric kith_shed_total"))?;
+    let counts = family.get_metric().iter();
+    Ok(counts.map(|of| of.get_counter().get_value() as u64).sum())
 }
 
 /// A bare hyper server: collects the body, answers 204.
@@ -96,7 +118,7 @@ pub fn bare() -> io::Result<Measured> {
         address,
         path: "/bid/demo",
         thread,
-        _server: None,
+        kith: None,
     })
 }
 
@@ -143,7 +165,7 @@ fn serve_bare(tell: &mpsc::Sender<Told>) -> io::Result<()> {
 pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured> {
     let exchanges = Arc::new(config.exchanges.clone());
     let live = Live::new(generation);
-    let threads = BidThreads::new(Arc::clone(&exchanges), 4);
+    let threads = Arc::new(BidThreads::new(Arc::clone(&exchanges), 4));
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: config.limits.imps_per_request,
@@ -155,25 +177,21 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
     // Made on the bid thread itself, which so tells its number.
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
-    // A closed loop is to see decisions only, in unoptimised tests too.
-    let limits = Limits {
-        queue_target_ms: 1_000,
-        ..config.limits
-    };
-    let server = listener.start(&limits, exchanges, move |_| {
+    let enlisted = Arc::clone(&threads);
+    let server = listener.start(&config.limits, exchanges, move |_| {
         tell.store(this_thread(), Ordering::Relaxed);
         KithBidder::new(
             shared.clone(),
             live.reader(),
             Desk::new(1),
-            threads.enlist(),
+            enlisted.enlist(),
         )
     })?;
     Ok(Measured {
         address: server.local_addr(),
         path: "/bid/demo",
         thread: told.load(Ordering::Relaxed),
-        _server: Some(server),
+        kith: Some((server, threads)),
     })
 }
 
@@ -183,4 +201,22 @@ fn this_thread() -> u32 {
         .as_raw_nonzero()
         .get()
         .unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use kith::decision::NoBid;
+
+    use super::*;
+
+    #[test]
+    fn what_was_shed_is_counted() {
+        let exchanges = Arc::new(Config::default().exchanges);
+        let threads = Arc::new(BidThreads::new(exchanges, 1));
+        let counters = threads.enlist();
+        counters.no_bid(0, NoBid::NotReady);
+        assert_eq!(shed(&threads).expect("counts"), 0);
+        counters.no_bid(0, NoBid::Shed);
+        assert_eq!(shed(&threads).expect("counts"), 1);
+    }
 }

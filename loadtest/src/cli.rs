@@ -187,6 +187,16 @@ struct Timed<R> {
     timeline: Vec<Row>,
 }
 
+impl<R: Serialize> Timed<R> {
+    /// The notices are told below the report.
+    fn tell(&self, json: bool, mut text: String) -> Result<(), Failure> {
+        if let Some(notices) = &self.notices {
+            text.push_str(&notices.text());
+        }
+        tell(json, self, &text)
+    }
+}
+
 /// What a search found, under the figures of its best trial.
 #[derive(Serialize)]
 struct Searched {
@@ -207,18 +217,12 @@ fn steady(args: &RunArgs, bodies: &Arc<[Vec<u8>]>, stop: &Arc<AtomicBool>) -> Re
     if args.ramp.is_some() {
         text.insert_str(0, &timeline::text(&timeline.rows()));
     }
-    text.push_str(
-        &notices
-            .as_ref()
-            .map(NoticesReport::text)
-            .unwrap_or_default(),
-    );
-    let timed = Timed {
+    Timed {
         report,
         notices,
         timeline: timeline.rows(),
-    };
-    tell(args.json, &timed, &text)?;
+    }
+    .tell(args.json, text)?;
     log.map_or(Ok(()), |log| log.write(&timeline))
 }
 
@@ -257,19 +261,13 @@ fn overload(
     let timeline = merged(&plan, &timelines);
     let report = overload.report(&plan, &outcomes, capacity);
     warn(&report.report.generator);
-    let mut text = report.text();
-    text.push_str(
-        &notices
-            .as_ref()
-            .map(NoticesReport::text)
-            .unwrap_or_default(),
-    );
-    let timed = Timed {
+    let text = report.text();
+    Timed {
         report,
         notices,
         timeline: timeline.rows(),
-    };
-    tell(args.json, &timed, &text)?;
+    }
+    .tell(args.json, text)?;
     log.map_or(Ok(()), |log| log.write(&timeline))
 }
 

@@ -56,6 +56,22 @@ impl Clock {
     fn instant(self, at: Nanos) -> Instant {
         self.0 + Duration::from_nanos(at)
     }
+
+    /// The end of a request that was never sent.
+    fn unsent(self, target: usize, due: Due, now: Nanos) -> Ended<'static> {
+        Ended {
+            target,
+            stage: due.stage,
+            number: due.number,
+            start: self.0,
+            due: self.instant(due.at),
+            sent: None,
+            ended: self.instant(now),
+            outcome: Outcome::Unsent,
+            status: None,
+            body: &[],
+        }
+    }
 }
 
 /// One URL's requests, connections and counts on one thread.
@@ -540,16 +556,11 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
             );
         }
         self.watch.ended(&Ended {
-            target: lane.target,
-            stage: due.stage,
-            number: due.number,
-            start: self.clock.0,
-            due: self.clock.instant(due.at),
             sent: Some(self.clock.instant(flight.sent)),
-            ended: self.clock.instant(now),
             outcome,
             status: head.map(|head| head.status),
             body: head.map(|head| connection.body(head)).unwrap_or_default(),
+            ..self.clock.unsent(lane.target, due, now)
         });
     }
 
@@ -560,18 +571,8 @@ impl<'l, F: Feed, W: Watch> Engine<'l, F, W> {
         if let Some(tally) = lane.tallies.get_mut(due.stage) {
             tally.count(Outcome::Unsent, now - due.at, nanos(self.limits.deadline));
         }
-        self.watch.ended(&Ended {
-            target: lane.target,
-            stage: due.stage,
-            number: due.number,
-            start: self.clock.0,
-            due: self.clock.instant(due.at),
-            sent: None,
-            ended: self.clock.instant(now),
-            outcome: Outcome::Unsent,
-            status: None,
-            body: &[],
-        });
+        let ended = self.clock.unsent(lane.target, due, now);
+        self.watch.ended(&ended);
     }
 
     /// What does not come as an event: time-outs, new attempts, being told to stop.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::run::{Outcomes, Plan, planned};
+use crate::run::{Outcomes, Plan};
 use crate::schedule::{Nanos, Stage, nanos};
 use crate::tally::{Effort, ErrorKind, LatencyUs, Tally};
 
@@ -211,7 +211,7 @@ impl Report {
     /// The report of all stages of a run together.
     #[must_use]
     pub fn new<W>(plan: &Plan, outcomes: &Outcomes<W>) -> Self {
-        let lasts = outcomes.stopped.unwrap_or_else(|| planned(plan));
+        let lasts = outcomes.stopped.unwrap_or_else(|| plan.lasts());
         let all = outcomes.all();
         let asked = |stages: &[Stage]| {
             let mut left = lasts;
@@ -319,22 +319,15 @@ impl Figures {
         if !kinds.is_empty() {
             line("errors", kinds.join(", "));
         }
-        let l = &self.latency_us;
-        line(
-            "latency µs",
+        let percentiles = |l: &LatencyUs| {
             format!(
                 "p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, p99.99 {:.0}, max {:.0}",
                 l.p50, l.p90, l.p99, l.p99_9, l.p99_99, l.max
-            ),
-        );
-        let s = &self.service_us;
-        line(
-            "server µs",
-            format!(
-                "p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, p99.99 {:.0}, max {:.0} from sent to answered",
-                s.p50, s.p90, s.p99, s.p99_9, s.p99_99, s.max
-            ),
-        );
+            )
+        };
+        line("latency µs", percentiles(&self.latency_us));
+        let service = percentiles(&self.service_us);
+        line("server µs", format!("{service} from sent to answered"));
         if self.waited.requests > 0 {
             let w = &self.waited;
             line(
@@ -354,12 +347,6 @@ impl Figures {
         text
     }
 }
-
-/// How long stages last together.
-pub(crate) fn length(stages: &[Stage]) -> Duration {
-    stages.iter().map(|stage| stage.lasts).sum()
-}
-
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts and nanoseconds of a run are far below 2^53"

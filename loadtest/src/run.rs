@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Lane};
 use crate::feed::{Closed, Feed, Open};
-use crate::schedule::{Schedule, Stage, nanos};
+use crate::schedule::{Schedule, Stage, length, nanos};
 use crate::tally::{Effort, Tally};
 use crate::target::Target;
 use crate::watch::{Limits, Live, Watch};
@@ -42,6 +42,15 @@ pub struct Plan {
     pub threads: usize,
     /// Send whenever a connection is free instead of by the schedule. Misleading; for comparison.
     pub closed_loop: bool,
+}
+
+impl Plan {
+    /// How long its longest traffic lasts.
+    pub(crate) fn lasts(&self) -> Duration {
+        let traffic = self.traffic.iter();
+        let lasts = traffic.map(|traffic| length(&traffic.stages));
+        lasts.max().unwrap_or_default()
+    }
 }
 
 /// Why a run did not take place.
@@ -267,7 +276,7 @@ fn spread<'p, W: Watch + Send, F: Feed + Send>(
     for engine in engines {
         outcomes.effort.add(&engine.effort);
         if let Some(stopped) = engine.stopped.map(Duration::from_nanos)
-            && stopped < planned(plan)
+            && stopped < plan.lasts()
         {
             outcomes.stopped = Some(outcomes.stopped.map_or(stopped, |at| at.min(stopped)));
         }
@@ -280,15 +289,6 @@ fn spread<'p, W: Watch + Send, F: Feed + Send>(
         outcomes.watches.push(engine.watch);
     }
     Ok(outcomes)
-}
-
-/// How long the plan's stages last.
-pub(crate) fn planned(plan: &Plan) -> Duration {
-    let lengths = plan
-        .traffic
-        .iter()
-        .map(|traffic| crate::report::length(&traffic.stages));
-    lengths.max().unwrap_or_default()
 }
 
 /// `whole` in `parts` as even as can be: the size of part `at`.

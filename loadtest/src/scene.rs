@@ -23,15 +23,23 @@ pub enum Command {
     Campaigns(MakeCampaigns),
 }
 
+/// What all of them take.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// The same seed gives the same bytes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to; standard output if left out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
 /// `loadtest generate`
 #[derive(Debug, clap::Args)]
 pub struct Generate {
     /// How many requests.
     #[arg(long)]
     count: u64,
-    /// The same seed gives the same requests.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// CSV whose first columns are `source,id`: the people to ask about.
     #[arg(long, value_name = "FILE")]
     audience: Option<PathBuf>,
@@ -41,9 +49,8 @@ pub struct Generate {
     /// mix (0.6 to 6 KB), small (1.5 KB), medium (2.8 KB) or heavy (5 to 6 KB, many imps).
     #[arg(long, default_value = "mix")]
     profile: Profile,
-    /// Where to; standard output if left out.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// `loadtest audience`
@@ -55,12 +62,8 @@ pub struct MakeAudience {
     /// How many segments there are in all.
     #[arg(long, default_value_t = 2000)]
     segments: usize,
-    /// The same seed gives the same audience.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Where to; standard output if left out.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// `loadtest campaigns`
@@ -75,12 +78,8 @@ pub struct MakeCampaigns {
     /// How many segments the audience has.
     #[arg(long, default_value_t = 2000)]
     segments: usize,
-    /// The same seed gives the same document.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Where to; standard output if left out.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Why a scene could not be made.
@@ -110,12 +109,12 @@ fn share(text: &str) -> Result<f64, String> {
 pub fn run(command: &Command) -> Result<(), Failed> {
     match command {
         Command::Generate(args) => {
-            let mut stream = Stream::new(args.profile, args.seed);
+            let mut stream = Stream::new(args.profile, args.common.seed);
             if let Some(path) = &args.audience {
                 let named =
                     |error: &dyn std::fmt::Display| Failed(format!("{}: {error}", path.display()));
                 let file = File::open(path).map_err(|error| named(&error))?;
-                let audience = Audience::read(io::BufReader::new(file), args.seed)
+                let audience = Audience::read(io::BufReader::new(file), args.common.seed)
                     .map_err(|error| named(&error))?;
                 if audience.is_empty() {
                     return Err(named(
@@ -124,16 +123,17 @@ pub fn run(command: &Command) -> Result<(), Failed> {
                 }
                 stream = stream.with_audience(Arc::new(audience), args.hit_rate);
             }
-            written(&args.out, |out| {
+            written(&args.common.out, |out| {
                 (0..args.count)
                     .try_for_each(|_| writeln!(out, "{}", stream.next().unwrap_or_default()))
             })
         }
-        Command::Audience(args) => written(&args.out, |out| {
-            audience::write(out, args.count, args.segments, args.seed).map(drop)
+        Command::Audience(args) => written(&args.common.out, |out| {
+            audience::write(out, args.count, args.segments, args.common.seed).map(drop)
         }),
-        Command::Campaigns(args) => written(&args.out, |out| {
-            let document = campaigns::document(args.count, &args.dataset, args.segments, args.seed);
+        Command::Campaigns(args) => written(&args.common.out, |out| {
+            let document =
+                campaigns::document(args.count, &args.dataset, args.segments, args.common.seed);
             serde_json::to_writer_pretty(&mut *out, &document)?;
             writeln!(out)
         }),

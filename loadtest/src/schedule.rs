@@ -81,6 +81,11 @@ impl Stage {
     }
 }
 
+/// How long stages last together.
+pub(crate) fn length(stages: &[Stage]) -> Duration {
+    stages.iter().map(|stage| stage.lasts).sum()
+}
+
 /// A stage in place: where it begins in time and in number.
 #[derive(Clone, Copy, Debug)]
 struct Placed {

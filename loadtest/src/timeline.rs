@@ -12,7 +12,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError};
 use serde::Serialize;
 
-use crate::report::{count, length};
+use crate::report::count;
 use crate::run::Plan;
 use crate::schedule::nanos;
 use crate::tally::{Outcome, Times};
@@ -53,12 +53,7 @@ impl Timeline {
     /// For a run of this plan.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        let lasts = plan
-            .traffic
-            .iter()
-            .map(|traffic| length(&traffic.stages))
-            .max()
-            .unwrap_or_default();
+        let lasts = plan.lasts();
         let seconds = lasts.as_secs().div_ceil(INTERVALS_MAX).max(1);
         let intervals = nanos(lasts).div_ceil(seconds * 1_000_000_000).max(1);
         Self {

@@ -6,26 +6,35 @@ use kith::config::Config;
 use kith::service::Service;
 use loadtest::Live;
 use loadtest::swap::judge::{Says, read};
-use loadtest::swap::{Scenario, Subject, against, versions};
+use loadtest::swap::{Scenario, Subject, against, server, versions};
 
-fn start(dir: &std::path::Path) -> Service {
-    let toml = format!(
-        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
-         [guards]\nenabled = false\n[exchanges.demo]\ncurrency = \"USD\"\n",
-        dir.display().to_string()
-    );
-    Service::start(Config::from_toml(&toml, "test").expect("a configuration")).expect("a service")
+/// A service in this process, configured as the scenario's own, until the test ends.
+struct Kith {
+    service: Service,
+    subject: Subject,
+    _dir: tempfile::TempDir,
+}
+
+fn start() -> Kith {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = server::config(dir.path(), 2);
+    let config = Config::from_toml(&config, "test").expect("a configuration");
+    let service = Service::start(config).expect("a service");
+    Kith {
+        subject: Subject {
+            bid: service.bid_addr(),
+            admin: service.admin_addr(),
+            pid: std::process::id(),
+        },
+        service,
+        _dir: dir,
+    }
 }
 
 #[test]
 fn every_answer_is_from_a_version_that_was_live() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let service = start(dir.path());
-    let subject = Subject {
-        bid: service.bid_addr(),
-        admin: service.admin_addr(),
-        pid: std::process::id(),
-    };
+    let kith = start();
+    let subject = kith.subject;
     let begun = Instant::now();
     let report = against(&Scenario::tiny(), subject, &Live::default(), &|_| ()).expect("a report");
     assert!(begun.elapsed() < Duration::from_secs(30));
@@ -51,19 +60,14 @@ fn every_answer_is_from_a_version_that_was_live() {
     for key in ["swaps", "verdict", "quiet", "swapping", "memory"] {
         assert!(json[key].is_object(), "{key}");
     }
-    service.drain();
+    kith.service.drain();
 }
 
 /// What the operator does not know of shows as wrong answers: here somebody else changes prices under it.
 #[test]
 fn an_answer_from_something_else_is_wrong() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let service = start(dir.path());
-    let subject = Subject {
-        bid: service.bid_addr(),
-        admin: service.admin_addr(),
-        pid: std::process::id(),
-    };
+    let kith = start();
+    let subject = kith.subject;
     let rogue = versions::campaigns().replace("\"cpm\":\"3\"", "\"cpm\":\"30\"");
     let report = std::thread::scope(|scope| {
         let (begun, begins) = std::sync::mpsc::channel::<()>();
@@ -100,19 +104,14 @@ fn an_answer_from_something_else_is_wrong() {
         text.contains("FAILED") && !report.verdict.examples.is_empty(),
         "{text}"
     );
-    service.drain();
+    kith.service.drain();
 }
 
 /// A decision that read one id in one version and another in the next would be told from both.
 #[test]
 fn a_mixture_of_two_versions_shows() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let service = start(dir.path());
-    let subject = Subject {
-        bid: service.bid_addr(),
-        admin: service.admin_addr(),
-        pid: 0,
-    };
+    let kith = start();
+    let subject = kith.subject;
     put(
         subject,
         "campaigns/versions/1",
@@ -127,7 +126,7 @@ fn a_mixture_of_two_versions_shows() {
     let mixed = format!("{first}{}", second.replace("v7", "v8"));
     put(subject, "crm/versions/2", "text/csv", mixed.as_bytes());
     assert_eq!(ask(subject), Says::Mixed);
-    service.drain();
+    kith.service.drain();
 }
 
 fn put(subject: Subject, path: &str, media_type: &str, body: &[u8]) {

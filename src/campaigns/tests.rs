@@ -746,7 +746,7 @@ mod junk {
 }
 
 #[test]
-#[ignore = "measures: cargo test --release --lib campaigns::tests::what_it_costs -- --ignored --nocapture"]
+#[ignore = "measures and checks nothing: scripts/long-tests campaigns"]
 #[allow(clippy::print_stdout)]
 fn what_it_costs() {
     const LINE_ITEMS: usize = 10_000;

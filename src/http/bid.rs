@@ -71,7 +71,7 @@ pub struct Load {
     pub in_flight: usize,
     /// The longest that sockets have waited for their turn since the last tick.
     pub queue_delay: Duration,
-    /// Whether a standing queue is being shed.
+    /// Whether requests are being shed, or were a moment ago.
     pub shedding: bool,
     /// How long the thread has been busy since the last tick.
     pub busy: Duration,

@@ -59,7 +59,8 @@ impl Kith {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let toml = format!(
-            "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n[exchanges.demo]\n[exchanges.other]\n",
+            "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
+             [limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n[exchanges.other]\ndefault_tmax_ms = 60000\n",
             dir.path().join("data").display().to_string()
         );
         let config = Config::from_toml(&toml, "test").expect("a configuration");

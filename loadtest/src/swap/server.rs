@@ -42,12 +42,7 @@ impl Server {
         let dir = tempfile::tempdir()
             .map_err(|why| NotServing::Start("a temporary folder".to_owned(), why))?;
         let config = dir.path().join("kith.toml");
-        let data = toml_string(&dir.path().join("data").display().to_string());
-        let text = format!(
-            "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = {bid_threads}\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {data}\n\
-             [guards]\nenabled = false\n[exchanges.demo]\ncurrency = \"USD\"\n"
-        );
-        std::fs::write(&config, text)
+        std::fs::write(&config, self::config(dir.path(), bid_threads))
             .map_err(|why| NotServing::Start(config.display().to_string(), why))?;
         let mut child = Command::new(kith)
             .args(["serve", "--config"])
@@ -103,6 +98,18 @@ fn address(line: &str, key: &str) -> Option<SocketAddr> {
     words
         .find_map(|word| word.strip_prefix(key))
         .and_then(|text| text.parse().ok())
+}
+
+/// The service's configuration, with its data below `dir`. Nothing is shed and nothing is late: an answer without a bid
+/// is to mean a missing version, and never a busy machine.
+#[must_use]
+pub fn config(dir: &Path, bid_threads: usize) -> String {
+    let data = toml_string(&dir.join("data").display().to_string());
+    format!(
+        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = {bid_threads}\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {data}\n\
+         [guards]\nenabled = false\n[limits]\nqueue_target_ms = 20000\n\
+         [exchanges.demo]\ncurrency = \"USD\"\ndefault_tmax_ms = 60000\n"
+    )
 }
 
 /// A TOML basic string.

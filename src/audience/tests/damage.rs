@@ -58,7 +58,7 @@ fn every_flipped_byte_of_several_blocks_is_found() {
 }
 
 #[test]
-#[ignore = "takes ten seconds unoptimised: every byte of a 100 KB file, where the test above takes every seventh"]
+#[ignore = "takes ten seconds unoptimised: every byte of a 100 KB file, where the test above takes every seventh: scripts/long-tests damage"]
 fn every_flipped_byte_of_several_blocks_is_found_without_gaps() {
     let rows: String = (0..9000)
         .map(|i| format!("ifa,u{i},a|b|c|s{},\n", i % 90))

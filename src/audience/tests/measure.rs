@@ -63,7 +63,7 @@ fn uuid(id: u64) -> String {
 }
 
 #[test]
-#[ignore = "measures: cargo test --release --lib audience::tests::measure -- --ignored --nocapture --test-threads 1; IDS=1000000"]
+#[ignore = "measures: scripts/long-tests audience"]
 fn measure_building_opening_and_asking() {
     let ids: u64 = std::env::var("IDS")
         .ok()

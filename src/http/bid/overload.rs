@@ -6,28 +6,31 @@
 //! while there is work worth measuring. A request's wait is taken to be the last lap, or the age of the present one where
 //! that is longer; its time of arrival is moved back by it.
 //!
-//! **What is decided.** A lap has a budget of deciding time. What comes when it is spent is *shed*: answered 204
-//! without being read, which has its price too. The budget is what keeps the next lap at `limits.queue_target_ms` (at most a third of what the
-//! tightest exchange allows), when that price is paid for as many requests as are to be expected: those of this lap, times how much
-//! longer or shorter this lap was than the one before, for that is how long they had to come in. So all are answered in
-//! time, the thread never idles, and all the time that answering everybody leaves goes into bids, whether the queue is of many
-//! requests a second or of many connections that each wait for an answer. A burst or a machine that stalls for less than the target costs
-//! nobody a bid. It reacts within a few laps, in both directions; there is no share to be tuned.
+//! **What is decided.** A lap has a budget of deciding time. What comes when it is spent is *shed*: answered 204 without
+//! being read, which has its price too. The budget is what keeps the next lap at `limits.queue_target_ms` (at most a third
+//! of what the tightest exchange allows) when that price is paid for as many requests as are to be expected: those of this
+//! lap, times how much longer or shorter this lap was than the one before, for that is how long they had to come in. So
+//! the thread never idles, and all the time that answering everybody leaves goes into bids, whether the queue is of many
+//! requests a second or of many connections that each wait for an answer. A burst or a machine that stalls for less than
+//! the target costs nobody a bid. It reacts within a few laps, in both directions; there is no share to be tuned.
 //!
-//! CoDel (RFC 8289) drops to keep a standing queue at 5 ms, for those behind it are served sooner. Here nobody gains by being answered
-//! sooner than in time, and a longer lap decides more.
+//! **How long a lap.** CoDel (RFC 8289) keeps a standing queue at 5 ms, so that those behind it are served sooner. Here
+//! sooner is worth no more than in time, and the longer a lap, the more was decided in it. But a longer lap also needs
+//! more connections, and what waits at the client for a free one is late unseen. Measured at five times the capacity over
+//! 1,500 connections (`docs/performance.md`), all was in time at 5 ms, and at 10 and 30 ms there were twice the bids and one
+//! answer in eight was late. Hence 30 ms for bursts and for clients that wait for their answers, and a limit to set.
 //!
 //! **Fairness.** Exchanges that ask in a lap share its budget in equal parts of *time*; what one leaves is the others'
 //! (max-min, by the demand of the lap before). One that asks for less than its part is not shed because another asks
 //! for more: parts not used are credit for [`CREDIT_LAPS`] laps, what was used over a part is owed.
 //!
-//! **What it cannot see.** A client with few connections queues in itself: 64 connections at 15 µs a decision are a
-//! lap of 1 ms, at any rate asked for. That is not shed. It costs each request 1 ms, and from here it looks exactly like a
-//! closed-loop benchmark, which would be answered 204 for nothing. `kith_bid_busy_seconds_total` shows such a thread.
-//! To be answered in time at `r` requests a second a client needs about `r` × lap connections.
+//! **What it cannot see.** A client with few connections queues in itself: with 64 of them a lap is 64 requests at most,
+//! at any rate asked for. That is not shed. From here it looks exactly like a closed-loop benchmark, which would be
+//! answered 204 for nothing. `kith_bid_busy_seconds_total` shows such a thread. To be answered in time at `r` requests a
+//! second a client needs more than `r` × lap connections.
 //!
-//! **Cost.** Two clock reads and some integer arithmetic a request, 50 ns; a probe for each quarter of a target of
-//! deciding; 56 bytes an exchange and thread. Pure: time is handed in.
+//! **Cost.** Two clock reads and some integer arithmetic a request; a probe for each quarter of a target of deciding; 56
+//! bytes an exchange and thread. Pure: time is handed in.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::time::{Duration, Instant};
@@ -42,8 +45,8 @@ mod tests;
 
 /// How long nothing must have been shed for the overload to be over.
 const CALM: Duration = Duration::from_millis(100);
-/// An exchange that has asked for little may use so many laps' parts at once; one that has used more than its part owes no
-/// more than this.
+/// An exchange that has asked for little may use so many laps' parts at once; one that has used more than its part owes
+/// no more than this.
 const CREDIT_LAPS: i64 = 2;
 /// A decision's cost is averaged over about this many.
 const COST_WINDOW: i64 = 16;

@@ -149,7 +149,7 @@ fn below_capacity_nothing_is_shed() {
         let answered = run(&[steady(10_000.0 * load, 100)], us(10), None);
         assert!(answered.iter().all(|a| a.decided), "at {load}");
     }
-    // Decisions as long as the target make no standing queue of themselves.
+    // Nor where a decision is a fifteenth of the target: few in a lap are no queue.
     let answered = run(&[steady(350.0, 2_000)], us(10), None);
     assert!(answered.iter().all(|a| a.decided));
 }
@@ -201,7 +201,8 @@ fn above_capacity_all_is_answered_in_time_and_bids_go_on() {
     }
 }
 
-/// So many connections, each of which sends its next request as soon as it has its answer: how many decisions and answers a second.
+/// So many connections, each of which sends its next request as soon as it has its answer: how many decisions and answers
+/// a second.
 fn closed(connections: usize, cost: Duration, shed_cost: Duration) -> (f64, f64) {
     let start = Instant::now();
     let mut policy = Overload::new(TARGET, [ALLOWED].into_iter());

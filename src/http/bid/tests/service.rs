@@ -155,7 +155,7 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
         workers: Arc::clone(&counts),
     };
     let server = listener
-        .start(&Config::default().limits, exchanges(), factory)
+        .start(&config().limits, exchanges(), factory)
         .expect("a free port");
     let open = |_| {
         let mut client = Client::to(server.local_addr());
@@ -379,7 +379,7 @@ fn what_cannot_start_says_why() {
         seen: Arc::default(),
         keeps_bodies: false,
     };
-    let again = taken.start(&Config::default().limits, exchanges(), move |_| toy());
+    let again = taken.start(&config().limits, exchanges(), move |_| toy());
     assert_eq!(
         again.expect_err("taken").kind(),
         std::io::ErrorKind::AddrInUse
@@ -389,8 +389,5 @@ fn what_cannot_start_says_why() {
         threads: 1,
     };
     let broken = |_| -> Toy { panic!("as asked") };
-    assert!(
-        free.start(&Config::default().limits, exchanges(), broken)
-            .is_err()
-    );
+    assert!(free.start(&config().limits, exchanges(), broken).is_err());
 }
