@@ -28,26 +28,8 @@ pub(super) fn facts<'a>(
     let geo = &device.geo;
     let user = &request.user;
     let placed = |place: Option<&'a str>| place.filter(|_| open);
-    let lower = |text: Option<&'a str>| {
-        text.map(|text| {
-            spelled(
-                text,
-                arena,
-                u8::is_ascii_uppercase,
-                str::make_ascii_lowercase,
-            )
-        })
-    };
-    let upper = |text: Option<&'a str>| {
-        text.map(|text| {
-            spelled(
-                text,
-                arena,
-                u8::is_ascii_lowercase,
-                str::make_ascii_uppercase,
-            )
-        })
-    };
+    let lower = |text: Option<&'a str>| text.map(|text| lower(text, arena));
+    let upper = |text: Option<&'a str>| text.map(|text| upper(text, arena));
     Facts {
         request_segments: if open && book.reads(Attribute::RequestSegments) {
             user.data.segments(arena, REQUEST_SEGMENTS_MAX)
@@ -91,17 +73,25 @@ pub(super) fn facts<'a>(
     }
 }
 
-fn spelled<'a>(
-    text: &'a str,
-    arena: &'a Bump,
-    other_case: impl Fn(&u8) -> bool,
-    fold: impl Fn(&mut str),
-) -> &'a str {
-    if !text.as_bytes().iter().any(other_case) {
+/// ASCII letters in lower case. Nearly always they are.
+#[inline(never)]
+fn lower<'a>(text: &'a str, arena: &'a Bump) -> &'a str {
+    if !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return text;
     }
     let copy = arena.alloc_str(text);
-    fold(copy);
+    copy.make_ascii_lowercase();
+    copy
+}
+
+/// ASCII letters in upper case. Nearly always they are.
+#[inline(never)]
+fn upper<'a>(text: &'a str, arena: &'a Bump) -> &'a str {
+    if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return text;
+    }
+    let copy = arena.alloc_str(text);
+    copy.make_ascii_uppercase();
     copy
 }
 

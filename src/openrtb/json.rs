@@ -149,6 +149,8 @@ fn hex4(text: &str) -> Option<u32> {
 pub struct Cursor<'a> {
     text: &'a str,
     at: usize,
+    /// Where it was not JSON, once nobody was told: then it stands at the end.
+    broken: Option<usize>,
     arena: &'a Bump,
 }
 
@@ -156,12 +158,24 @@ impl<'a> Cursor<'a> {
     /// A cursor at the start of `text`; strings with escapes are resolved into `arena`.
     pub fn new(text: &'a str, arena: &'a Bump) -> Self {
         let at = scan::space(text.as_bytes(), 0);
-        Self { text, at, arena }
+        Self {
+            text,
+            at,
+            broken: None,
+            arena,
+        }
     }
 
     /// Offset in bytes of where it stands.
     pub fn at(&self) -> usize {
-        self.at
+        self.broken.unwrap_or(self.at)
+    }
+
+    /// What it stands at is not JSON: from here on nothing can be read, and whoever tries next is told so. For readers within
+    /// an object or array, which cannot be complete then.
+    pub fn break_off(&mut self) {
+        self.broken.get_or_insert(self.at);
+        self.at = self.text.len();
     }
 
     /// Where strings are resolved to.
@@ -364,31 +378,42 @@ impl<'a> Cursor<'a> {
         &mut self,
         mut each: impl FnMut(&mut Self, Key) -> Result<(), NotJson>,
     ) -> Result<(), NotJson> {
-        let mut next = self.first_key()?;
-        while let Some(key) = next {
+        let mut key = self.key(b'{');
+        while key.is_key() {
             each(self, key)?;
-            next = self.next_key()?;
+            key = self.key(b',');
         }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn first_key(&mut self) -> Result<Option<Key>, NotJson> {
-        match self.quick_key(b'{') {
-            None => self.any_first_key(),
-            key => Ok(key),
+        if key == Key::END {
+            Ok(())
+        } else {
+            Err(NotJson)
         }
     }
 
-    #[inline(always)]
-    fn next_key(&mut self) -> Result<Option<Key>, NotJson> {
-        match self.quick_key(b',') {
-            None if self.byte() == Some(b'}') => {
-                self.at = self.at.wrapping_add(1);
-                Ok(None)
-            }
-            None => self.any_next_key(),
-            key => Ok(key),
+    /// The next key, or that there is none: from the brace or comma before it up to its value. One for all objects: a copy
+    /// in each would drive out of the processor's cache what is needed next.
+    #[inline(never)]
+    fn key(&mut self, before: u8) -> Key {
+        if let Some(key) = self.quick_key(before) {
+            return key;
+        }
+        if before == b',' && self.byte() == Some(b'}') {
+            self.at = self.at.wrapping_add(1);
+            return Key::END;
+        }
+        self.any_form_of_key(before)
+    }
+
+    #[inline(never)]
+    fn any_form_of_key(&mut self, before: u8) -> Key {
+        let key = match before {
+            b'{' => self.any_first_key(),
+            _ => self.any_next_key(),
+        };
+        match key {
+            Ok(Some(key)) => key,
+            Ok(None) => Key::END,
+            Err(NotJson) => Key::BROKEN,
         }
     }
 
@@ -400,7 +425,6 @@ impl<'a> Cursor<'a> {
         Some(key)
     }
 
-    #[inline(never)]
     fn any_first_key(&mut self) -> Result<Option<Key>, NotJson> {
         if self.byte() != Some(b'{') {
             return Err(NotJson);
@@ -413,7 +437,6 @@ impl<'a> Cursor<'a> {
         self.any_key().map(Some)
     }
 
-    #[inline(never)]
     fn any_next_key(&mut self) -> Result<Option<Key>, NotJson> {
         self.step(0);
         match self.byte() {

@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
         let mut imp = Imp::default();
         c.object(|c, key| {
             match key {
-                keys::ID => imp.id = self.text(c, FieldName::ImpId)?,
+                keys::ID => imp.id = self.text_field(c, FieldName::ImpId)?,
                 keys::BANNER => imp.banner = self.banner(c)?,
                 keys::VIDEO => imp.video = self.offered(c)?,
                 keys::AUDIO => imp.audio = self.offered(c)?,
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
         let mut id = None;
         self.object(c, FieldName::Deal, |reader, c, key| {
             match key {
-                keys::ID => id = reader.text(c, FieldName::Deal)?.value(),
+                keys::ID => id = reader.text(c, FieldName::Deal),
                 keys::BIDFLOOR => deal.floor.amount = reader.price(c, FieldName::DealFloor)?,
                 keys::BIDFLOORCUR => {
                     deal.floor.currency = reader.currency(c, FieldName::DealFloor)?
@@ -303,8 +303,8 @@ impl<'a> Reader<'a> {
         let mut site = Site::default();
         let entered = self.object(c, name, |reader, c, key| {
             match key {
-                keys::DOMAIN => site.domain = reader.text(c, name)?.value(),
-                keys::BUNDLE => site.bundle = reader.text(c, name)?.value(),
+                keys::DOMAIN => site.domain = reader.text(c, name),
+                keys::BUNDLE => site.bundle = reader.text(c, name),
                 keys::CAT => site.cat = reader.strings(c, name)?.value().unwrap_or(&[]),
                 keys::KEYWORDS => {
                     site.keywords = reader.keywords(c, name)?.unwrap_or(site.keywords)
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
                     site.publisher = None;
                     reader.object(c, name, |reader, c, key| {
                         match key {
-                            keys::ID => site.publisher = reader.text(c, name)?.value(),
+                            keys::ID => site.publisher = reader.text(c, name),
                             _ => c.skip()?,
                         }
                         Ok(())
@@ -331,7 +331,7 @@ impl<'a> Reader<'a> {
 
     /// `keywords`: one string, split at commas. A list there is a mistake of the sender's, and says nothing.
     fn keywords(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Option<&'a [&'a str]>> {
-        let Some(text) = self.text(c, name)?.value() else {
+        let Some(text) = self.text(c, name) else {
             return Ok(None);
         };
         let words = text
@@ -356,16 +356,16 @@ impl<'a> Reader<'a> {
         let text = FieldName::DeviceText;
         let entered = self.object(c, FieldName::Device, |reader, c, key| {
             match key {
-                keys::IFA => device.ifa = reader.text(c, FieldName::Ifa)?.value(),
-                keys::UA => device.ua = reader.text(c, text)?.value(),
+                keys::IFA => device.ifa = reader.text(c, FieldName::Ifa),
+                keys::UA => device.ua = reader.text(c, text),
                 keys::DEVICETYPE => {
                     device.devicetype = reader.integer(c, FieldName::DeviceType)?.value()
                 }
-                keys::OS => device.os = reader.text(c, text)?.value(),
-                keys::OSV => device.osv = reader.text(c, text)?.value(),
-                keys::LANGUAGE => device.language = reader.text(c, text)?.value(),
+                keys::OS => device.os = reader.text(c, text),
+                keys::OSV => device.osv = reader.text(c, text),
+                keys::LANGUAGE => device.language = reader.text(c, text),
                 keys::CONNECTIONTYPE => device.connectiontype = reader.integer(c, text)?.value(),
-                keys::CARRIER => device.carrier = reader.text(c, text)?.value(),
+                keys::CARRIER => device.carrier = reader.text(c, text),
                 keys::GEO => device.geo = reader.geo(c)?,
                 keys::LMT => {
                     let said = reader.privacy_flag(c, FieldName::Lmt)?;
@@ -393,10 +393,10 @@ impl<'a> Reader<'a> {
                     reader.home(raw, name, |signals| &mut signals.country);
                     geo.country = fields::text(raw, reader.arena).value();
                 }
-                keys::REGION => geo.region = reader.text(c, name)?.value(),
-                keys::CITY => geo.city = reader.text(c, name)?.value(),
-                keys::METRO => geo.metro = reader.text(c, name)?.value(),
-                keys::ZIP => geo.zip = reader.text(c, name)?.value(),
+                keys::REGION => geo.region = reader.text(c, name),
+                keys::CITY => geo.city = reader.text(c, name),
+                keys::METRO => geo.metro = reader.text(c, name),
+                keys::ZIP => geo.zip = reader.text(c, name),
                 _ => c.skip()?,
             }
             Ok(())
@@ -410,10 +410,10 @@ impl<'a> Reader<'a> {
         let text = FieldName::UserText;
         let entered = self.object(c, FieldName::User, |reader, c, key| {
             match key {
-                keys::ID => user.id = reader.text(c, FieldName::UserId)?.value(),
-                keys::BUYERUID => user.buyeruid = reader.text(c, FieldName::BuyerUid)?.value(),
+                keys::ID => user.id = reader.text(c, FieldName::UserId),
+                keys::BUYERUID => user.buyeruid = reader.text(c, FieldName::BuyerUid),
                 keys::YOB => user.yob = reader.integer(c, FieldName::Yob)?.value(),
-                keys::GENDER => user.gender = reader.text(c, text)?.value(),
+                keys::GENDER => user.gender = reader.text(c, text),
                 keys::KEYWORDS => user.keywords = reader.keywords(c, text)?.or(user.keywords),
                 keys::KWARRAY => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
                 keys::GEO => drop(reader.geo(c)?),
@@ -451,7 +451,7 @@ impl<'a> Reader<'a> {
             let (mut source, mut uids) = (None, None);
             reader.object(c, FieldName::Eids, |reader, c, key| {
                 match key {
-                    keys::SOURCE => source = reader.text(c, FieldName::Eids)?.value(),
+                    keys::SOURCE => source = reader.text(c, FieldName::Eids),
                     keys::UIDS => uids = reader.uids(c)?,
                     _ => c.skip()?,
                 }
@@ -467,7 +467,7 @@ impl<'a> Reader<'a> {
             let mut id = None;
             reader.object(c, FieldName::Eids, |reader, c, key| {
                 match key {
-                    keys::ID => id = reader.text(c, FieldName::Eids)?.value(),
+                    keys::ID => id = reader.text(c, FieldName::Eids),
                     _ => c.skip()?,
                 }
                 Ok(())

@@ -35,6 +35,18 @@ impl Key {
         tail: u64::MAX,
     };
 
+    /// No key: the object ended. A zero byte before others is in no key.
+    pub(super) const END: Self = Self { head: 0, tail: 1 };
+
+    /// No key: what is there is not JSON.
+    pub(super) const BROKEN: Self = Self { head: 0, tail: 2 };
+
+    /// Whether it is a key, and neither [`Key::END`] nor [`Key::BROKEN`].
+    #[inline(always)]
+    pub(super) fn is_key(self) -> bool {
+        self.head != 0 || self.tail == 0
+    }
+
     /// The key of that name; [`Key::OTHER`] when it is over 16 bytes or holds a zero byte.
     pub const fn new(name: &str) -> Self {
         let mut bytes = name.as_bytes();

@@ -4,7 +4,7 @@
 //! read is noted under the field's name.
 
 use super::super::fields::{self, Field, FieldName};
-use super::super::json::{Cursor, Key};
+use super::super::json::{Cursor, Key, NotJson};
 use super::super::list::List;
 use super::super::request::Strings;
 use super::{Read, Reader};
@@ -27,17 +27,34 @@ impl<'a> Reader<'a> {
         field
     }
 
+    /// A text that is there and can be read. Where it is not JSON the cursor [breaks off](Cursor::break_off): two words come
+    /// back in registers, and an error would not.
     #[inline(never)]
-    pub(super) fn text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a str>> {
+    pub(super) fn text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Option<&'a str> {
         match c.plain_string() {
-            Some("") => Ok(Field::Absent),
-            Some(text) => Ok(Field::Value(text)),
+            Some("") => None,
+            Some(text) => Some(text),
             None => self.any_text(c, name),
         }
     }
 
     #[inline(never)]
-    fn any_text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<&'a str>> {
+    fn any_text(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Option<&'a str> {
+        match self.text_field(c, name) {
+            Ok(field) => field.value(),
+            Err(NotJson) => {
+                c.break_off();
+                None
+            }
+        }
+    }
+
+    /// A text of which it matters whether it is there.
+    pub(super) fn text_field(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+    ) -> Read<Field<&'a str>> {
         let field = fields::text(c.value()?, self.arena);
         Ok(self.note(field, name))
     }
@@ -165,7 +182,7 @@ impl<'a> Reader<'a> {
         c: &mut Cursor<'a>,
         name: FieldName,
     ) -> Read<Field<Currency>> {
-        let field = self.text(c, name)?.and_then(|code| code.parse().ok());
+        let field = self.text_field(c, name)?.and_then(|code| code.parse().ok());
         Ok(self.note(field, name))
     }
 }
