@@ -59,6 +59,9 @@ pub struct LiveVersion {
     pub purposes: Box<[u8]>,
 }
 
+/// No slot of any book.
+pub const NO_SLOT: u32 = u32::MAX;
+
 /// One dataset's live version within a generation.
 #[derive(Debug)]
 pub struct LiveDataset {
@@ -72,8 +75,8 @@ pub struct LiveDataset {
     pub audience: Arc<Audience>,
     /// TCF purposes that must be granted before it may be read.
     pub purposes: Box<[u8]>,
-    /// For each local segment index of the audience, the book's slot for it, if targeting names it.
-    pub slots: Box<[Option<u32>]>,
+    /// For each of the audience's segments, by rank, the book's slot for it, or [`NO_SLOT`] where no targeting names it.
+    pub slots: Box<[u32]>,
 }
 
 /// Everything a decision reads, frozen.
@@ -112,7 +115,7 @@ impl Generation {
 }
 
 fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
-    let mut slots = vec![None; live.audience.segments().len()];
+    let mut slots = vec![NO_SLOT; live.audience.segments().len()];
     for (slot, segment) in (0u32..).zip(book.segments.iter()) {
         if segment.dataset != live.name {
             continue;
@@ -122,15 +125,21 @@ fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
             .and_then(|local| usize::try_from(local).ok())
             .and_then(|local| slots.get_mut(local));
         if let Some(place) = place {
-            *place = Some(slot);
+            *place = slot;
         }
     }
+    let by_rank = live.audience.indexes_by_rank().iter().map(|index| {
+        let place = usize::try_from(*index).ok();
+        let slot = place.and_then(|place| slots.get(place));
+        slot.copied().unwrap_or(NO_SLOT)
+    });
+    let slots = by_rank.collect();
     LiveDataset {
         name: live.name,
         ordinal: live.ordinal,
         version: live.version,
         audience: live.audience,
         purposes: live.purposes,
-        slots: slots.into(),
+        slots,
     }
 }

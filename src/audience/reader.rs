@@ -157,8 +157,18 @@ impl Audience {
     ///
     /// A membership that expires at a second is over from that second on. Allocates nothing. After [`Lookup::Damaged`] what
     /// `member` was told must be thrown away. Where several ids are looked up, [probe](Self::probe) them together.
-    pub fn lookup(&self, key: UserKey, now: Timestamp, member: impl FnMut(u32)) -> Lookup {
-        self.lookup_at(self.probe(key), now, member)
+    pub fn lookup(&self, key: UserKey, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
+        let of_rank = &self.segments.of_rank;
+        self.lookup_at(self.probe(key), now, |rank| {
+            if let Some(index) = of_rank.get(rank as usize) {
+                member(*index);
+            }
+        })
+    }
+
+    /// The local index of each segment by rank: its place among the segments, those named most first.
+    pub fn indexes_by_rank(&self) -> &[u32] {
+        &self.segments.of_rank
     }
 
     /// The first of a lookup's three steps: where the key would stand. Starts fetching what [`approach`](Self::approach)
@@ -185,12 +195,13 @@ impl Audience {
         }
     }
 
-    /// The last step: [`lookup`](Self::lookup) of the probed key.
+    /// The last step: [`lookup`](Self::lookup) of the probed key, but that `member` is called with *ranks*, always below the
+    /// number of segments: what is kept by rank has what is asked for most close together.
     pub fn lookup_at(&self, probe: Probe, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
         let now = now.unix_seconds();
-        self.each(probe, |index, expires| {
+        self.each(probe, |rank, expires| {
             if expires.is_none_or(|at| at > now) {
-                member(index);
+                member(rank);
             }
         })
     }
@@ -199,8 +210,10 @@ impl Audience {
     /// record can still be read is given.
     pub fn memberships(&self, key: UserKey) -> Vec<(u32, Option<Timestamp>)> {
         let mut all = Vec::new();
-        self.each(self.probe(key), |index, expires| {
-            all.push((index, expires.map(Timestamp::from_unix_seconds)));
+        self.each(self.probe(key), |rank, expires| {
+            if let Ok(index) = self.index_of(rank) {
+                all.push((index, expires.map(Timestamp::from_unix_seconds)));
+            }
         });
         all.sort_unstable();
         all
@@ -212,8 +225,12 @@ impl Audience {
             let Some(set) = bucket.find(probe.fingerprint)? else {
                 return Ok(Lookup::Absent);
             };
+            let ranks = self.segments.of_rank.len() as u64;
             set.walk(|rank, expires| {
-                member(self.index_of(rank)?, expires);
+                if u64::from(rank) >= ranks {
+                    return Err(Nonsense);
+                }
+                member(rank, expires);
                 Ok(())
             })?;
             Ok(Lookup::Found)

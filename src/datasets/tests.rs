@@ -632,7 +632,7 @@ fn campaigns_are_a_version_like_any_other() {
     // The audience comes later; its slots are computed against the book that is there.
     kit.crm(1);
     let generation = kit.live.load();
-    assert_eq!(generation.datasets[0].slots.as_ref(), [Some(0)]);
+    assert_eq!(generation.datasets[0].slots.as_ref(), [0]);
     let second = kit.put(&upload(2), &document("crm/other")).expect("taken");
     assert!(
         !second
@@ -641,7 +641,10 @@ fn campaigns_are_a_version_like_any_other() {
             .any(|w| w.message.contains("crm/vip"))
     );
     let generation = kit.live.load();
-    assert_eq!(generation.datasets[0].slots.as_ref(), [None]);
+    assert_eq!(
+        generation.datasets[0].slots.as_ref(),
+        [crate::generation::NO_SLOT]
+    );
     drop((kit, generation));
     let kit = start(dir.path());
     assert_eq!(kit.live.load().campaigns_version, Some(2));
