@@ -184,15 +184,9 @@ pub fn decide<'a>(
     let outcome = usable.and_then(|()| {
         if let Ok(leave) = gate {
             let source = &exchange.id_source;
-            let seen = |source: &str, outcome| {
-                recorder.id(source, outcome);
-                if let IdOutcome::Used(key) = outcome {
-                    // While this one was hashed, what the one before asked memory for has come.
-                    membership.approach(generation);
-                    membership.probe(generation, key);
-                }
-            };
-            identity::collect(leave, request, source, frame.ids_max, &frame.keyer, seen);
+            let seen = |source: &str, outcome| recorder.id(source, outcome);
+            let ids = identity::collect(leave, request, source, frame.ids_max, &frame.keyer, seen);
+            membership.probe(generation, &ids);
         }
         let book = &*generation.book;
         let name = exchange.name.as_str();

