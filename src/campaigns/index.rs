@@ -10,9 +10,13 @@
 //! *Useful for* demands of strings, lists of strings, segments and sizes, also within `and` and `or`. *Not useful for* numbers,
 //! flags, `not`, deals and formats, which only the evaluator sees.
 //!
+//! Line items are *ranked* by price, so that whoever is asked first mostly leads; those behind who could only be outbid are
+//! then left out by another set of bits.
+//!
 //! After Whang et al., "Indexing Boolean Expressions" (VLDB 2009), with bit sets for counters: a book's sets fit the
-//! cache. Values accepted by few line items are lists of them, by many bit sets, whichever is less work. Cost: some words of 64 line items a
-//! request and demanded attribute, and a hash look-up for each value that the request has; memory as the expressions' lists.
+//! cache. Values accepted by few line items are lists of them, by many bit sets, whichever is less work. Cost: some words
+//! of 64 line items a request and demanded attribute, and a hash look-up for each value that the request has; memory as
+//! the expressions' lists.
 #![deny(clippy::indexing_slicing)]
 
 use std::cmp::Reverse;
