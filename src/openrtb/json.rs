@@ -9,7 +9,7 @@
 //!
 //! Invariant: what is accepted is RFC 8259 JSON, skipped parts included, except that a lone surrogate escape is
 //! let through as raw text (it makes a value unreadable when read). Nesting is bounded by [`DEPTH_MAX`] and skipping
-//! does not recurse. Cost: about nine instructions a byte of a real request, whether read or skipped; no allocation but for
+//! does not recurse. Cost: about ten instructions a byte of a real request, whether read or skipped; no allocation but for
 //! strings with escapes.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
