@@ -17,19 +17,21 @@
 //! is a Kth of that: it then holds as many requests as a full one decides on, so that a client needs no more connections
 //! than without overload. A longer lap would decide more, but what waits at the client for a free connection is late unseen
 //! (`docs/performance.md`). Clients of many connections that each wait for an answer look the same from here, and get fewer
-//! bids than they could: in doubt everybody is answered in time.
+//! bids than they could: in doubt it answers sooner. Where the 204s alone take nearly all the time, a lap is longer than
+//! that, for the least part still goes into decisions.
 //!
 //! **Fairness.** Exchanges that ask in a lap share its budget in equal parts of *time*; what one leaves is the others'
 //! (max-min, by the demand of the lap before). One that asks for less than its part is not shed because another asks
-//! for more: parts not used are credit for [`CREDIT_LAPS`] laps, what was used over a part is owed.
+//! for more: parts not used are credit for [`CREDIT_LAPS`] laps, what was used over a part is owed. But a decision that is
+//! longer than the part of a lap has to wait for credit, and some of those are shed.
 //!
 //! **What it cannot see.** A client with few connections queues in itself: with 64 of them a lap is 64 requests at most,
 //! at any rate asked for. That is not shed. From here it looks exactly like a closed-loop benchmark, which would be
 //! answered 204 for nothing. `kith_bid_busy_seconds_total` shows such a thread. To be answered in time at `r` requests a
 //! second a client needs more than `r` × lap connections.
 //!
-//! **Cost.** Two clock reads and some integer arithmetic a request; a probe for each quarter of a target of deciding; 56
-//! bytes an exchange and thread. Pure: time is handed in.
+//! **Cost.** Two clock reads and some integer arithmetic a request; a probe for each [`QUANTUM_PART`]th of a target of
+//! deciding; 56 bytes an exchange and thread. Pure: time is handed in.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::time::{Duration, Instant};
