@@ -139,7 +139,7 @@ fn a_warm_thread_decides_without_allocating() {
         )
     };
     let cases = [
-        ("a bid", body("u7", ""), Answer::Body),
+        ("a bid", body("u7", ""), Answer::Bid),
         ("nobody known", body("nobody", ""), Answer::NoBid),
         (
             "a closed gate",

@@ -41,13 +41,20 @@ impl Bidder for Slow {
     fn bid(&mut self, _: &Exchange, _: &[u8], _: Instant, _: Instant, out: &mut Vec<u8>) -> Answer {
         thread::sleep(DECISION);
         out.extend_from_slice(b"{}");
-        Answer::Body
+        Answer::Bid
     }
 
-    fn shed(&mut self, _: &Exchange, arrived: Instant) {
-        let waited = arrived.elapsed().as_micros() as u64;
+    fn shed(&mut self, _: &Exchange) {
         self.shed.requests.fetch_add(1, Relaxed);
-        self.shed.waited_us.fetch_add(waited, Relaxed);
+    }
+
+    fn answered(&mut self, _: &Exchange, answer: Answer, took: Duration) {
+        // Whatever is decided on gets a bid.
+        if answer == Answer::NoBid {
+            self.shed
+                .waited_us
+                .fetch_add(took.as_micros() as u64, Relaxed);
+        }
     }
 
     fn tick(&mut self, _: Load) {}

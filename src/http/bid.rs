@@ -39,7 +39,7 @@ use crate::config::Exchange;
 /// A panic in any of the calls costs the one request: it is caught, the bidder is dropped and made anew.
 pub trait Bidder: 'static {
     /// Decides on one body, already decoded and within `limits.bid_body_bytes` (perhaps empty). Writes the response's
-    /// bytes into `out` (empty when called) for [`Answer::Body`].
+    /// bytes into `out` (empty when called) for [`Answer::Bid`] and [`Answer::Reason`].
     ///
     /// `arrived`: when the request's first byte could be read from its socket, as near as the thread's queue is known: the
     /// moment at which it was read, less the time that sockets were waiting for their turn then. For a pipelined request, which
@@ -55,7 +55,10 @@ pub trait Bidder: 'static {
     ) -> Answer;
 
     /// A request is answered 204 without being decided on, because its thread is asked for more than it can do.
-    fn shed(&mut self, exchange: &Exchange, arrived: Instant);
+    fn shed(&mut self, exchange: &Exchange);
+
+    /// The answer to a request, decided on or shed, is on its way, so long after the request arrived.
+    fn answered(&mut self, exchange: &Exchange, answer: Answer, took: Duration);
 
     /// Called about four times a second, busy or idle: the moment to let go of old generations and to flush.
     fn tick(&mut self, load: Load);
@@ -81,7 +84,9 @@ pub struct Load {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// 200 with `out` as JSON. An empty `out` is sent as a no-bid: exchanges choke on 200 without a body.
-    Body,
+    Bid,
+    /// 200 with `out` as JSON, which says why there is no bid.
+    Reason,
     /// 204.
     NoBid,
     /// 400 without content.

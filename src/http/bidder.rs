@@ -41,6 +41,7 @@ pub struct KithBidder {
     scratch: Scratch,
     desk: Desk,
     counters: Arc<BidCounters>,
+    wall: WallClock,
 }
 
 impl KithBidder {
@@ -53,6 +54,7 @@ impl KithBidder {
             scratch: Scratch::default(),
             desk,
             counters,
+            wall: WallClock::read(),
         }
     }
 
@@ -63,9 +65,9 @@ impl KithBidder {
         arrived: Instant,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> (Answer, Outcome) {
+    ) -> Answer {
         let Ok(request) = openrtb::read(body, &self.arena, self.shared.imps_max) else {
-            return (Answer::Malformed, Outcome::Malformed);
+            return Answer::Malformed;
         };
         self.counters.unreadable(request.unreadable);
         let outcome = if self.shared.ready.load(Relaxed) {
@@ -80,7 +82,7 @@ impl KithBidder {
                 generation,
                 exchange,
                 &request,
-                Timestamp::now(),
+                self.wall.at(now),
                 &self.arena,
                 scratch,
                 &mut Silent,
@@ -110,10 +112,10 @@ impl KithBidder {
             Ok(())
         });
         match outcome {
-            Ok(()) => (Answer::Body, Outcome::Bid),
+            Ok(()) => Answer::Bid,
             Err(reason) => {
                 self.counters.no_bid(exchange.index, reason);
-                (no_bid(exchange, &request, reason, out), Outcome::NoBid)
+                no_bid(exchange, &request, reason, out)
             }
         }
     }
@@ -140,8 +142,31 @@ fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut V
         NoBidForm::Reason => {
             out.clear();
             write_no_bid(out, request.id, reason.nbr());
-            Answer::Body
+            Answer::Reason
         }
+    }
+}
+
+/// The wall clock, read now and then, and told by the steady one in between: reading both for each request costs time, and
+/// a step of the wall clock is seen soon enough.
+#[derive(Debug, Clone, Copy)]
+struct WallClock {
+    read: Instant,
+    showed: Timestamp,
+}
+
+impl WallClock {
+    fn read() -> Self {
+        Self {
+            read: Instant::now(),
+            showed: Timestamp::now(),
+        }
+    }
+
+    fn at(self, now: Instant) -> Timestamp {
+        let since = now.saturating_duration_since(self.read).as_millis();
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        Timestamp::from_unix_ms(self.showed.unix_ms.saturating_add(since))
     }
 }
 
@@ -161,9 +186,7 @@ impl Bidder for KithBidder {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Answer {
-        let (answer, outcome) = self.answer(exchange, body, arrived, now, out);
-        self.counters
-            .finished(exchange.index, outcome, arrived.elapsed());
+        let answer = self.answer(exchange, body, arrived, now, out);
         if self.arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
             self.arena = Bump::new();
         } else {
@@ -172,15 +195,23 @@ impl Bidder for KithBidder {
         answer
     }
 
-    fn shed(&mut self, exchange: &Exchange, arrived: Instant) {
+    fn shed(&mut self, exchange: &Exchange) {
         // The request's id is not known, so an exchange that wants reasons gets a plain 204 too.
         self.counters.no_bid(exchange.index, NoBid::Shed);
-        self.counters
-            .finished(exchange.index, Outcome::NoBid, arrived.elapsed());
+    }
+
+    fn answered(&mut self, exchange: &Exchange, answer: Answer, took: Duration) {
+        let outcome = match answer {
+            Answer::Bid => Outcome::Bid,
+            Answer::Reason | Answer::NoBid => Outcome::NoBid,
+            Answer::Malformed => Outcome::Malformed,
+        };
+        self.counters.finished(exchange.index, outcome, took);
     }
 
     fn tick(&mut self, load: Load) {
         self.live.load();
+        self.wall = WallClock::read();
         self.counters.set_load(load);
     }
 

@@ -23,12 +23,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::request::Exchanger;
+use super::request::{Exchanger, Gathered};
+use super::route::Coding;
 use super::wire::{HeadCheck, Wire};
 use super::worker::Worker;
 use super::{Bidder, Refused};
@@ -58,6 +61,41 @@ enum Order {
     Close,
 }
 
+/// A request that waits for its worker to decide on it.
+pub(super) struct Question {
+    /// Whose, by index.
+    pub(super) exchange: usize,
+    pub(super) coding: Coding,
+    pub(super) body: Gathered,
+    pub(super) arrived: Instant,
+}
+
+/// What its worker tells it.
+pub(super) struct Told {
+    pub(super) status: StatusCode,
+    pub(super) content: Bytes,
+}
+
+impl Told {
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self {
+            status,
+            content: Bytes::new(),
+        }
+    }
+}
+
+/// How far a connection's one request is with the worker.
+#[derive(Default)]
+enum Asked {
+    #[default]
+    Nothing,
+    /// Asked, and not yet known to the worker.
+    Anew(Question),
+    Waiting(Question),
+    Told(Told),
+}
+
 /// One connection's state, for all who touch it on its thread.
 pub(super) struct Connection {
     /// The caller; an IPv4 address mapped into IPv6 is taken as what it is.
@@ -79,6 +117,7 @@ pub(super) struct Connection {
     exchange: Cell<Option<usize>>,
     /// Bytes of a refused request may still come: linger instead of closing at once.
     linger: Cell<bool>,
+    asked: Cell<Asked>,
     order: Cell<Order>,
     task: RefCell<Option<Waker>>,
 }
@@ -97,6 +136,7 @@ impl Connection {
             request_bytes: Cell::new(None),
             exchange: Cell::new(None),
             linger: Cell::new(false),
+            asked: Cell::default(),
             order: Cell::new(Order::Serve),
             task: RefCell::new(None),
         }
@@ -185,6 +225,49 @@ impl Connection {
         });
     }
 
+    /// Puts the request before the worker.
+    pub(super) fn ask(&self, question: Question) {
+        self.asked.set(Asked::Anew(question));
+    }
+
+    /// Whether there is a question that the worker does not know of. From now on it does.
+    fn asks_anew(&self) -> bool {
+        match self.asked.take() {
+            Asked::Anew(question) => {
+                self.asked.set(Asked::Waiting(question));
+                true
+            }
+            other => {
+                self.asked.set(other);
+                false
+            }
+        }
+    }
+
+    /// Takes the question back, where it has not been answered.
+    pub(super) fn question(&self) -> Option<Question> {
+        match self.asked.take() {
+            Asked::Anew(question) | Asked::Waiting(question) => Some(question),
+            Asked::Nothing | Asked::Told(_) => None,
+        }
+    }
+
+    /// Answers the question.
+    pub(super) fn tell(&self, told: Told) {
+        self.asked.set(Asked::Told(told));
+    }
+
+    /// Takes the answer, if there is one.
+    pub(super) fn told(&self) -> Option<Told> {
+        match self.asked.take() {
+            Asked::Told(told) => Some(told),
+            other => {
+                self.asked.set(other);
+                None
+            }
+        }
+    }
+
     /// Finish what has begun, then close.
     pub(super) fn finish(&self) {
         if self.order.get() == Order::Serve {
@@ -217,7 +300,7 @@ type Http<B> = http1::Connection<TokioIo<Wire>, Exchanger<B>>;
 
 #[expect(
     clippy::large_enum_variant,
-    reason = "a connection is in the large one all its life, and its task is on the heap as it is"
+    reason = "a connection is in the large one all its life, and it is on the heap as it is"
 )]
 enum Stage<B: Bidder> {
     Serving(Http<B>),
@@ -228,11 +311,89 @@ enum Stage<B: Bidder> {
     Over,
 }
 
+/// A connection and the HTTP on it, driven by its task, and by its worker when that has answered it.
+pub(super) struct Driven<B: Bidder> {
+    connection: Rc<Connection>,
+    stage: RefCell<Stage<B>>,
+}
+
+impl<B: Bidder> Driven<B> {
+    /// Goes on as far as it goes; ready when the connection is over. Where it asks, the worker is let know.
+    fn advance(self: &Rc<Self>, worker: &Worker<B>, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_stage(worker, cx);
+        if self.connection.asks_anew() {
+            worker.asked_by(Rc::clone(self));
+        }
+        polled
+    }
+
+    /// Goes on with the answer, in its own task's name.
+    pub(super) fn resume(self: &Rc<Self>, worker: &Worker<B>) {
+        let task = self.connection.task.borrow();
+        let Some(task) = task.as_ref() else { return };
+        if self
+            .advance(worker, &mut Context::from_waker(task))
+            .is_ready()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// The question that waits, and where its answer goes.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn poll_stage(&self, worker: &Worker<B>, cx: &mut Context<'_>) -> Poll<()> {
+        let stage = &mut *self.stage.borrow_mut();
+        loop {
+            if self.connection.order.get() == Order::Close {
+                return Poll::Ready(());
+            }
+            match stage {
+                Stage::Serving(http) => {
+                    let not_http = match self.poll_serving(http, cx) {
+                        Poll::Ready(ended) => ended.is_err_and(|e| e.is_parse()),
+                        Poll::Pending => return Poll::Pending,
+                    };
+                    if not_http {
+                        worker.refused(None, Refused::Framing);
+                    }
+                    let served = mem::replace(stage, Stage::Over);
+                    if let Stage::Serving(http) = served
+                        && (not_http || self.connection.linger.get())
+                    {
+                        self.connection.enter(Phase::Lingering);
+                        *stage = Stage::Lingering {
+                            stream: http.into_parts().io.into_inner().into_stream(),
+                            thrown_away: 0,
+                        };
+                    }
+                }
+                Stage::Lingering {
+                    stream,
+                    thrown_away,
+                } => return poll_linger(stream, thrown_away, cx),
+                Stage::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn poll_serving(&self, http: &mut Http<B>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        // Once before the order is looked at: a request that already lies in the socket has begun.
+        let mut polled = Pin::new(&mut *http).poll(cx);
+        if polled.is_pending() && self.connection.order.get() == Order::Finish {
+            Pin::new(&mut *http).graceful_shutdown();
+            polled = Pin::new(http).poll(cx);
+        }
+        polled
+    }
+}
+
 /// The task of one connection. However it ends, it leaves its worker's books.
 pub(super) struct Serve<B: Bidder> {
-    stage: Stage<B>,
+    driven: Rc<Driven<B>>,
     slot: usize,
-    connection: Rc<Connection>,
     worker: Rc<Worker<B>>,
 }
 
@@ -246,43 +407,15 @@ impl<B: Bidder> Serve<B> {
     ) -> Self {
         let wire = Wire::new(stream, Rc::clone(&connection));
         let exchanger = Exchanger::new(Rc::clone(&worker), Rc::clone(&connection));
+        let http = http.serve_connection(TokioIo::new(wire), exchanger);
         Self {
-            stage: Stage::Serving(http.serve_connection(TokioIo::new(wire), exchanger)),
+            driven: Rc::new(Driven {
+                connection,
+                stage: RefCell::new(Stage::Serving(http)),
+            }),
             slot,
-            connection,
             worker,
         }
-    }
-
-    fn poll_serving(&mut self, cx: &mut Context<'_>) -> Poll<Stage<B>> {
-        let Stage::Serving(http) = &mut self.stage else {
-            return Poll::Ready(Stage::Over);
-        };
-        // Once before the order is looked at: a request that already lies in the socket has begun.
-        let mut polled = Pin::new(&mut *http).poll(cx);
-        if polled.is_pending() && self.connection.order.get() == Order::Finish {
-            Pin::new(&mut *http).graceful_shutdown();
-            polled = Pin::new(&mut *http).poll(cx);
-        }
-        let Poll::Ready(ended) = polled else {
-            return Poll::Pending;
-        };
-        let not_http = ended.is_err_and(|e| e.is_parse());
-        if not_http {
-            self.worker.refused(None, Refused::Framing);
-        }
-        let Stage::Serving(http) = mem::replace(&mut self.stage, Stage::Over) else {
-            return Poll::Ready(Stage::Over);
-        };
-        Poll::Ready(if not_http || self.connection.linger.get() {
-            self.connection.enter(Phase::Lingering);
-            Stage::Lingering {
-                stream: http.into_parts().io.into_inner().into_stream(),
-                thrown_away: 0,
-            }
-        } else {
-            Stage::Over
-        })
     }
 }
 
@@ -309,28 +442,17 @@ impl<B: Bidder> Future for Serve<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.connection.listen(cx.waker());
-        loop {
-            if this.connection.order.get() == Order::Close {
-                return Poll::Ready(());
-            }
-            match &mut this.stage {
-                Stage::Serving(_) => match this.poll_serving(cx) {
-                    Poll::Ready(next) => this.stage = next,
-                    Poll::Pending => return Poll::Pending,
-                },
-                Stage::Lingering {
-                    stream,
-                    thrown_away,
-                } => return poll_linger(stream, thrown_away, cx),
-                Stage::Over => return Poll::Ready(()),
-            }
-        }
+        this.driven.connection.listen(cx.waker());
+        let polled = this.driven.advance(&this.worker, cx);
+        this.worker.decide_if_many();
+        polled
     }
 }
 
 impl<B: Bidder> Drop for Serve<B> {
     fn drop(&mut self) {
+        // The worker may hold it in a batch, and it holds the worker.
+        drop(self.driven.stage.replace(Stage::Over));
         self.worker.leave(self.slot);
     }
 }

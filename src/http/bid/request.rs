@@ -20,7 +20,7 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderNa
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode, Version};
 
-use super::connection::Connection;
+use super::connection::{Connection, Question, Told};
 use super::route::{self, Coding, Refusal};
 use super::worker::Worker;
 use super::{Bidder, Refused};
@@ -109,6 +109,7 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
             gathered: Gathered::Nothing,
             seen: 0,
             arrived,
+            asked: false,
             close,
         }
     }
@@ -128,14 +129,16 @@ enum Todo {
 }
 
 /// The body so far. One frame is kept as it came; only a second one makes a copy.
-enum Gathered {
+#[derive(Default)]
+pub(super) enum Gathered {
+    #[default]
     Nothing,
     One(Bytes),
     Many(Vec<u8>),
 }
 
 impl Gathered {
-    fn as_slice(&self) -> &[u8] {
+    pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Nothing => &[],
             Self::One(bytes) => bytes,
@@ -156,6 +159,8 @@ pub(super) struct Answering<B: Bidder> {
     /// Bytes of the body so far, kept or thrown away.
     seen: usize,
     arrived: Instant,
+    /// The question is with the connection, or was.
+    asked: bool,
     close: bool,
 }
 
@@ -235,25 +240,32 @@ impl<B: Bidder> Answering<B> {
         };
         self.worker.refused(exchange, why);
         self.todo = todo;
-        self.let_go();
+        self.worker.let_go(mem::take(&mut self.gathered));
     }
 
-    /// Gives the gathered bytes back to the worker's account.
-    fn let_go(&mut self) {
-        if let Gathered::Many(many) = mem::replace(&mut self.gathered, Gathered::Nothing) {
-            self.worker.give_back(many);
-        }
-    }
-
-    fn answer(&mut self) -> Response<Full<Bytes>> {
-        let (status, content) = match self.todo {
-            Todo::Ask { exchange, coding } => {
-                self.worker
-                    .ask(exchange, coding, self.gathered.as_slice(), self.arrived)
+    /// The answer, once the worker has come to this request.
+    fn poll_answer(&mut self) -> Poll<Told> {
+        let (exchange, coding) = match self.todo {
+            Todo::Ask { exchange, coding } => (exchange, coding),
+            Todo::Refuse(status) | Todo::RefuseUnread(status) => {
+                return Poll::Ready(Told::empty(status));
             }
-            Todo::Refuse(status) | Todo::RefuseUnread(status) => (status, Bytes::new()),
         };
-        self.let_go();
+        if self.asked {
+            return self.connection.told().map_or(Poll::Pending, Poll::Ready);
+        }
+        self.asked = true;
+        self.connection.ask(Question {
+            exchange,
+            coding,
+            body: mem::take(&mut self.gathered),
+            arrived: self.arrived,
+        });
+        Poll::Pending
+    }
+
+    fn respond(&mut self, told: Told) -> Response<Full<Bytes>> {
+        let Told { status, content } = told;
         let unread = self.body.take().is_some_and(|body| !body.is_end_stream());
         let mut headers = mem::take(&mut self.headers);
         headers.clear();
@@ -280,13 +292,18 @@ impl<B: Bidder> Future for Answering<B> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         ready!(this.poll_body(cx));
-        Poll::Ready(Ok(this.answer()))
+        let told = ready!(this.poll_answer());
+        Poll::Ready(Ok(this.respond(told)))
     }
 }
 
 impl<B: Bidder> Drop for Answering<B> {
     fn drop(&mut self) {
-        self.let_go();
+        self.worker.let_go(mem::take(&mut self.gathered));
+        // It ends before it was answered, and nobody needs to be asked any more.
+        if let Some(question) = self.connection.question() {
+            self.worker.let_go(question.body);
+        }
         let in_flight = &self.worker.in_flight;
         in_flight.set(in_flight.get().saturating_sub(1));
     }

@@ -74,17 +74,17 @@ impl Bidder for Toy {
         match text.split_whitespace().next() {
             Some("bid") => {
                 out.extend_from_slice(BID.as_bytes());
-                Answer::Body
+                Answer::Bid
             }
             Some("big") => {
                 out.resize(BIG_ANSWER_BYTES, b' ');
-                Answer::Body
+                Answer::Bid
             }
             Some("age") => {
                 out.extend(arrived.elapsed().as_millis().to_string().bytes());
-                Answer::Body
+                Answer::Bid
             }
-            Some("empty") => Answer::Body,
+            Some("empty") => Answer::Bid,
             Some("none") => Answer::NoBid,
             Some("panic") => {
                 out.extend_from_slice(b"half an ans");
@@ -95,7 +95,9 @@ impl Bidder for Toy {
         }
     }
 
-    fn shed(&mut self, _exchange: &Exchange, _arrived: Instant) {}
+    fn shed(&mut self, _exchange: &Exchange) {}
+
+    fn answered(&mut self, _exchange: &Exchange, _answer: Answer, _took: Duration) {}
 
     fn tick(&mut self, _load: Load) {
         self.seen.ticks.fetch_add(1, Ordering::SeqCst);

@@ -1,9 +1,10 @@
 //! One worker: a thread, its runtime, its connections, its bidder.
 //!
 //! Everything here is of one thread, in `Rc`s and `Cell`s. This file asks the bidder or sheds, survives panics and lends
-//! buffers; [`sweep`] serves connections, keeps their deadlines, and ends them; [`probe`] measures the thread's queue.
+//! buffers; [`batch`] decides on several requests together; [`sweep`] serves connections, keeps their deadlines, and ends them; [`probe`] measures the thread's queue.
 #![deny(clippy::indexing_slicing)]
 
+mod batch;
 mod probe;
 mod sweep;
 
@@ -21,9 +22,12 @@ use tokio::sync::Notify;
 
 pub(super) use sweep::WorkerLimits;
 
-use super::connection::Connection;
+use batch::Batch;
+
+use super::connection::{Connection, Question, Told};
 use super::gzip::{Gunzip, GunzipError};
 use super::overload::Overload;
+use super::request::Gathered;
 use super::route::Coding;
 use super::{Answer, Bidder, Refused};
 use crate::config::{Exchange, Exchanges};
@@ -72,6 +76,7 @@ pub(super) struct Worker<B: Bidder> {
     /// Nothing only after the factory itself has panicked: every answer is a no-bid until a tick can make one.
     bidder: RefCell<Option<B>>,
     overload: RefCell<Overload>,
+    batch: Batch<B>,
     /// Wakes the probe.
     probe: Notify,
     /// The runtime's busy time at the last tick.
@@ -107,6 +112,7 @@ impl<B: Bidder> Worker<B> {
             factory,
             bidder: RefCell::new(None),
             overload: RefCell::new(overload),
+            batch: Batch::default(),
             probe: Notify::new(),
             busy_before: Cell::default(),
             gunzip: RefCell::new(Gunzip::new()),
@@ -165,76 +171,77 @@ impl<B: Bidder> Worker<B> {
         read.checked_sub(waited).unwrap_or(read)
     }
 
-    /// Asks the bidder, or sheds. The body is not looked at before that is known.
-    pub(super) fn ask(
-        &self,
-        index: usize,
-        coding: Coding,
-        body: &[u8],
-        arrived: Instant,
-    ) -> (StatusCode, Bytes) {
-        let began = Instant::now();
-        if !self.overload.borrow_mut().admits(index, arrived, began) {
-            if let Some(exchange) = self.exchange(index) {
-                let _ = self.with_bidder(|bidder| bidder.shed(exchange, arrived));
-            }
-            return (StatusCode::NO_CONTENT, Bytes::new());
+    /// Asks the bidder, or sheds: the body is not looked at before that is known. What to tell the client, what to count
+    /// when it is on its way, and the time, which is `now` where nothing was decided.
+    fn decide(&self, question: &Question, now: Instant) -> (Told, Option<Answer>, Instant) {
+        let (index, arrived) = (question.exchange, question.arrived);
+        let Some(exchange) = self.exchange(index) else {
+            return (Told::empty(StatusCode::NOT_FOUND), None, now);
+        };
+        if !self.overload.borrow_mut().admits(index, arrived, now) {
+            let _ = self.with_bidder(|bidder| bidder.shed(exchange));
+            let told = Told::empty(StatusCode::NO_CONTENT);
+            return (told, Some(Answer::NoBid), now);
         }
-        let answer = self.decide(index, coding, body, arrived, began);
+        let (told, answer) = self.ask(exchange, question, now);
         let ended = Instant::now();
         let mut overload = self.overload.borrow_mut();
-        if overload.decided(index, ended.saturating_duration_since(began)) {
+        if overload.decided(index, ended.saturating_duration_since(now)) {
             overload.lap_begins(ended);
             self.probe.notify_one();
         }
-        answer
+        (told, answer, ended)
     }
 
     /// Decodes the body and asks the bidder.
-    fn decide(
+    fn ask(
         &self,
-        index: usize,
-        coding: Coding,
-        body: &[u8],
-        arrived: Instant,
+        exchange: &Exchange,
+        question: &Question,
         now: Instant,
-    ) -> (StatusCode, Bytes) {
-        let empty = |status| (status, Bytes::new());
-        let Some(exchange) = self.exchange(index) else {
-            return empty(StatusCode::NOT_FOUND);
-        };
+    ) -> (Told, Option<Answer>) {
+        let whose = Some(exchange.index);
         let mut gunzip = self.gunzip.borrow_mut();
-        let body = match coding {
+        let body = question.body.as_slice();
+        let body = match question.coding {
             Coding::Identity => body,
             Coding::Gzip => match gunzip.decode(body, self.limits.body_bytes) {
                 Ok(decoded) => decoded,
                 Err(GunzipError::Corrupt) => {
-                    self.refused(Some(index), Refused::Gzip);
-                    return empty(StatusCode::BAD_REQUEST);
+                    self.refused(whose, Refused::Gzip);
+                    return (Told::empty(StatusCode::BAD_REQUEST), None);
                 }
                 Err(GunzipError::TooLarge) => {
-                    self.refused(Some(index), Refused::TooLarge);
-                    return empty(StatusCode::PAYLOAD_TOO_LARGE);
+                    self.refused(whose, Refused::TooLarge);
+                    return (Told::empty(StatusCode::PAYLOAD_TOO_LARGE), None);
                 }
             },
         };
         let mut out = self.out.borrow_mut();
         out.clear();
-        match self.with_bidder(|bidder| bidder.bid(exchange, body, arrived, now, &mut out)) {
-            Some(Answer::Body) if !out.is_empty() => {
+        let arrived = question.arrived;
+        let answer = self.with_bidder(|bidder| bidder.bid(exchange, body, arrived, now, &mut out));
+        let told = match answer {
+            Some(Answer::Bid | Answer::Reason) if !out.is_empty() => {
                 let content = Bytes::copy_from_slice(&out);
                 if out.capacity() > OUT_BYTES_MAX {
                     *out = Vec::new();
                 }
-                (StatusCode::OK, content)
+                Told {
+                    status: StatusCode::OK,
+                    content,
+                }
             }
-            Some(Answer::Body | Answer::NoBid) => empty(StatusCode::NO_CONTENT),
-            Some(Answer::Malformed) => empty(StatusCode::BAD_REQUEST),
+            Some(Answer::Bid | Answer::Reason | Answer::NoBid) => {
+                Told::empty(StatusCode::NO_CONTENT)
+            }
+            Some(Answer::Malformed) => Told::empty(StatusCode::BAD_REQUEST),
             None => {
-                self.refused(Some(index), Refused::Panicked);
-                empty(StatusCode::NO_CONTENT)
+                self.refused(whose, Refused::Panicked);
+                Told::empty(StatusCode::NO_CONTENT)
             }
-        }
+        };
+        (told, answer)
     }
 }
 
@@ -255,8 +262,14 @@ impl<B: Bidder> Worker<B> {
         self.spares.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a buffer back, with what it held off the account.
-    pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
+    /// Lets a body go, and what it held off the account.
+    pub(super) fn let_go(&self, body: Gathered) {
+        if let Gathered::Many(buffer) = body {
+            self.give_back(buffer);
+        }
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
         let held = self.held_bytes.get().saturating_sub(buffer.len());
         self.held_bytes.set(held);
         buffer.clear();

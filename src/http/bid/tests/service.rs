@@ -138,9 +138,10 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
                 .entry(self.index)
                 .or_default() += 1;
             out.extend(self.index.to_string().bytes());
-            Answer::Body
+            Answer::Bid
         }
-        fn shed(&mut self, _: &Exchange, _: Instant) {}
+        fn shed(&mut self, _: &Exchange) {}
+        fn answered(&mut self, _: &Exchange, _: Answer, _: Duration) {}
 
         fn tick(&mut self, _: Load) {}
         fn refused(&mut self, _: Option<&Exchange>, _: Refused) {}

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::MissedTickBehavior;
 
-use super::{Deal, Ended, Worker, probe};
+use super::{Deal, Ended, Worker, batch, probe};
 use crate::config::Limits;
 use crate::http::bid::connection::{Connection, LINGER, Phase, Serve};
 use crate::http::bid::{Bidder, Refused};
@@ -105,6 +105,7 @@ impl<B: Bidder> Worker<B> {
         let mut sweep = tokio::time::interval(self.limits.sweep_every);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::task::spawn_local(probe::run(Rc::clone(&self)));
+        tokio::task::spawn_local(batch::close(Rc::clone(&self)));
         let mut since_tick = Duration::ZERO;
         let mut drain = None;
         loop {
