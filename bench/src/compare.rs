@@ -40,6 +40,8 @@ pub struct Effort {
     pub requests: usize,
     /// Different bodies of each kind.
     pub bodies: usize,
+    /// Connections that each have a request under way.
+    pub connections: usize,
 }
 
 impl Effort {
@@ -49,6 +51,7 @@ impl Effort {
         rounds: 12,
         requests: 20_000,
         bodies: 20_000,
+        connections: 32,
     };
     /// What tests run.
     pub const TINY: Self = Self {
@@ -56,6 +59,7 @@ impl Effort {
         rounds: 2,
         requests: 200,
         bodies: 100,
+        connections: 32,
     };
 }
 
@@ -214,7 +218,7 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
             bare,
             requests: wire(server.path, &bodies),
             body_bytes: bytes as f64 / bodies.len() as f64,
-            load: Load::connect(server.address)?,
+            load: Load::connect(server.address, effort.connections)?,
             blocks: Vec::new(),
         })
     };

@@ -6,14 +6,12 @@
 //!
 //! It measures no latency (`loadtest` does, in an open loop); it is here so that the server always has work, and the same
 //! work for every server. Connections are served in turns: read an answer, send the next request; the server has up to
-//! [`CONNECTIONS`] requests waiting meanwhile.
+//! as many requests waiting meanwhile.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Connections kept open.
-pub const CONNECTIONS: usize = 32;
 /// A server that says nothing for this long is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// The longest answer taken.
@@ -54,12 +52,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Connects.
+    /// Opens so many connections.
     ///
     /// # Errors
     /// Where the server does not take the connections.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let connections = (0..CONNECTIONS)
+    pub fn connect(address: SocketAddr, connections: usize) -> io::Result<Self> {
+        let connections = (0..connections)
             .map(|_| {
                 let stream = TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;
@@ -94,7 +92,8 @@ impl Load {
         let mut turn = 0;
         while waiting > 0 {
             // While requests are left every connection has one under way; the last answers come in the same order.
-            let connection = &mut self.connections[turn % CONNECTIONS];
+            let connections = self.connections.len();
+            let connection = &mut self.connections[turn % connections];
             turn += 1;
             match status(connection, &mut self.buffer)? {
                 200 => answers.bids += 1,

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
+use bench::servers;
 use clap::builder::RangedI64ValueParser;
 use clap::{Parser, Subcommand, value_parser};
 
@@ -41,7 +42,12 @@ enum Command {
         /// Requests of each row in a round.
         #[arg(long, value_parser = count(1))]
         requests: Option<u32>,
+        /// Connections that each have a request under way. With few, a server finds few that are ready together.
+        #[arg(long, value_parser = count(1))]
+        connections: Option<u32>,
     },
+    /// The bare server alone, until its standard input ends: what load does any HTTP server stand?
+    Bare,
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
         /// Print a JSON document.
@@ -78,17 +84,25 @@ fn run(cli: Cli) -> io::Result<()> {
             tiny,
             rounds,
             requests,
+            connections,
             only,
         } => {
             let mut effort = if tiny { Effort::TINY } else { Effort::FULL };
             effort.rounds = rounds.map_or(effort.rounds, |rounds| rounds as usize);
             effort.requests = requests.map_or(effort.requests, |requests| requests as usize);
+            effort.connections = connections.map_or(effort.connections, |some| some as usize);
             let report = compare::run(effort, only.as_deref())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
                 println!("{}", report.table());
             }
+            Ok(())
+        }
+        Command::Bare => {
+            let server = servers::bare()?;
+            println!("http://{}{}", server.address, server.path);
+            io::copy(&mut io::stdin(), &mut io::sink())?;
             Ok(())
         }
         Command::Counts {

@@ -3,7 +3,8 @@
 //! **Shape.** One current-thread runtime a core, each on a thread of its own, so that a request is read, decided and
 //! answered by one thread without a lock, and a [`Bidder`] need not be `Send`. An acceptor thread deals each new
 //! connection to the worker with the fewest. HTTP/1.1 is hyper's; around it stand a `wire` that notes how far
-//! a connection is, a service that routes and gathers the body, and a sweep that closes what overstays.
+//! a connection is, a service that routes and gathers the body, and a sweep that closes what overstays. Requests that are
+//! ready together are read, then decided on, then answered, a few at a time: `bid/worker/batch.rs` says why.
 //!
 //! **Invariants.** Nothing a caller sends makes a 5xx, a panic that leaves its request, or two requests out of one.
 //! Every wait has a named deadline and every buffer a named bound. A connection is closed only where its framing can

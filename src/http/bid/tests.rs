@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::config::{Config, Exchange, Exchanges, Limits};
 
+mod batch;
 mod deadlines;
 mod requests;
 mod service;
@@ -24,6 +25,7 @@ struct Seen {
     bodies: Mutex<Vec<String>>,
     refused: Mutex<Vec<(Option<String>, Refused)>>,
     calls: AtomicUsize,
+    answered: AtomicUsize,
     made: AtomicUsize,
     ticks: AtomicUsize,
 }
@@ -84,6 +86,20 @@ impl Bidder for Toy {
                 out.extend(arrived.elapsed().as_millis().to_string().bytes());
                 Answer::Bid
             }
+            Some("echo") => {
+                let word = text.split_whitespace().nth(1).unwrap_or_default();
+                out.extend_from_slice(word.as_bytes());
+                Answer::Bid
+            }
+            Some("sleep") => {
+                let ms = text
+                    .split_whitespace()
+                    .nth(1)
+                    .and_then(|ms| ms.parse().ok());
+                thread::sleep(Duration::from_millis(ms.unwrap_or_default()));
+                out.extend_from_slice(BID.as_bytes());
+                Answer::Bid
+            }
             Some("empty") => Answer::Bid,
             Some("none") => Answer::NoBid,
             Some("panic") => {
@@ -97,7 +113,9 @@ impl Bidder for Toy {
 
     fn shed(&mut self, _exchange: &Exchange) {}
 
-    fn answered(&mut self, _exchange: &Exchange, _answer: Answer, _took: Duration) {}
+    fn answered(&mut self, _exchange: &Exchange, _answer: Answer, _took: Duration) {
+        self.seen.answered.fetch_add(1, Ordering::SeqCst);
+    }
 
     fn tick(&mut self, _load: Load) {
         self.seen.ticks.fetch_add(1, Ordering::SeqCst);
