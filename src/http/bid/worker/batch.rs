@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -66,6 +67,15 @@ pub(super) async fn close<B: Bidder>(worker: Rc<Worker<B>>) -> Infallible {
     .await
 }
 
+/// What panics for one connection costs that one, not those that wait with it. A panic of the bidder does not come here.
+fn shielded<B: Bidder, T>(connection: &Driven<B>, call: impl FnOnce() -> T) -> Option<T> {
+    let called = catch_unwind(AssertUnwindSafe(call));
+    if called.is_err() {
+        connection.connection().close();
+    }
+    called.ok()
+}
+
 impl<B: Bidder> Worker<B> {
     /// A connection has a question.
     pub(in crate::http::bid) fn asked_by(&self, connection: Rc<Driven<B>>) {
@@ -97,7 +107,7 @@ impl<B: Bidder> Worker<B> {
             let until = now.checked_add(DECIDING_MAX).unwrap_or(now);
             let mut decided: usize = 0;
             for connection in rest {
-                now = self.decide_on(connection, now);
+                now = shielded(connection, || self.decide_on(connection, now)).unwrap_or(now);
                 decided = decided.saturating_add(1);
                 if now >= until {
                     break;
@@ -107,7 +117,7 @@ impl<B: Bidder> Worker<B> {
             rest = more;
             self.count(now);
             for connection in done {
-                connection.resume(self);
+                shielded(connection, || connection.resume(self));
             }
             if !rest.is_empty() {
                 now = Instant::now();
