@@ -37,7 +37,7 @@ use crate::ids::{Kind, Name};
 pub use builder::{BuildError, Builder};
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
-pub use reader::{Audience, Flaw, OpenError, Probe};
+pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 
 /// What a version file says of itself.

@@ -109,11 +109,11 @@ mod tests {
             r#"{{"id":"r","imp":[{{"id":"1"}}],"user":{user},"device":{device}}}"#
         ));
         let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
-        let leave = gate(&request, Policy::default()).expect("an open gate");
+        let leave = gate(request, Policy::default()).expect("an open gate");
         let mut seen = Vec::new();
         let ids = collect(
             leave,
-            &request,
+            request,
             "exchange:demo",
             IDS_MAX,
             &keyer(),

@@ -221,7 +221,7 @@ mod tests {
         let arena = Bump::new();
         let body = arena.alloc_str(&format!(r#"{{"id":"r","imp":[{{"id":"1"}}],{fields}}}"#));
         gate(
-            &crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request"),
+            crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request"),
             policy,
         )
     }

@@ -41,8 +41,8 @@ pub struct Bench {
     generation: &'static Generation,
     exchange: &'static Exchange,
     bodies: &'static [String],
-    wanted: Vec<Request<'static>>,
-    unwanted: Vec<Request<'static>>,
+    wanted: Vec<&'static Request<'static>>,
+    unwanted: Vec<&'static Request<'static>>,
     keys: Vec<[UserKey; SOURCES.len()]>,
     member: Vec<u64>,
     arena: Bump,
@@ -140,7 +140,7 @@ pub fn read(bench: &mut Bench) -> u64 {
 /// The privacy gate. Returns how many were open.
 pub fn gate(bench: &mut Bench) -> u64 {
     let policy = bench.generation.frame.policy;
-    let open = |request: &&Request<'_>| privacy::gate(request, policy).is_ok();
+    let open = |request: &&&Request<'_>| privacy::gate(request, policy).is_ok();
     bench.wanted.iter().filter(open).count() as u64
 }
 
@@ -151,9 +151,9 @@ pub fn lookup(bench: &mut Bench) -> u64 {
         for dataset in &bench.generation.datasets {
             let audience = &dataset.audience;
             let probes = keys.map(|key| audience.probe(key));
-            probes.iter().for_each(|probe| audience.approach(*probe));
-            for probe in probes {
-                audience.lookup_at(probe, bench.now, |index| sum += u64::from(index) + 1);
+            let approaches = probes.map(|probe| audience.approach(probe));
+            for approach in approaches {
+                audience.lookup_at(approach, bench.now, |index| sum += u64::from(index) + 1);
             }
         }
     }
@@ -210,7 +210,7 @@ pub fn decide_no_bid(bench: &mut Bench) -> u64 {
     proposals
 }
 
-fn decide_all(bench: &mut Bench, requests: &[Request<'static>]) -> u64 {
+fn decide_all(bench: &mut Bench, requests: &[&Request<'static>]) -> u64 {
     let mut proposals = 0;
     for request in requests {
         let decision = decide(

@@ -80,10 +80,14 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 /// Takes a varint off the front. Only the shortest form of a number is one.
 #[inline(always)]
 fn take_varint(bytes: &mut &[u8]) -> Result<u64, Nonsense> {
-    match bytes.split_first() {
-        Some((&first, rest)) if first < 0x80 => {
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
             *bytes = rest;
             Ok(u64::from(first))
+        }
+        [first, second @ 1..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
         }
         _ => take_long_varint(bytes),
     }
@@ -333,27 +337,25 @@ pub(super) struct Set<'a> {
 }
 
 impl Set<'_> {
-    /// Calls `each` with every rank and the second it expires at, until it fails: what the iterator does, without a
-    /// [`Membership`] for each.
+    /// Calls `each` with every rank and the second it expires at: what the iterator does, without a [`Membership`] for each.
+    /// Gives the number behind the last rank. Ranks ascend, so that one look at it tells whether all of them were ranks:
+    /// where it is more than there are, `each` was told nonsense.
     #[inline(always)]
-    pub(super) fn walk(
-        mut self,
-        mut each: impl FnMut(u32, Option<i64>) -> Result<(), Nonsense>,
-    ) -> Result<(), Nonsense> {
+    pub(super) fn walk(mut self, mut each: impl FnMut(u32, Option<i64>)) -> Result<u64, Nonsense> {
         if self.since.is_some() {
-            return self.try_for_each(|membership| {
+            for membership in self.by_ref() {
                 let membership = membership?;
-                each(membership.rank, membership.expires)
-            });
+                each(membership.rank, membership.expires);
+            }
+            return Ok(self.next);
         }
         let mut next = 0u64;
         while !self.bytes.is_empty() {
-            let gap = take_varint(&mut self.bytes)?;
-            let rank = next.checked_add(gap).ok_or(Nonsense)?;
-            next = rank.checked_add(1).ok_or(Nonsense)?;
-            each(u32::try_from(rank).map_err(|_| Nonsense)?, None)?;
+            let rank = next.saturating_add(take_varint(&mut self.bytes)?);
+            each(rank as u32, None);
+            next = rank.saturating_add(1);
         }
-        Ok(())
+        Ok(next)
     }
 
     fn take(&mut self) -> Result<Membership, Nonsense> {

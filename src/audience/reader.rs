@@ -36,10 +36,18 @@ pub struct Audience {
     segments: Segments,
 }
 
-/// Where a key would stand in one version: a lookup under way.
+/// A lookup after its first step: in which bucket of one version a key would stand.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
     bucket: u64,
+    fingerprint: u64,
+}
+
+/// A lookup after its second step: where that bucket's bytes are.
+#[derive(Debug, Clone, Copy)]
+pub struct Approach {
+    start: usize,
+    end: usize,
     fingerprint: u64,
 }
 
@@ -159,7 +167,7 @@ impl Audience {
     /// `member` was told must be thrown away. Where several ids are looked up, [probe](Self::probe) them together.
     pub fn lookup(&self, key: UserKey, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
         let of_rank = &self.segments.of_rank;
-        self.lookup_at(self.probe(key), now, |rank| {
+        self.lookup_at(self.approach(self.probe(key)), now, |rank| {
             if let Some(index) = of_rank.get(rank as usize) {
                 member(*index);
             }
@@ -189,17 +197,29 @@ impl Audience {
     }
 
     /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
-    pub fn approach(&self, probe: Probe) {
-        if let Ok(bytes) = self.bucket_bytes(probe.bucket) {
+    pub fn approach(&self, probe: Probe) -> Approach {
+        // Where the directory is damaged, a range that no bytes have.
+        let (start, end) = self.bucket_range(probe.bucket).unwrap_or((1, 0));
+        if let Ok(bytes) = self.record_bytes(start, end) {
             memory::prefetch(bytes);
+        }
+        Approach {
+            start,
+            end,
+            fingerprint: probe.fingerprint,
         }
     }
 
-    /// The last step: [`lookup`](Self::lookup) of the probed key, but that `member` is called with *ranks*, always below the
+    /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*, always below the
     /// number of segments: what is kept by rank has what is asked for most close together.
-    pub fn lookup_at(&self, probe: Probe, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
+    pub fn lookup_at(
+        &self,
+        approach: Approach,
+        now: Timestamp,
+        mut member: impl FnMut(u32),
+    ) -> Lookup {
         let now = now.unix_seconds();
-        self.each(probe, |rank, expires| {
+        self.each(approach, |rank, expires| {
             if expires.is_none_or(|at| at > now) {
                 member(rank);
             }
@@ -210,7 +230,7 @@ impl Audience {
     /// record can still be read is given.
     pub fn memberships(&self, key: UserKey) -> Vec<(u32, Option<Timestamp>)> {
         let mut all = Vec::new();
-        self.each(self.probe(key), |rank, expires| {
+        self.each(self.approach(self.probe(key)), |rank, expires| {
             if let Ok(index) = self.index_of(rank) {
                 all.push((index, expires.map(Timestamp::from_unix_seconds)));
             }
@@ -219,20 +239,16 @@ impl Audience {
         all
     }
 
-    fn each(&self, probe: Probe, mut member: impl FnMut(u32, Option<i64>)) -> Lookup {
-        let mut walk = || -> Result<Lookup, Nonsense> {
-            let bucket = self.bucket(probe.bucket)?;
-            let Some(set) = bucket.find(probe.fingerprint)? else {
+    fn each(&self, approach: Approach, member: impl FnMut(u32, Option<i64>)) -> Lookup {
+        let walk = || -> Result<Lookup, Nonsense> {
+            let bytes = self.record_bytes(approach.start, approach.end)?;
+            let bucket = Bucket::parse(bytes, self.header.expiry)?;
+            let Some(set) = bucket.find(approach.fingerprint)? else {
                 return Ok(Lookup::Absent);
             };
-            let ranks = self.segments.of_rank.len() as u64;
-            set.walk(|rank, expires| {
-                if u64::from(rank) >= ranks {
-                    return Err(Nonsense);
-                }
-                member(rank, expires);
-                Ok(())
-            })?;
+            if set.walk(member)? > self.segments.of_rank.len() as u64 {
+                return Err(Nonsense);
+            }
             Ok(Lookup::Found)
         };
         walk().unwrap_or(Lookup::Damaged)
@@ -243,8 +259,9 @@ impl Audience {
         self.segments.of_rank.get(rank).copied().ok_or(Nonsense)
     }
 
-    fn bucket(&self, number: u64) -> Result<Bucket<'_>, Nonsense> {
-        Bucket::parse(self.bucket_bytes(number)?, self.header.expiry)
+    fn bucket_bytes(&self, number: u64) -> Result<&[u8], Nonsense> {
+        let (start, end) = self.bucket_range(number)?;
+        self.record_bytes(start, end)
     }
 
     /// A bucket's entry in the directory, and the next one's: where it begins and ends.
@@ -254,17 +271,18 @@ impl Audience {
         directory.get(at..)?.first_chunk()
     }
 
-    fn bucket_bytes(&self, number: u64) -> Result<&[u8], Nonsense> {
+    /// Where a bucket begins and ends among the records.
+    fn bucket_range(&self, number: u64) -> Result<(usize, usize), Nonsense> {
         let [a, b, c, d, e, f, g, h, i, j] = *self.offsets(number).ok_or(Nonsense)?;
         let offset = |[a, b, c, d, e]: [u8; OFFSET_BYTES]| {
             usize::try_from(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])).map_err(|_| Nonsense)
         };
-        self.memory
-            .get(self.records.clone())
-            .and_then(|records| {
-                records.get(offset([a, b, c, d, e]).ok()?..offset([f, g, h, i, j]).ok()?)
-            })
-            .ok_or(Nonsense)
+        Ok((offset([a, b, c, d, e])?, offset([f, g, h, i, j])?))
+    }
+
+    fn record_bytes(&self, start: usize, end: usize) -> Result<&[u8], Nonsense> {
+        let records = self.memory.get(self.records.clone()).ok_or(Nonsense)?;
+        records.get(start..end).ok_or(Nonsense)
     }
 
     /// The bytes of each part of the file, in the order of the file.

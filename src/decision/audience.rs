@@ -5,7 +5,7 @@
 //! it unreadable, which is null to targeting, never "not in it".
 
 use super::bits::Bits;
-use crate::audience::{Lookup, Probe};
+use crate::audience::{Approach, Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, NO_SLOT};
 use crate::ids::UserKey;
@@ -34,6 +34,8 @@ pub struct Membership {
     pub lookups: Vec<LookupCounts>,
     /// One for each dataset and id, in that order.
     probes: Vec<Probe>,
+    /// The same, a step further.
+    approaches: Vec<Approach>,
     /// How many ids.
     ids: usize,
 }
@@ -64,22 +66,23 @@ impl Membership {
     }
 
     /// The second step.
-    pub(super) fn approach(&self, generation: &Generation) {
-        let mut probes = self.probes.iter().copied();
+    pub(super) fn approach(&mut self, generation: &Generation) {
+        self.approaches.clear();
+        let mut probes = self.probes.iter();
         for dataset in &generation.datasets {
-            for probe in probes.by_ref().take(self.ids) {
-                dataset.audience.approach(probe);
-            }
+            let own = probes.by_ref().take(self.ids);
+            self.approaches
+                .extend(own.map(|probe| dataset.audience.approach(*probe)));
         }
     }
 
     /// The last step: gathers what is found.
     pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
-        let mut probes = self.probes.iter().copied();
+        let mut approaches = self.approaches.iter();
         for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
-            for probe in probes.by_ref().take(self.ids) {
+            for approach in approaches.by_ref().take(self.ids) {
                 let (member, any) = (&mut self.member, &mut self.any);
-                let lookup = dataset.audience.lookup_at(probe, now, |rank| {
+                let lookup = dataset.audience.lookup_at(*approach, now, |rank| {
                     *any = true;
                     let slot = usize::try_from(rank)
                         .ok()

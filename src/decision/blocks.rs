@@ -239,10 +239,10 @@ mod tests {
         let body = arena.alloc_str(&format!(r#"{{"id":"r","imp":[{{}}],{fields}}}"#));
         let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
         let mut blocks = Blocks::default();
-        blocks.begin(&request, "kith", &book.terms);
+        blocks.begin(request, "kith", &book.terms);
         ask(
             &mut blocks,
-            &request,
+            request,
             &book.terms,
             book.terms.creative(0).expect("the creative"),
         )

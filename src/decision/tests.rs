@@ -72,7 +72,7 @@ impl World {
         let decision = decide(
             &self.generation,
             exchange,
-            &request,
+            request,
             now,
             &arena,
             &mut scratch,
@@ -566,7 +566,7 @@ fn explained(world: &World, fields: Value) -> Value {
     explain(
         &world.generation,
         exchange,
-        &request,
+        request,
         NOW.parse().expect("a time"),
     )
     .document

@@ -71,7 +71,7 @@ impl KithBidder {
         };
         self.counters.unreadable(request.unreadable);
         let outcome = if self.shared.ready.load(Relaxed) {
-            in_time(&request, exchange, arrived, now)
+            in_time(request, exchange, arrived, now)
         } else {
             Err(NoBid::NotReady)
         };
@@ -81,7 +81,7 @@ impl KithBidder {
             let decision = decide(
                 generation,
                 exchange,
-                &request,
+                request,
                 self.wall.at(now),
                 &self.arena,
                 scratch,
@@ -93,7 +93,7 @@ impl KithBidder {
             }
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.
-            in_time(&request, exchange, arrived, Instant::now())?;
+            in_time(request, exchange, arrived, Instant::now())?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
             for proposal in proposals {
                 let reservation = Reservation {
@@ -115,7 +115,7 @@ impl KithBidder {
             Ok(()) => Answer::Bid,
             Err(reason) => {
                 self.counters.no_bid(exchange.index, reason);
-                no_bid(exchange, &request, reason, out)
+                no_bid(exchange, request, reason, out)
             }
         }
     }

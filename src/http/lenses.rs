@@ -79,5 +79,5 @@ pub fn explanation(
             format!("{bad}; the bid listener would answer 400 without a body"),
         )
     })?;
-    Ok(explain(generation, exchange, &request, now).document)
+    Ok(explain(generation, exchange, request, now).document)
 }

@@ -48,7 +48,7 @@ pub fn read<'a>(
     body: &'a [u8],
     arena: &'a Bump,
     imps_max: usize,
-) -> Result<Request<'a>, BadRequest> {
+) -> Result<&'a Request<'a>, BadRequest> {
     let text = match readable(body, arena).ok_or(BadRequest::NotText)? {
         Text::Valid(text) | Text::Repaired(text) => text,
     };
@@ -59,8 +59,9 @@ pub fn read<'a>(
         unreadable: FieldSet::default(),
         signals: Signals::default(),
     };
-    let mut request = Request::default();
-    match reader.body(&mut cursor, &mut request) {
+    // Where it is made it stays: it is long.
+    let request = arena.alloc(Request::default());
+    match reader.body(&mut cursor, request) {
         Ok(Ok(())) => Ok(request),
         Ok(Err(reason)) => Err(reason),
         Err(NotJson) => Err(BadRequest::NotJson { at: cursor.at() }),

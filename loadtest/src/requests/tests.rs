@@ -18,7 +18,7 @@ fn read(bodies: &[String], mut look: impl FnMut(&str, &kith::openrtb::Request<'_
     for body in bodies {
         let arena = Bump::new();
         let request = kith::openrtb::read(body.as_bytes(), &arena, 128).expect(body);
-        look(body, &request, &arena);
+        look(body, request, &arena);
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::ids::Name;
 
-use super::super::bucket::Nonsense;
+use super::super::bucket::{Bucket, Nonsense};
 use super::super::format::{
     BLOCK_BYTES, Fields, HEADER_BYTES, Header, OFFSET_BYTES, SECTION_NAMES, SEGMENT_ENTRY_BYTES,
     read_name,
@@ -148,7 +148,7 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
     for number in 0..audience.buckets {
         let bucket = audience.bucket_bytes(number).map_err(lies)?;
         bytes = bytes.saturating_add(bucket.len() as u64);
-        let bucket = audience.bucket(number).map_err(lies)?;
+        let bucket = Bucket::parse(bucket, audience.header.expiry).map_err(lies)?;
         if !bucket.fingerprints().is_sorted_by(|a, b| a < b) {
             return Err(Flaw::Contradiction("the order of fingerprints"));
         }

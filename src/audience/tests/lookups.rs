@@ -78,7 +78,6 @@ proptest! {
                 live.map(|(name, _)| name.clone()).collect::<Vec<_>>()
             });
             prop_assert_eq!(look_up(&audience, key(&id), at(now)), live);
-            audience.approach(audience.probe(key(&id)));
             let all: BTreeMap<String, Option<i64>> = audience
                 .memberships(key(&id))
                 .into_iter()

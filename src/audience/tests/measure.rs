@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
 
-use super::super::Probe;
+use super::super::{Approach, Probe};
 use super::*;
 
 /// CPU time of this thread, which other work on the machine lengthens less than the clock on the wall.
@@ -108,12 +108,11 @@ fn measure_building_opening_and_asking() {
         let begin = cpu();
         for batch in keys.chunks(batch) {
             let probes: Vec<Probe> = batch.iter().map(|&key| audience.probe(key)).collect();
-            if batch.len() > 1 {
-                probes.iter().for_each(|&probe| audience.approach(probe));
-            }
-            for probe in probes {
+            let approaches = probes.iter().map(|&probe| audience.approach(probe));
+            let approaches: Vec<Approach> = approaches.collect();
+            for approach in approaches {
                 // The next key waits for this answer, as the rest of a decision does.
-                black_box(audience.lookup_at(probe, now, |index| members += u64::from(index)));
+                black_box(audience.lookup_at(approach, now, |index| members += u64::from(index)));
             }
         }
         eprintln!(

@@ -21,7 +21,7 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode, Version};
 
 use super::connection::{Connection, Question, Told};
-use super::route::{self, Coding, Refusal};
+use super::route::{self, Coding, Refusal, Said};
 use super::worker::Worker;
 use super::{Bidder, Refused};
 
@@ -56,8 +56,8 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
         let announced = body.size_hint().exact();
         let (read, fit) = self.connection.has_head(announced);
         let arrived = self.worker.arrived(read);
-        let strict =
-            fit && route::framing_is_strict(head.version, &head.headers, announced.is_none());
+        let said = Said::by(&head.headers);
+        let strict = fit && said.framing_is_strict(head.version, announced.is_none());
         let mut close = head.version != Version::HTTP_11;
         let todo = if !strict {
             // Where this request ends is in doubt, so nothing after it is read.
@@ -71,7 +71,7 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
                 self.connection.peer,
                 &head.method,
                 head.uri.path(),
-                &head.headers,
+                &said,
             );
             let too_long = announced.is_some_and(|n| n > self.worker.limits.body_bytes as u64);
             match routed {

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::{Method, StatusCode, Version};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -32,7 +34,7 @@ pub(super) fn route(
     caller: IpAddr,
     method: &Method,
     path: &str,
-    headers: &HeaderMap,
+    said: &Said,
 ) -> Result<(usize, Coding), Refusal> {
     let refuse = |exchange, status, why| Refusal {
         exchange,
@@ -54,10 +56,12 @@ pub(super) fn route(
         return Err(refuse(whose, status, Refused::Method));
     }
     let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    if !is_json(headers) {
+    if !said.json {
         return Err(refuse(whose, status, Refused::ContentType));
     }
-    let coding = coding(headers).ok_or(refuse(whose, status, Refused::ContentEncoding))?;
+    let coding = said
+        .coding
+        .ok_or(refuse(whose, status, Refused::ContentEncoding))?;
     Ok((exchange.index, coding))
 }
 
@@ -81,19 +85,62 @@ fn key_fits(exchange: &Exchange, key: Option<&str>) -> bool {
     }
 }
 
-/// Absent, empty, `application/json` or `application/*+json`, whatever its parameters.
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_TYPE).iter().all(|value| {
-        // As nearly all say it.
-        if value == "application/json" {
-            return true;
-        }
-        let Ok(text) = value.to_str() else {
-            return false;
+/// What the header lines say that a request is judged by, gathered in one walk: a look into the map for each costs more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    hosts: usize,
+    transfer_codings: usize,
+    /// The last transfer coding is `chunked`.
+    chunked: bool,
+    /// No `Content-Type`, or only ones of JSON.
+    json: bool,
+    /// Nothing where the body's coding is one that we do not read.
+    coding: Option<Coding>,
+}
+
+impl Said {
+    pub(super) fn by(headers: &HeaderMap) -> Self {
+        let mut said = Self {
+            hosts: 0,
+            transfer_codings: 0,
+            chunked: false,
+            json: true,
+            coding: Some(Coding::Identity),
         };
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        essence.is_empty() || is_json_type(essence.as_bytes())
-    })
+        for (name, value) in headers {
+            if name == HOST {
+                said.hosts = said.hosts.saturating_add(1);
+            } else if name == CONTENT_TYPE {
+                said.json &= is_json(value);
+            } else if name == CONTENT_ENCODING {
+                said.coding = said.coding.and_then(|before| coding(before, value));
+            } else if name == TRANSFER_ENCODING {
+                said.transfer_codings = said.transfer_codings.saturating_add(1);
+                said.chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
+        }
+        said
+    }
+
+    /// What RFC 9112 wants of a head and hyper lets pass: one `Host` in HTTP/1.1 (§3.2), and no transfer coding but one
+    /// `chunked` (§6.1; its 501 for others is a 400 here, as we answer no 5xx).
+    pub(super) fn framing_is_strict(&self, version: Version, chunked: bool) -> bool {
+        (version != Version::HTTP_11 || self.hosts == 1)
+            && (!chunked || self.transfer_codings == 1 && self.chunked)
+    }
+}
+
+/// Empty, `application/json` or `application/*+json`, whatever its parameters.
+fn is_json(value: &HeaderValue) -> bool {
+    // As nearly all say it.
+    if value == "application/json" {
+        return true;
+    }
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    essence.is_empty() || is_json_type(essence.as_bytes())
 }
 
 fn is_json_type(essence: &[u8]) -> bool {
@@ -108,47 +155,25 @@ fn is_json_type(essence: &[u8]) -> bool {
                 .is_some_and(|(_, end)| end.eq_ignore_ascii_case(b"+json")))
 }
 
-/// Nothing or `identity`, or gzip once; `x-gzip` is its older name (RFC 9110 §8.4.1.3).
-fn coding(headers: &HeaderMap) -> Option<Coding> {
-    let mut found = Coding::Identity;
-    for value in headers.get_all(CONTENT_ENCODING) {
-        for token in value.to_str().ok()?.split(',').map(str::trim) {
-            if token.is_empty() || token.eq_ignore_ascii_case("identity") {
-                continue;
-            }
-            let gzip = token.eq_ignore_ascii_case("gzip") || token.eq_ignore_ascii_case("x-gzip");
-            if !gzip || found == Coding::Gzip {
-                return None;
-            }
-            found = Coding::Gzip;
+/// Nothing or `identity`, or gzip once; `x-gzip` is its older name (RFC 9110 §8.4.1.3). What this line adds to those before.
+fn coding(before: Coding, value: &HeaderValue) -> Option<Coding> {
+    let mut found = before;
+    for token in value.to_str().ok()?.split(',').map(str::trim) {
+        if token.is_empty() || token.eq_ignore_ascii_case("identity") {
+            continue;
         }
+        let gzip = token.eq_ignore_ascii_case("gzip") || token.eq_ignore_ascii_case("x-gzip");
+        if !gzip || found == Coding::Gzip {
+            return None;
+        }
+        found = Coding::Gzip;
     }
     Some(found)
-}
-
-/// What RFC 9112 wants of a head and hyper lets pass: one `Host` in HTTP/1.1 (§3.2), and no transfer coding but one
-/// `chunked` (§6.1; its 501 for others is a 400 here, as we answer no 5xx).
-pub(super) fn framing_is_strict(version: Version, headers: &HeaderMap, chunked: bool) -> bool {
-    if version == Version::HTTP_11 {
-        let mut hosts = headers.get_all(HOST).iter();
-        if hosts.next().is_none() || hosts.next().is_some() {
-            return false;
-        }
-    }
-    if chunked {
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let one = codings
-            .next()
-            .is_some_and(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        return one && codings.next().is_none();
-    }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
 
     fn with(name: hyper::header::HeaderName, values: &[&'static str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -170,7 +195,7 @@ mod tests {
             &["application/openrtb+json"],
             &["application/vnd.x+JSON;v=1"],
         ] {
-            assert!(is_json(&with(CONTENT_TYPE, good)), "{good:?}");
+            assert!(Said::by(&with(CONTENT_TYPE, good)).json, "{good:?}");
         }
         for bad in [
             &["application/x-protobuf"][..],
@@ -182,7 +207,7 @@ mod tests {
             &["application/json, text/plain"],
             &["application/json", "application/x-protobuf"],
         ] {
-            assert!(!is_json(&with(CONTENT_TYPE, bad)), "{bad:?}");
+            assert!(!Said::by(&with(CONTENT_TYPE, bad)).json, "{bad:?}");
         }
     }
 
@@ -202,7 +227,8 @@ mod tests {
             (&["deflate"], None),
             (&["gzip, br"], None),
         ] {
-            assert_eq!(coding(&with(CONTENT_ENCODING, values)), want, "{values:?}");
+            let said = Said::by(&with(CONTENT_ENCODING, values));
+            assert_eq!(said.coding, want, "{values:?}");
         }
     }
 

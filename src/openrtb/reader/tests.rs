@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 fn check<F>(body: impl AsRef<[u8]>, look: F)
 where
-    F: for<'a> FnOnce(Result<Request<'a>, BadRequest>, &'a Bump),
+    F: for<'a> FnOnce(Result<&'a Request<'a>, BadRequest>, &'a Bump),
 {
     let arena = Bump::new();
     let body = arena.alloc_slice_copy(body.as_ref());
@@ -15,7 +15,7 @@ where
 
 fn good<F>(body: impl AsRef<[u8]>, look: F)
 where
-    F: for<'a> FnOnce(Request<'a>, &'a Bump),
+    F: for<'a> FnOnce(&'a Request<'a>, &'a Bump),
 {
     check(body, |request, arena| {
         look(request.expect("a request"), arena)
