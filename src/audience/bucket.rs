@@ -89,7 +89,13 @@ fn take_varint(bytes: &mut &[u8]) -> Result<u64, Nonsense> {
             *bytes = rest;
             Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
         }
-        _ => take_long_varint(bytes),
+        _ => {
+            // A copy, so that the slice itself may stay in registers.
+            let mut rest = *bytes;
+            let value = take_long_varint(&mut rest)?;
+            *bytes = rest;
+            Ok(value)
+        }
     }
 }
 
@@ -349,11 +355,16 @@ impl Set<'_> {
             }
             return Ok(self.next);
         }
-        let mut next = 0u64;
-        while !self.bytes.is_empty() {
-            let rank = next.saturating_add(take_varint(&mut self.bytes)?);
+        let (mut bytes, mut next) = (self.bytes, 0u64);
+        while !bytes.is_empty() {
+            let gap = take_varint(&mut bytes)?;
+            if gap > u64::from(u32::MAX) {
+                return Err(Nonsense);
+            }
+            // Each gap takes a byte at least, so that their sum does not come near the end of the numbers.
+            let rank = next.wrapping_add(gap);
             each(rank as u32, None);
-            next = rank.saturating_add(1);
+            next = rank.wrapping_add(1);
         }
         Ok(next)
     }

@@ -79,6 +79,8 @@ impl AsyncWrite for Wire {
 
 const TRANSFER_ENCODING: &[u8; 18] = b"transfer-encoding:";
 const CONTENT_LENGTH: &[u8; 15] = b"content-length:";
+/// The longest empty line, with its line feed.
+const EMPTY_LINE_MAX: usize = 2;
 
 /// Looks over the lines of one head, in whatever pieces it comes.
 #[derive(Debug, Default)]
@@ -120,43 +122,71 @@ impl HeadCheck {
     }
 
     /// The usual way: a head that comes in one piece, without an empty line before it. Where it is anything else, nothing is
-    /// taken.
+    /// taken. Lines are short, so that to start a `memchr` for each would take longer than the search.
     fn feed_whole(&mut self, bytes: &[u8]) -> bool {
-        let mut lines = Self {
+        const BLOCK: usize = 16;
+        let mut head = Self {
             started: true,
             ..Self::default()
         };
         let mut from = 0;
-        for at in line_feeds(bytes) {
-            let line = bytes.get(from..at).unwrap_or_default();
-            let next = at.saturating_add(1);
-            match line {
-                [b'\r'] | [] if from == 0 => return false,
-                [] => {
-                    lines.bare_line_feed = true;
-                    lines.ended = true;
+        let (blocks, tail) = bytes.as_chunks::<BLOCK>();
+        let feeds = u8x16::splat(b'\n');
+        let mut start = 0usize;
+        for block in blocks {
+            let mut found = u8x16::new(*block).simd_eq(feeds).to_bitmask();
+            while found != 0 {
+                let at = start.saturating_add(found.trailing_zeros() as usize);
+                found &= found.wrapping_sub(1);
+                head.line(bytes.get(from..at).unwrap_or_default());
+                from = at.saturating_add(1);
+                if head.ended {
+                    return self.replace(head, from);
                 }
-                [b'\r'] => lines.ended = true,
-                [first, .., last] => {
-                    lines.bare_line_feed |= *last != b'\r';
-                    match first {
-                        b'T' | b't' => {
-                            lines.transfer_encoding |= begins_with(line, TRANSFER_ENCODING)
-                        }
-                        b'C' | b'c' => lines.content_length |= begins_with(line, CONTENT_LENGTH),
-                        _ => {}
-                    }
+            }
+            start = start.saturating_add(BLOCK);
+        }
+        for byte in tail {
+            if *byte == b'\n' {
+                head.line(bytes.get(from..start).unwrap_or_default());
+                from = start.saturating_add(1);
+                if head.ended {
+                    return self.replace(head, from);
                 }
-                [_] => lines.bare_line_feed = true,
             }
-            if lines.ended {
-                lines.length = next;
-                *self = lines;
-                return true;
-            }
-            from = next;
+            start = start.saturating_add(1);
         }
         false
+    }
+
+    /// Takes the place of what was known, where the head was no empty line alone.
+    fn replace(&mut self, head: Self, length: usize) -> bool {
+        if length <= EMPTY_LINE_MAX {
+            return false;
+        }
+        *self = Self { length, ..head };
+        true
+    }
+
+    /// A whole line of a head, without its line feed.
+    #[inline(always)]
+    fn line(&mut self, line: &[u8]) {
+        match line {
+            [] => {
+                self.bare_line_feed = true;
+                self.ended = true;
+            }
+            [b'\r'] => self.ended = true,
+            [first, .., last] => {
+                self.bare_line_feed |= *last != b'\r';
+                match first {
+                    b'T' | b't' => self.transfer_encoding |= begins_with(line, TRANSFER_ENCODING),
+                    b'C' | b'c' => self.content_length |= begins_with(line, CONTENT_LENGTH),
+                    _ => {}
+                }
+            }
+            [_] => self.bare_line_feed = true,
+        }
     }
 
     /// How long the head is, empty lines before it included; `None` while it goes on.
@@ -189,25 +219,6 @@ impl HeadCheck {
         self.name.clear();
         self.last = None;
     }
-}
-
-/// Where the line feeds are. Lines of a head are short: to start a `memchr` for each takes longer than the search.
-fn line_feeds(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    const BLOCK: usize = 16;
-    let (blocks, tail) = bytes.as_chunks::<BLOCK>();
-    let tail_at = bytes.len().saturating_sub(tail.len());
-    let tail = memchr::memchr_iter(b'\n', tail).map(move |at| at.saturating_add(tail_at));
-    let feeds = u8x16::splat(b'\n');
-    let in_blocks = blocks.iter().enumerate().flat_map(move |(block, bytes)| {
-        let mut left = u8x16::new(*bytes).simd_eq(feeds).to_bitmask();
-        let start = block.saturating_mul(BLOCK);
-        std::iter::from_fn(move || {
-            let at = (left != 0).then_some(left.trailing_zeros() as usize)?;
-            left &= left.wrapping_sub(1);
-            Some(start.saturating_add(at))
-        })
-    });
-    in_blocks.chain(tail)
 }
 
 /// Whether a line begins with that name, which is in lower case. Letters are folded with a bit that also makes a few
