@@ -131,8 +131,8 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
     );
     let queue_target_ms = ms(
         "queue_target_ms",
-        "30",
-        "longest that bid requests wait for their turn on a thread, at most a third of the time that the tightest exchange gives: what would make it longer is answered 204 unread",
+        "20",
+        "how long bid requests are meant to wait at most for their turn on a thread, and no more than a third of the time that the tightest exchange gives: what would make it longer is answered 204 unread",
     );
     let mut count = |key, max, default, meaning| -> usize {
         s.get(key, &forms::whole(1, max), default, meaning)
