@@ -363,7 +363,7 @@ impl Set<'_> {
             }
             // Each gap takes a byte at least, so that their sum does not come near the end of the numbers.
             let rank = next.wrapping_add(gap);
-            each(rank as u32, None);
+            each(u32::try_from(rank).unwrap_or(u32::MAX), None);
             next = rank.wrapping_add(1);
         }
         Ok(next)

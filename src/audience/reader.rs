@@ -210,8 +210,9 @@ impl Audience {
         }
     }
 
-    /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*, always below the
-    /// number of segments: what is kept by rank has what is asked for most close together.
+    /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*: what is kept
+    /// by rank has what is asked for most close together. After [`Lookup::Damaged`] what it was told must be thrown away, and may
+    /// be no rank.
     pub fn lookup_at(
         &self,
         approach: Approach,

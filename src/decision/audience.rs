@@ -81,9 +81,10 @@ impl Membership {
         let mut approaches = self.approaches.iter();
         for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
             for approach in approaches.by_ref().take(self.ids) {
-                let (member, any) = (&mut self.member, &mut self.any);
+                let member = &mut self.member;
+                let mut in_some = false;
                 let lookup = dataset.audience.lookup_at(*approach, now, |rank| {
-                    *any = true;
+                    in_some = true;
                     let slot = usize::try_from(rank)
                         .ok()
                         .and_then(|rank| dataset.slots.get(rank));
@@ -91,7 +92,10 @@ impl Membership {
                     member.insert(slot.copied().unwrap_or(NO_SLOT));
                 });
                 match lookup {
-                    Lookup::Found => counts.found = counts.found.saturating_add(1),
+                    Lookup::Found => {
+                        self.any |= in_some;
+                        counts.found = counts.found.saturating_add(1);
+                    }
                     Lookup::Absent => counts.absent = counts.absent.saturating_add(1),
                     Lookup::Damaged => {
                         counts.damaged = counts.damaged.saturating_add(1);

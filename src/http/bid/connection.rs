@@ -244,6 +244,19 @@ impl Connection {
         }
     }
 
+    /// Whether there is a question.
+    fn asks(&self) -> bool {
+        let asked = self.asked.take();
+        let asks = matches!(asked, Asked::Anew(_) | Asked::Waiting(_));
+        self.asked.set(asked);
+        asks
+    }
+
+    /// Whether it is to be closed, whatever is under way.
+    pub(super) fn is_closing(&self) -> bool {
+        self.order.get() == Order::Close
+    }
+
     /// Takes the question back, where it has not been answered.
     pub(super) fn question(&self) -> Option<Question> {
         match self.asked.take() {
@@ -331,10 +344,9 @@ impl<B: Bidder> Driven<B> {
     pub(super) fn resume(self: &Rc<Self>, worker: &Worker<B>) {
         let task = self.connection.task.borrow();
         let Some(task) = task.as_ref() else { return };
-        if self
-            .advance(worker, &mut Context::from_waker(task))
-            .is_ready()
-        {
+        let polled = self.poll_stage(worker, &mut Context::from_waker(task));
+        // Whoever has its next request here already asks when its task has its turn again, behind those who wait for theirs.
+        if polled.is_ready() || self.connection.asks() {
             task.wake_by_ref();
         }
     }

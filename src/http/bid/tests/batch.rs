@@ -94,3 +94,30 @@ fn who_hangs_up_while_waiting_costs_the_others_nothing() {
     let report = rig.server.drain(Duration::from_secs(5));
     assert_eq!(report.cut, 0);
 }
+
+#[test]
+fn who_sends_ahead_does_not_overtake_those_who_wait() {
+    const AHEAD: usize = 200;
+    let (rig, mut first) = busy();
+    let mut eager: Vec<_> = (0..20).map(|_| rig.client()).collect();
+    for client in &mut eager {
+        client.send(post("/bid/demo", "", "none").repeat(AHEAD));
+    }
+    let mut patient: Vec<_> = (0..50).map(|_| rig.client()).collect();
+    for client in &mut patient {
+        client.send(post("/bid/demo", "", "echo patient"));
+    }
+    assert_eq!(first.reply().status, 200);
+    for client in &mut patient {
+        assert_eq!(client.reply().status, 200);
+    }
+    for client in &mut eager {
+        for _ in 0..AHEAD {
+            assert_eq!(client.reply().status, 204);
+        }
+    }
+    let bodies = rig.seen.bodies();
+    let last = bodies.iter().rposition(|body| body == "echo patient");
+    // A few turns of all; were it a batch for each of them, it would be a thousand.
+    assert!(last < Some(400), "the last of them was number {last:?}");
+}

@@ -11,7 +11,7 @@
 //! all connections that were ready then. Either then goes on with each connection itself, which costs no turn of the
 //! runtime. A request that comes alone is answered at once, but for one turn of a task.
 //!
-//! **Bounds.** An answer waits for at most [`BATCH_MAX`] other requests to be read, and for [`DECIDING_MAX`] of deciding and
+//! **Bounds.** One request of a connection a turn: whoever has sent its next one already waits for the others' turns. An answer waits for at most [`BATCH_MAX`] other requests to be read, and for [`DECIDING_MAX`] of deciding and
 //! the decision under way then: slow decisions are not heaped up.
 #![deny(clippy::indexing_slicing)]
 
@@ -24,7 +24,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Worker;
-use crate::http::bid::connection::Driven;
+use crate::http::bid::connection::{Connection, Driven};
 use crate::http::bid::{Answer, Bidder};
 
 /// Requests that wait for each other. Twice as many save little more.
@@ -61,19 +61,11 @@ pub(super) async fn close<B: Bidder>(worker: Rc<Worker<B>>) -> Infallible {
             .closer
             .borrow_mut()
             .get_or_insert_with(|| cx.waker().clone());
-        worker.decide_all();
+        // Without a closer small batches would wait for ever.
+        let _ = catch_unwind(AssertUnwindSafe(|| worker.decide_all()));
         Poll::Pending
     })
     .await
-}
-
-/// What panics for one connection costs that one, not those that wait with it. A panic of the bidder does not come here.
-fn shielded<B: Bidder, T>(connection: &Driven<B>, call: impl FnOnce() -> T) -> Option<T> {
-    let called = catch_unwind(AssertUnwindSafe(call));
-    if called.is_err() {
-        connection.connection().close();
-    }
-    called.ok()
 }
 
 impl<B: Bidder> Worker<B> {
@@ -107,7 +99,7 @@ impl<B: Bidder> Worker<B> {
             let until = now.checked_add(DECIDING_MAX).unwrap_or(now);
             let mut decided: usize = 0;
             for connection in rest {
-                now = shielded(connection, || self.decide_on(connection, now)).unwrap_or(now);
+                now = self.decide_on(connection.connection(), now);
                 decided = decided.saturating_add(1);
                 if now >= until {
                     break;
@@ -117,7 +109,9 @@ impl<B: Bidder> Worker<B> {
             rest = more;
             self.count(now);
             for connection in done {
-                shielded(connection, || connection.resume(self));
+                if catch_unwind(AssertUnwindSafe(|| connection.resume(self))).is_err() {
+                    connection.connection().close();
+                }
             }
             if !rest.is_empty() {
                 now = Instant::now();
@@ -127,18 +121,26 @@ impl<B: Bidder> Worker<B> {
         self.batch.spare.set(batch);
     }
 
-    /// Decides on what a connection asks, where it still asks. What time it is then.
-    fn decide_on(&self, connection: &Driven<B>, now: Instant) -> Instant {
-        let connection = connection.connection();
+    /// Decides on what a connection asks, where it still asks. What time it is then. A panic costs this connection, not those
+    /// that wait with it; the bidder's own do not come here.
+    fn decide_on(&self, connection: &Connection, now: Instant) -> Instant {
         let Some(question) = connection.question() else {
             return now;
         };
-        let (told, answer, ended) = self.decide(&question, now);
+        if connection.is_closing() {
+            self.let_go(question.body);
+            return now;
+        }
+        let decided = catch_unwind(AssertUnwindSafe(|| self.decide(&question, now)));
+        self.let_go(question.body);
+        let Ok((told, answer, ended)) = decided else {
+            connection.close();
+            return now;
+        };
         if let Some(answer) = answer {
             let entry = (question.exchange, answer, question.arrived);
             self.batch.decided.borrow_mut().push(entry);
         }
-        self.let_go(question.body);
         connection.tell(told);
         ended
     }
@@ -146,14 +148,11 @@ impl<B: Bidder> Worker<B> {
     /// Counts what was decided: the answers are on their way now.
     fn count(&self, now: Instant) {
         let mut decided = self.batch.decided.borrow_mut();
-        let _ = self.with_bidder(|bidder| {
-            for (exchange, answer, arrived) in decided.iter() {
-                if let Some(exchange) = self.exchange(*exchange) {
-                    let took = now.saturating_duration_since(*arrived);
-                    bidder.answered(exchange, *answer, took);
-                }
+        for (exchange, answer, arrived) in decided.drain(..) {
+            if let Some(exchange) = self.exchange(exchange) {
+                let took = now.saturating_duration_since(arrived);
+                let _ = self.with_bidder(|bidder| bidder.answered(exchange, answer, took));
             }
-        });
-        decided.clear();
+        }
     }
 }
