@@ -402,3 +402,49 @@ impl Iterator for Set<'_> {
         Some(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(bytes: &[u8], since: Option<i64>) -> Set<'_> {
+        Set {
+            bytes,
+            next: 0,
+            since,
+        }
+    }
+
+    proptest! {
+        /// Over any bytes: the same memberships as one after the other, and the number behind the last rank.
+        #[test]
+        fn a_walk_says_what_the_iterator_says(
+            bytes in prop::collection::vec(prop_oneof![3 => 0u8..0x80, 1 => any::<u8>()], 1..24),
+            since in prop::option::of(Just(1_000i64)),
+        ) {
+            let mut walked = Vec::new();
+            let end = set(&bytes, since).walk(|rank, expires| walked.push(Membership { rank, expires }));
+            match set(&bytes, since).collect::<Result<Vec<_>, _>>() {
+                Ok(all) => {
+                    prop_assert_eq!(end, Ok(all.last().map_or(0, |last| u64::from(last.rank) + 1)));
+                    prop_assert_eq!(walked, all);
+                }
+                // A rank that is none is seen at the end, by whoever knows how many there are.
+                Err(Nonsense) => prop_assert!(end.is_ok_and(|end| end > u64::from(u32::MAX)) || end.is_err()),
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_beyond_all_ranks_do_not_come_round_again() {
+        let mut bytes = Vec::new();
+        for gap in [4, 0xffff_fffe] {
+            put_varint(&mut bytes, gap);
+        }
+        let mut told = Vec::new();
+        let end = set(&bytes, None).walk(|rank, _| told.push(rank));
+        assert!(end.is_ok_and(|end| end > u64::from(u32::MAX)));
+        assert_eq!(told, [4, u32::MAX]);
+    }
+}

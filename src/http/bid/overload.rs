@@ -30,7 +30,7 @@
 //! answered 204 for nothing. `kith_bid_busy_seconds_total` shows such a thread. To be answered in time at `r` requests a
 //! second a client needs more than `r` × lap connections.
 //!
-//! **Cost.** Two clock reads and some integer arithmetic a request; a probe for each [`QUANTUM_PART`]th of a target of
+//! **Cost.** A clock read a decision and some integer arithmetic a request; a probe for each [`QUANTUM_PART`]th of a target of
 //! deciding; 56 bytes an exchange and thread. Pure: time is handed in.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

@@ -3,7 +3,7 @@
 //! **Why.** To read a socket, to decide and to write an answer are three programs, each of them about as long as a core's
 //! instruction cache, and two of them are mostly the kernel's. One request after the other goes through all three and finds
 //! each of them driven out by the two others. So the worker first reads up to [`BATCH_MAX`] requests, then decides on all of
-//! them, then writes all answers: the same instructions, and at full load a sixth to a quarter less time
+//! them, then writes all answers: the same instructions, and at full load about an eighth less time
 //! (`docs/performance.md`).
 //!
 //! **How.** A connection that [asks](Worker::asked_by) waits. When enough of them wait, the task of the one that came last
@@ -11,8 +11,9 @@
 //! all connections that were ready then. Either then goes on with each connection itself, which costs no turn of the
 //! runtime. A request that comes alone is answered at once, but for one turn of a task.
 //!
-//! **Bounds.** One request of a connection a turn: whoever has sent its next one already waits for the others' turns. An answer waits for at most [`BATCH_MAX`] other requests to be read, and for [`DECIDING_MAX`] of deciding and
-//! the decision under way then: slow decisions are not heaped up.
+//! **Bounds.** One request of a connection a turn: whoever has sent its next one already waits for the others' turns. For
+//! the batch's sake an answer is held back while fewer than [`BATCH_MAX`] other requests are read, and for [`DECIDING_MAX`] of
+//! deciding and the decision under way then: slow decisions are not heaped up.
 #![deny(clippy::indexing_slicing)]
 
 use std::cell::{Cell, RefCell};
