@@ -22,8 +22,8 @@
 //!
 //! **Fairness.** Exchanges that ask in a lap share its budget in equal parts of *time*; what one leaves is the others'
 //! (max-min, by the demand of the lap before). One that asks for less than its part is not shed because another asks
-//! for more: parts not used are credit for [`CREDIT_LAPS`] laps, what was used over a part is owed. But a decision that is
-//! longer than the part of a lap has to wait for credit, and some of those are shed.
+//! for more: what it left of its parts is credit, up to a part of a full lap, and it is served from that also where the
+//! lap's budget is spent. A decision that was longer than what there was is owed in the laps that follow.
 //!
 //! **What it cannot see.** A client with few connections queues in itself: with 64 of them a lap is 64 requests at most,
 //! at any rate asked for. That is not shed. From here it looks exactly like a closed-loop benchmark, which would be
@@ -46,9 +46,6 @@ mod tests;
 
 /// How long nothing must have been shed for the overload to be over.
 const CALM: Duration = Duration::from_millis(100);
-/// An exchange that has asked for little may use so many laps' parts at once; one that has used more than its part owes
-/// no more than this.
-const CREDIT_LAPS: i64 = 2;
 /// A decision's cost is averaged over about this many.
 const COST_WINDOW: i64 = 16;
 /// The price of answering a request without deciding is the least of so many laps: a stall makes one lap dear, not the
@@ -95,8 +92,13 @@ struct Lane {
     /// The lap that `asked` and `spent_ns` are of.
     lap: u64,
     asked: i64,
-    /// Deciding time used in this lap, with what is owed; below zero with credit.
+    /// Deciding time used in this lap, with what is owed.
     spent_ns: i64,
+    /// What it left of its parts of the laps before.
+    credit_ns: i64,
+    /// Its part of that lap, and what it might use then: of its part and credit, and of what others leave.
+    part_ns: i64,
+    may_ns: i64,
     cost_ns: i64,
 }
 
@@ -178,26 +180,28 @@ impl Overload {
         let part = budget.checked_div(sharers).unwrap_or(budget);
         if lane.lap != laps {
             let missed = i64::try_from(laps.saturating_sub(lane.lap)).unwrap_or(i64::MAX);
-            let earned = level.max(part).saturating_mul(missed);
-            let credit_max = self
-                .target_ns
-                .saturating_mul(CREDIT_LAPS)
-                .checked_div(sharers)
-                .unwrap_or(0);
-            let debt_max = if lane.lap < self.settled_lap {
+            // Of credit, and of what is owed.
+            let most = self.target_ns.checked_div(sharers).unwrap_or(0);
+            let unused = lane.part_ns.saturating_sub(lane.spent_ns);
+            lane.credit_ns = lane
+                .credit_ns
+                .saturating_add(unused)
+                .saturating_add(part.saturating_mul(missed.saturating_sub(1)))
+                .clamp(0, most);
+            let over = lane.spent_ns.saturating_sub(lane.may_ns);
+            lane.spent_ns = if lane.lap < self.settled_lap {
                 0
             } else {
-                credit_max
+                over.clamp(0, most)
             };
-            lane.spent_ns = lane
-                .spent_ns
-                .saturating_sub(earned)
-                .clamp(credit_max.saturating_neg(), debt_max);
+            lane.part_ns = part;
+            lane.may_ns = level.max(part).max(lane.credit_ns);
             lane.lap = laps;
             lane.asked = 0;
         }
         lane.asked = lane.asked.saturating_add(1);
-        let within_its_part = lane.spent_ns < part && spent < budget.saturating_mul(2);
+        let within_its_part = lane.spent_ns < lane.part_ns.max(lane.credit_ns)
+            && spent < budget.saturating_add(self.target_ns);
         let within_the_rest = lane.spent_ns < level && spent < budget;
         let overdue = shedding && now.saturating_duration_since(arrived) >= lane.allowed;
         let admitted = (within_its_part || within_the_rest) && !overdue;
