@@ -169,13 +169,14 @@ fn serve(
         let _ = never.recv_timeout(until.saturating_duration_since(Instant::now()));
         let mut out = stream;
         let took = asked.at.elapsed();
-        out.write_all(&reply.bytes)?;
+        // Before it is sent: who has all answers finds all of them here.
         log.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Served {
                 body: asked.body,
                 took,
             });
+        out.write_all(&reply.bytes)?;
         if reply.close {
             return Ok(());
         }
