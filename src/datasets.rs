@@ -22,6 +22,7 @@ use crate::campaigns::Book;
 use crate::config;
 use crate::generation::{Frame, Generation, LiveVersion};
 use crate::ids::Name;
+use crate::privacy::Purposes;
 use crate::storage::Storage;
 
 mod activation;
@@ -206,7 +207,7 @@ impl Datasets {
             ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
             version: audience.meta().version,
             audience: Arc::clone(audience),
-            purposes: self.settings.datasets.get_or_default(name).purposes,
+            purposes: Purposes::of(&self.settings.datasets.get_or_default(name).purposes),
         });
         let generation = Generation::assemble(
             next.manifest.generation,

@@ -41,7 +41,7 @@ use crate::money::{Currency, Price, Round};
 use crate::openrtb::{
     AuctionType, Banner, BidId, BidOut, Deal, Field, Floor, Imp, Placement, Request, Size,
 };
-use crate::privacy::{self, Gate};
+use crate::privacy::{self, Consents, Gate};
 
 pub use audience::{LookupCounts, Membership};
 pub use explain::{Explanation, explain};
@@ -53,6 +53,7 @@ pub const ANSWER_MS_MAX: i64 = 5_000;
 /// What a bid thread reuses from request to request.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    consents: Consents,
     membership: Membership,
     resolved: Resolved,
     deals: Deals,
@@ -165,9 +166,10 @@ pub fn decide<'a>(
     recorder: &mut impl Recorder,
 ) -> Decision<'a> {
     let frame = &generation.frame;
-    let gate = privacy::gate(request, frame.policy);
+    let gate = privacy::gate(request, &frame.policy, &mut scratch.consents);
     recorder.gate(gate);
     let Scratch {
+        consents: _,
         membership,
         resolved,
         deals,
@@ -182,7 +184,9 @@ pub fn decide<'a>(
     };
     // Where nothing can be bid nobody is looked up.
     let outcome = usable.and_then(|()| {
-        if let Ok(leave) = gate {
+        if let Ok(leave) = gate
+            && membership.admit(generation, leave)
+        {
             let source = &exchange.id_source;
             let seen = |source: &str, outcome| recorder.id(source, outcome);
             let ids = identity::collect(leave, request, source, frame.ids_max, &frame.keyer, seen);
@@ -195,10 +199,11 @@ pub fn decide<'a>(
         book.resolve(&facts, resolved);
         blocks.begin(request, &exchange.seat, &book.terms);
         membership.look_up(generation, now);
-        resolved.set_segments(gate.ok().map(|_| SegmentFacts {
+        resolved.set_segments(gate.ok().map(|leave| SegmentFacts {
             member: membership.member.words(),
             unreadable: membership.unreadable.words(),
-            any: Some(membership.any),
+            // In none of those that may be read: perhaps in one of the others.
+            any: (membership.any || !leave.is_limited()).then_some(membership.any),
         }));
         book.candidates(resolved, candidates);
         let mut auction = Auction {

@@ -14,7 +14,7 @@ use crate::campaigns::Book;
 use crate::config::{Config, Exchanges};
 use crate::ids::{Keyer, Name};
 use crate::money::Rates;
-use crate::privacy::Policy;
+use crate::privacy::{Policy, Purposes};
 
 /// What of a generation comes from the configuration and outlives every swap.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub struct LiveVersion {
     /// The open, verified file.
     pub audience: Arc<Audience>,
     /// TCF purposes that must be granted before it may be read.
-    pub purposes: Box<[u8]>,
+    pub purposes: Purposes,
 }
 
 /// No slot of any book.
@@ -74,7 +74,7 @@ pub struct LiveDataset {
     /// The open, verified file.
     pub audience: Arc<Audience>,
     /// TCF purposes that must be granted before it may be read.
-    pub purposes: Box<[u8]>,
+    pub purposes: Purposes,
     /// For each of the audience's segments, by rank, the book's slot for it, or [`NO_SLOT`] where no targeting names it.
     pub slots: Box<[u32]>,
 }

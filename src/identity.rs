@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::ids::SecretKey;
-    use crate::privacy::{Policy, gate};
+    use crate::privacy::{Consents, Policy, gate};
 
     fn collected(user: &str, device: &str) -> (Ids, Vec<(String, IdOutcome)>) {
         let arena = Bump::new();
@@ -109,7 +109,8 @@ mod tests {
             r#"{{"id":"r","imp":[{{"id":"1"}}],"user":{user},"device":{device}}}"#
         ));
         let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
-        let leave = gate(request, Policy::default()).expect("an open gate");
+        let leave =
+            gate(request, &Policy::default(), &mut Consents::default()).expect("an open gate");
         let mut seen = Vec::new();
         let ids = collect(
             leave,

@@ -11,6 +11,7 @@
 //! use kith::decision::{Scratch, Silent, decide};
 //! use kith::generation::{Frame, Generation, LiveVersion};
 //! use kith::ids::{Keyer, Kind, SecretKey};
+//! use kith::privacy::Purposes;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::default();
@@ -33,7 +34,7 @@
 //!     .map_err(|mistakes| mistakes[0].to_string())?;
 //!
 //! // Both, frozen, are what a request is decided on.
-//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, audience, purposes: [1, 3, 4].into() };
+//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, audience, purposes: Purposes::PROFILE };
 //! let generation = Generation::assemble(1, Arc::new(book), Some(1), vec![live], Frame::of(&config, keyer));
 //!
 //! let body = br#"{"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}], "user": {"buyeruid": "u-1"}}"#;

@@ -187,7 +187,10 @@ impl BidCounters {
 
     /// The gate was asked.
     pub fn gate(&self, exchange: usize, gate: Gate) {
-        let place = gate.err().map_or(0, |closed| 1 + closed as usize);
+        let place = match gate {
+            Ok(leave) => usize::from(leave.is_limited()),
+            Err(closed) => 2 + closed as usize,
+        };
         if let Some(count) = self
             .exchange(Some(exchange))
             .and_then(|counts| counts.privacy.get(place))

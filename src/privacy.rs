@@ -4,11 +4,34 @@
 //! [`gate`] makes one. When signals conflict the strictest counts; what cannot be read counts as the strictest value
 //! it could have had.
 //!
-//! Consent strings are not decoded yet: wherever one would have to grant something (GDPR applies, any GPP
-//! section), the gate is closed.
+//! Where nothing speaks against it the gate is open for all purposes. Where GDPR applies it is open for the purposes
+//! that the TC string grants to our vendor id, and datasets say which they need (`[datasets.x] purposes`); in the
+//! United States an opt-out closes it, in Canada its own TC string says. Each consent string is decoded once and
+//! remembered ([`Consents`]).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod bits;
+mod consents;
+mod gpp;
+mod purposes;
+mod tcf;
+mod us;
+mod vendors;
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic"
+)]
+mod tests;
+
+pub use consents::Consents;
+pub use purposes::Purposes;
+pub use vendors::{Registration, VendorListError};
+
 use crate::openrtb::{Flag, Request, Signals};
+use tcf::TcString;
 
 /// When GDPR applies to a request that does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,12 +46,20 @@ pub enum GdprWhenAbsent {
 }
 
 /// The deployment's choices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// When GDPR applies to a request that does not say.
     pub gdpr_when_absent: GdprWhenAbsent,
     /// Whether `device.dnt` closes the gate as `device.lmt` does.
     pub honor_dnt: bool,
+    /// Ours in the Global Vendor List; 0: no string can grant us anything.
+    pub vendor_id: u16,
+    /// What we have registered there. Unknown: consent for every purpose, and legitimate interest for none.
+    pub registration: Option<Registration>,
+    /// TCF 2.3: a string must be for this publisher, and say that we were disclosed.
+    pub tcf_strict: bool,
+    /// Countries of publishers, upper case, in which purpose 1 need not be asked for where it was not disclosed.
+    pub purpose_one_undisclosed: Box<[[u8; 2]]>,
 }
 
 impl Default for Policy {
@@ -36,13 +67,91 @@ impl Default for Policy {
         Self {
             gdpr_when_absent: GdprWhenAbsent::ByCountry,
             honor_dnt: true,
+            vendor_id: 0,
+            registration: None,
+            tcf_strict: false,
+            purpose_one_undisclosed: Box::default(),
         }
     }
 }
 
-/// Leave to look at the person. Made by [`gate`] only.
+impl Policy {
+    /// What a European TC string grants us: for each purpose the ground that we have registered, or the publisher asks
+    /// for where we are flexible (TCF 2.2, "Publisher restrictions").
+    fn granted(&self, tc: &TcString) -> Purposes {
+        // 0 and 1 are no consent management platforms: test strings, and strings made by hand.
+        let is_of_a_platform = tc.cmp_id > 1;
+        let is_ours = self.vendor_id != 0;
+        let is_disclosed = !self.tcf_strict || (tc.service_specific && tc.disclosed == Some(true));
+        if !(is_of_a_platform && is_ours && is_disclosed) {
+            return Purposes::NONE;
+        }
+        let one = Purposes::of(&[1]);
+        let mut consented = tc.by_consent();
+        if tc.purpose_one_undisclosed {
+            consented = consented.without(one);
+            let country = &tc.publisher_country;
+            if tc.vendor_consent && self.purpose_one_undisclosed.contains(country) {
+                consented = consented.or(one);
+            }
+        }
+        let (consent, interest) = self.grounds(tc);
+        let by_consent = consent.and(consented);
+        let by_interest = interest.and(tc.by_legitimate_interest());
+        by_consent.or(by_interest).without(tc.forbidden)
+    }
+
+    /// The purposes that need consent, and those that legitimate interest is claimed for, under the publisher's
+    /// restrictions. One that is restricted to both has no ground.
+    fn grounds(&self, tc: &TcString) -> (Purposes, Purposes) {
+        let to_consent = tc.consent_required;
+        let to_interest = tc.legitimate_interest_required;
+        let Some(ours) = self.registration else {
+            return (Purposes::ALL.without(to_interest), Purposes::NONE);
+        };
+        let flexible = ours.legitimate_interest.or(ours.consent).and(ours.flexible);
+        let consent = ours.consent.without(to_interest);
+        let interest = ours.legitimate_interest.without(to_consent);
+        let both = to_consent.and(to_interest);
+        (
+            consent.or(flexible.and(to_consent)).without(both),
+            interest.or(flexible.and(to_interest)).without(both),
+        )
+    }
+
+    /// What a Canadian TC string grants us: express consent alone.
+    fn granted_in_canada(&self, tc: &TcString) -> Purposes {
+        if self.vendor_id == 0 || tc.cmp_id <= 1 {
+            return Purposes::NONE;
+        }
+        tc.by_consent()
+            .without(tc.forbidden)
+            .without(tc.legitimate_interest_required)
+    }
+}
+
+/// Leave to look at the person, for some purposes, at least one. Made by [`gate`] only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Open(());
+pub struct Open {
+    granted: Purposes,
+}
+
+impl Open {
+    /// The purposes that are granted.
+    pub fn granted(self) -> Purposes {
+        self.granted
+    }
+
+    /// Whether something may be read that needs these purposes.
+    pub fn may(self, needed: Purposes) -> bool {
+        self.granted.covers(needed)
+    }
+
+    /// Whether some purpose was not granted.
+    pub fn is_limited(self) -> bool {
+        !self.may(Purposes::ALL)
+    }
+}
 
 /// What the gate says.
 pub type Gate = Result<Open, Closed>;
@@ -60,12 +169,12 @@ pub enum Closed {
     Gpc,
     /// `us_privacy` says opted out, or cannot be read.
     UsPrivacy,
-    /// A GPP section applies, or may.
-    Gpp,
-    /// GDPR applies.
-    Gdpr,
     /// `regs`, `user`, `device` or an `ext` of theirs cannot be read.
     Unreadable,
+    /// A GPP section that applies denies or is missing, or the string cannot be read.
+    Gpp,
+    /// GDPR applies, and nothing is granted.
+    Gdpr,
 }
 
 impl Closed {
@@ -76,9 +185,9 @@ impl Closed {
         Self::Dnt,
         Self::Gpc,
         Self::UsPrivacy,
+        Self::Unreadable,
         Self::Gpp,
         Self::Gdpr,
-        Self::Unreadable,
     ];
 
     /// The reason's metric label.
@@ -89,9 +198,9 @@ impl Closed {
             Self::Dnt => "dnt",
             Self::Gpc => "gpc",
             Self::UsPrivacy => "us_privacy",
+            Self::Unreadable => "unreadable",
             Self::Gpp => "gpp",
             Self::Gdpr => "gdpr",
-            Self::Unreadable => "unreadable",
         }
     }
 
@@ -103,48 +212,125 @@ impl Closed {
             Self::Dnt => "device.dnt is 1 and privacy.honor_dnt is on",
             Self::Gpc => "Global Privacy Control is set",
             Self::UsPrivacy => "us_privacy says opted out of sale, or cannot be read",
-            Self::Gpp => "a GPP string or section is given, and GPP is not decoded yet",
-            Self::Gdpr => "GDPR applies, and consent strings are not decoded yet",
             Self::Unreadable => {
                 "regs, user or device cannot be read, so what they say about privacy is unknown"
+            }
+            Self::Gpp => {
+                "a GPP section that applies says opted out, grants us nothing or is missing, or the GPP string cannot be read"
+            }
+            Self::Gdpr => {
+                "GDPR applies, and no TC string is there that can be read and grants our vendor id (privacy.vendor_id) a purpose"
             }
         }
     }
 }
 
-/// Whether the person behind a request may be looked at.
-pub fn gate(request: &Request<'_>, policy: Policy) -> Gate {
+/// For what the person behind a request may be looked at.
+pub fn gate(request: &Request<'_>, policy: &Policy, consents: &mut Consents) -> Gate {
     let signals = &request.signals;
-    let closed = Closed::ALL.into_iter().find(|reason| match reason {
-        Closed::Coppa => signals.coppa == Flag::Yes,
-        Closed::Lmt => signals.lmt == Flag::Yes,
-        Closed::Dnt => policy.honor_dnt && signals.dnt == Flag::Yes,
-        Closed::Gpc => signals.gpc == Flag::Yes,
-        Closed::UsPrivacy => {
-            signals.us_privacy.unreadable || signals.us_privacy.iter().any(opted_out)
+    let says = |flag: Flag| flag == Flag::Yes;
+    let opted_out =
+        || signals.us_privacy.unreadable || signals.us_privacy.iter().any(us::has_opted_out);
+    for (closed, reason) in [
+        (says(signals.coppa), Closed::Coppa),
+        (says(signals.lmt), Closed::Lmt),
+        (policy.honor_dnt && says(signals.dnt), Closed::Dnt),
+        (says(signals.gpc), Closed::Gpc),
+        (opted_out(), Closed::UsPrivacy),
+        (signals.broken, Closed::Unreadable),
+    ] {
+        if closed {
+            return Err(reason);
         }
-        Closed::Gpp => signals.gpp.is_present() || signals.gpp_sid.is_present(),
-        Closed::Gdpr => gdpr_applies(signals, policy),
-        Closed::Unreadable => signals.broken,
-    });
-    closed.map_or(Ok(Open(())), Err)
+    }
+    let gpp = read_gpp(signals, policy, consents)?;
+    let mut granted = Purposes::ALL;
+    if gpp.eu_applies || gdpr_applies(signals, policy) {
+        granted = granted.and(by_tc_strings(signals, policy, consents, gpp.eu));
+        if granted.is_empty() {
+            return Err(Closed::Gdpr);
+        }
+    }
+    granted = granted.and(gpp.ca);
+    if granted.is_empty() {
+        return Err(Closed::Gpp);
+    }
+    Ok(Open { granted })
 }
 
-/// IAB US Privacy String 1: version, notice, opt-out, LSPA, each `Y`, `N` or `-`.
-fn opted_out(text: &str) -> bool {
-    let [b'1', rest @ ..] = text.as_bytes() else {
-        return true;
-    };
-    let [notice, opt_out, lspa] = rest else {
-        return true;
-    };
-    let known = [notice, opt_out, lspa]
-        .into_iter()
-        .all(|b| matches!(b, b'Y' | b'N' | b'-' | b'y' | b'n'));
-    !known || matches!(opt_out, b'Y' | b'y')
+/// What the GPP sections that apply say, where none of them closes the gate.
+struct GppSays {
+    /// The European section applies.
+    eu_applies: bool,
+    /// What it grants, where it is there.
+    eu: Option<Purposes>,
+    /// What the Canadian section grants; everything where it does not apply.
+    ca: Purposes,
 }
 
-fn gdpr_applies(signals: &Signals<'_>, policy: Policy) -> bool {
+/// Of two different strings both count. Where nobody says which sections apply, those do that are there.
+fn read_gpp(
+    signals: &Signals<'_>,
+    policy: &Policy,
+    consents: &mut Consents,
+) -> Result<GppSays, Closed> {
+    let mut says = GppSays {
+        eu_applies: false,
+        eu: None,
+        ca: Purposes::ALL,
+    };
+    let listed = &signals.gpp_sid;
+    if signals.gpp.unreadable || listed.unreadable {
+        return Err(Closed::Gpp);
+    }
+    let mut strings: usize = 0;
+    for text in signals.gpp.iter() {
+        strings = strings.saturating_add(1);
+        let gpp = consents.gpp(text, policy).ok_or(Closed::Gpp)?;
+        let said: &mut dyn Iterator<Item = u8> = if listed.are_known() {
+            &mut listed.iter()
+        } else {
+            &mut gpp.sections()
+        };
+        for section in said {
+            match section {
+                gpp::TCF_EU => {
+                    says.eu_applies = true;
+                    let before = says.eu.unwrap_or(Purposes::ALL);
+                    says.eu = Some(before.and(gpp.eu));
+                }
+                gpp::TCF_CA => says.ca = says.ca.and(gpp.ca),
+                other if gpp.denies(other) => return Err(Closed::Gpp),
+                _ => {}
+            }
+        }
+    }
+    // What is said to apply and was not sent at all.
+    if strings == 0 && listed.is_present() {
+        return Err(Closed::Gpp);
+    }
+    Ok(says)
+}
+
+/// What all TC strings of a request grant, wherever they stand; nothing where there is none.
+fn by_tc_strings(
+    signals: &Signals<'_>,
+    policy: &Policy,
+    consents: &mut Consents,
+    in_gpp: Option<Purposes>,
+) -> Purposes {
+    if signals.consent.unreadable {
+        return Purposes::NONE;
+    }
+    let mut granted = in_gpp;
+    for text in signals.consent.iter() {
+        let before = granted.unwrap_or(Purposes::ALL);
+        granted = Some(before.and(consents.tcf(text, policy)));
+    }
+    granted.unwrap_or(Purposes::NONE)
+}
+
+fn gdpr_applies(signals: &Signals<'_>, policy: &Policy) -> bool {
     match (signals.gdpr, policy.gdpr_when_absent) {
         (Flag::Yes, _) | (Flag::Absent, GdprWhenAbsent::Applies) => true,
         (Flag::No, _) | (Flag::Absent, GdprWhenAbsent::Not) => false,
@@ -205,121 +391,4 @@ fn under_gdpr(country: &str) -> bool {
     UNDER_GDPR.iter().any(|(long, short)| {
         country.eq_ignore_ascii_case(long) || country.eq_ignore_ascii_case(short)
     })
-}
-
-#[cfg(test)]
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test may panic"
-)]
-mod tests {
-    use super::*;
-    use bumpalo::Bump;
-
-    fn verdict(fields: &str, policy: Policy) -> Gate {
-        let arena = Bump::new();
-        let body = arena.alloc_str(&format!(r#"{{"id":"r","imp":[{{"id":"1"}}],{fields}}}"#));
-        gate(
-            crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request"),
-            policy,
-        )
-    }
-
-    fn check(fields: &str, want: Option<Closed>) {
-        assert_eq!(verdict(fields, Policy::default()).err(), want, "{fields}");
-    }
-
-    #[test]
-    fn each_signal_closes_the_gate() {
-        check(r#""x":1"#, None);
-        check(
-            r#""regs":{"coppa":0,"gdpr":0,"us_privacy":"1YNN","gpp":"","gpp_sid":[-1]}"#,
-            None,
-        );
-        check(r#""regs":{"coppa":1}"#, Some(Closed::Coppa));
-        check(r#""device":{"lmt":"1"}"#, Some(Closed::Lmt));
-        check(r#""device":{"dnt":1}"#, Some(Closed::Dnt));
-        check(r#""regs":{"ext":{"gpc":"1"}}"#, Some(Closed::Gpc));
-        check(r#""regs":{"gpp_sid":[7]}"#, Some(Closed::Gpp));
-        check(r#""regs":{"gpp":"DBAA"}"#, Some(Closed::Gpp));
-        check(r#""regs":{"gdpr":1}"#, Some(Closed::Gdpr));
-        check(r#""regs":{"ext":{"gdpr":true}}"#, Some(Closed::Gdpr));
-        check(r#""regs":{"gdpr":0,"ext":{"gdpr":1}}"#, Some(Closed::Gdpr));
-        check(r#""regs":"coppa""#, Some(Closed::Unreadable));
-    }
-
-    #[test]
-    fn us_privacy_that_cannot_be_read_is_an_opt_out() {
-        for (text, out) in [
-            ("1YNN", false),
-            ("1---", false),
-            ("1YN-", false),
-            ("1YYN", true),
-            ("1-Y-", true),
-            ("1yyn", true),
-            ("1--", true),
-            ("1YNNN", true),
-            ("2YNN", true),
-            ("1YXN", true),
-            ("1Y N", true),
-            ("é1Y", true),
-        ] {
-            check(
-                &format!(r#""regs":{{"us_privacy":"{text}"}}"#),
-                out.then_some(Closed::UsPrivacy),
-            );
-        }
-        check(r#""regs":{"us_privacy":{}}"#, Some(Closed::UsPrivacy));
-        check(
-            r#""regs":{"us_privacy":"1YNN","ext":{"us_privacy":"1YYN"}}"#,
-            Some(Closed::UsPrivacy),
-        );
-    }
-
-    #[test]
-    fn gdpr_unsaid_goes_by_country_or_by_a_consent_string() {
-        check(r#""device":{"geo":{"country":"FRA"}}"#, Some(Closed::Gdpr));
-        check(r#""device":{"geo":{"country":"gb"}}"#, Some(Closed::Gdpr));
-        check(
-            r#""device":{"geo":{"country":"USA"}},"user":{"geo":{"country":"CHE"}}"#,
-            Some(Closed::Gdpr),
-        );
-        check(r#""device":{"geo":{"country":"USA"}}"#, None);
-        check(r#""device":{"geo":"FRA"}"#, Some(Closed::Gdpr));
-        check(
-            r#""device":{"geo":{"country":["FRA"]}}"#,
-            Some(Closed::Gdpr),
-        );
-        check(
-            r#""device":{"geo":{"country":"FRA"}},"device":{"geo":{"country":"USA"}}"#,
-            Some(Closed::Gdpr),
-        );
-        check(r#""user":{"ext":{"consent":"CP"}}"#, Some(Closed::Gdpr));
-        check(r#""user":{"consent":""}"#, None);
-        check(
-            r#""regs":{"gdpr":0},"user":{"consent":"CP"},"device":{"geo":{"country":"FRA"}}"#,
-            None,
-        );
-        let not = Policy {
-            gdpr_when_absent: GdprWhenAbsent::Not,
-            ..Policy::default()
-        };
-        assert!(verdict(r#""device":{"geo":{"country":"FRA"}}"#, not).is_ok());
-        let applies = Policy {
-            gdpr_when_absent: GdprWhenAbsent::Applies,
-            ..Policy::default()
-        };
-        assert_eq!(verdict(r#""x":1"#, applies).err(), Some(Closed::Gdpr));
-    }
-
-    #[test]
-    fn dnt_can_be_left_unhonoured() {
-        let policy = Policy {
-            honor_dnt: false,
-            ..Policy::default()
-        };
-        assert!(verdict(r#""device":{"dnt":1}"#, policy).is_ok());
-        assert!(verdict(r#""device":{"dnt":1,"lmt":1}"#, policy).is_err());
-    }
 }

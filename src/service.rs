@@ -45,6 +45,9 @@ pub enum StartError {
     /// A series registered twice: a defect.
     #[error("registering metrics failed: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The vendor list: which file, and what to do.
+    #[error("{0}")]
+    VendorList(String),
     /// A listener's address.
     #[error("cannot listen on {address} ([{section}] listen): {source}; is another Kith running?")]
     Listen {
@@ -82,7 +85,11 @@ impl Service {
             true => SecretKey::load(&config.data.key_file)?,
             false => SecretKey::load_or_create(&config.data.key_file)?,
         };
-        let frame = Frame::of(&config, Keyer::new(&key));
+        let mut frame = Frame::of(&config, Keyer::new(&key));
+        frame.policy.registration = config
+            .privacy
+            .registration()
+            .map_err(StartError::VendorList)?;
         let exchanges = Arc::clone(&frame.exchanges);
         let registry = registry()?;
         let (datasets, live) = Datasets::open(Settings::of(&config, frame), storage, &registry)?;

@@ -22,6 +22,7 @@ use kith::http::bidder::{KithBidder, Shared};
 use kith::ids::{Keyer, Kind, SecretKey};
 use kith::ledger::Desk;
 use kith::metrics::BidThreads;
+use kith::privacy::Purposes;
 
 struct Counting;
 
@@ -105,7 +106,7 @@ fn generation(config: &Config) -> Generation {
         ordinal: 0,
         version: 1,
         audience: Arc::new(Audience::from_bytes(&file).expect("readable")),
-        purposes: [1, 3, 4].into(),
+        purposes: Purposes::PROFILE,
     };
     Generation::assemble(
         1,

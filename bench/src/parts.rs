@@ -13,7 +13,7 @@ use kith::decision::{Scratch, Silent, decide};
 use kith::generation::Generation;
 use kith::ids::UserKey;
 use kith::openrtb::{self, BidId, Request, write_bids};
-use kith::privacy;
+use kith::privacy::{self, Consents};
 
 use crate::bodies::{Weight, Who, bodies};
 use crate::scene::{self, SOURCES, Size, id};
@@ -47,6 +47,7 @@ pub struct Bench {
     member: Vec<u64>,
     arena: Bump,
     scratch: Scratch,
+    consents: Consents,
     resolved: Resolved,
     candidates: Candidates,
     deals: Deals,
@@ -106,6 +107,7 @@ impl Bench {
             member,
             arena: Bump::new(),
             scratch: Scratch::default(),
+            consents: Consents::default(),
             resolved: Resolved::default(),
             candidates: Candidates::default(),
             deals: Deals::default(),
@@ -139,8 +141,9 @@ pub fn read(bench: &mut Bench) -> u64 {
 
 /// The privacy gate. Returns how many were open.
 pub fn gate(bench: &mut Bench) -> u64 {
-    let policy = bench.generation.frame.policy;
-    let open = |request: &&&Request<'_>| privacy::gate(request, policy).is_ok();
+    let policy = &bench.generation.frame.policy;
+    let consents = &mut bench.consents;
+    let open = |request: &&&Request<'_>| privacy::gate(request, policy, consents).is_ok();
     bench.wanted.iter().filter(open).count() as u64
 }
 

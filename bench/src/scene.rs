@@ -12,6 +12,7 @@ use kith::campaigns::{Book, compile};
 use kith::config::Config;
 use kith::generation::{Frame, Generation, LiveVersion};
 use kith::ids::{Keyer, Kind, SecretKey};
+use kith::privacy::Purposes;
 
 /// Segments of the dataset; the first quarter is named by line items.
 pub const SEGMENTS: usize = 2_000;
@@ -89,7 +90,7 @@ pub fn generation(size: Size, config: &Config) -> Result<Generation, String> {
         ordinal: 0,
         version: 1,
         audience: Arc::new(audience(size.people, &keyer)?),
-        purposes: [1, 3, 4].into(),
+        purposes: Purposes::PROFILE,
     };
     let book = Arc::new(book(size.line_items)?);
     let frame = Frame::of(config, keyer);

@@ -43,6 +43,7 @@ pub(super) fn run(args: &Check) -> Result<(), Failure> {
                 told.push_str(&report.to_string());
                 member(&mut document, "config", serde_json::to_value(&report)?);
                 config = Config::load(Some(path), &config::environment)?;
+                errors.extend(config.privacy.registration().err());
             }
             Err(ConfigError::Refused { problems }) => errors.extend(problems),
             Err(other) => errors.push(other.to_string()),

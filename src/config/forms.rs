@@ -327,6 +327,16 @@ pub(super) fn purposes() -> Form<Box<[u8]>> {
     })
 }
 
+/// Countries by ISO 3166-1 alpha-2, upper case.
+pub(super) fn countries() -> Form<Box<[[u8; 2]]>> {
+    let one = Form::new("a country's two letters, like \"DE\"", |node| {
+        let code: [u8; 2] = node.text()?.as_bytes().try_into().ok()?;
+        let letters = code.iter().all(u8::is_ascii_alphabetic);
+        letters.then(|| code.to_ascii_uppercase().try_into().ok())?
+    });
+    one.list("countries like \"DE\"").map(Vec::into_boxed_slice)
+}
+
 /// A name as of a dataset.
 pub(super) fn name() -> Form<Name> {
     Form::new("a name of 1 to 64 of a-z A-Z 0-9 . _ -", |node| {

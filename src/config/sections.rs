@@ -8,7 +8,7 @@ use super::forms;
 use super::sheet::Sheet;
 use crate::ids::Name;
 use crate::money::{Currency, Rates};
-use crate::privacy::{GdprWhenAbsent, Policy};
+use crate::privacy::{GdprWhenAbsent, Policy, Registration};
 
 /// The listener that exchanges call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,7 +272,7 @@ pub(super) fn guards_of_dataset(s: &mut Sheet<'_>, general: Guards) -> Guards {
 }
 
 /// How privacy signals are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privacy {
     /// Ours in IAB's Global Vendor List; 0: no string can grant us anything.
     pub vendor_id: u16,
@@ -282,27 +282,40 @@ pub struct Privacy {
     pub honor_dnt: bool,
     /// TCF 2.3's rules on disclosed vendors and IsServiceSpecific.
     pub tcf_strict: bool,
+    /// A file of the Global Vendor List, for what we have registered.
+    pub vendor_list: Option<PathBuf>,
+    /// Countries of publishers in which purpose 1 need not be asked for where it was not disclosed.
+    pub purpose_one_undisclosed: Box<[[u8; 2]]>,
 }
 
 impl Privacy {
-    /// What the gate goes by.
+    /// What the gate goes by, but for what is [registered](Self::registration).
     pub fn policy(&self) -> Policy {
         Policy {
             gdpr_when_absent: self.gdpr_when_absent,
             honor_dnt: self.honor_dnt,
+            vendor_id: self.vendor_id,
+            registration: None,
+            tcf_strict: self.tcf_strict,
+            purpose_one_undisclosed: self.purpose_one_undisclosed.clone(),
         }
+    }
+
+    /// Reads our entry in the vendor list, where there is one. An error says which file, and what to do.
+    pub fn registration(&self) -> Result<Option<Registration>, String> {
+        let Some(path) = &self.vendor_list else {
+            return Ok(None);
+        };
+        let told = |error: &dyn std::fmt::Display| {
+            format!("privacy.vendor_list, {}: {error}", path.display())
+        };
+        let list = std::fs::read(path).map_err(|error| told(&error))?;
+        let ours = Registration::in_list(&list, self.vendor_id).map_err(|error| told(&error))?;
+        Ok(Some(ours))
     }
 }
 
 pub(super) fn privacy(s: &mut Sheet<'_>) -> Privacy {
-    s.warn_if_set(
-        "vendor_id",
-        "consent strings are not read yet: where GDPR applies, no audience is used",
-    );
-    s.warn_if_set(
-        "tcf_strict",
-        "consent strings are not read yet: where GDPR applies, no audience is used",
-    );
     Privacy {
         vendor_id: s.get(
             "vendor_id",
@@ -331,7 +344,21 @@ pub(super) fn privacy(s: &mut Sheet<'_>) -> Privacy {
             "tcf_strict",
             &forms::switch(),
             "false",
-            "TCF 2.3's rules on disclosed vendors and IsServiceSpecific (not built yet)",
+            "TCF 2.3: a TC string grants only where it is service-specific and its disclosed vendors include ours",
+        ),
+        vendor_list: s.get(
+            "vendor_list",
+            &forms::path().or_none(),
+            "\"\"",
+            "a file of IAB's Global Vendor List (vendor-list.json), for what we have registered; none: consent for every \
+             purpose, legitimate interest for none",
+        ),
+        purpose_one_undisclosed: s.get(
+            "purpose_one_undisclosed",
+            &forms::countries(),
+            "[]",
+            "countries of publishers, as [\"DE\"], in which purpose 1 needs no consent where the TC string says that it was not \
+             disclosed",
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::ids::Kind;
 use crate::money::{Currency, Price, Round};
-use crate::privacy::{GdprWhenAbsent, Policy};
+use crate::privacy::{GdprWhenAbsent, Policy, Purposes};
 
 fn none() -> Vec<(String, String)> {
     Vec::new()
@@ -125,10 +125,11 @@ fn the_contract_s_example_is_read() {
         (policy.gdpr_when_absent, policy.honor_dnt),
         (GdprWhenAbsent::Applies, false)
     );
+    assert_eq!((policy.vendor_id, policy.tcf_strict), (4242, false));
     assert_eq!(Config::default().privacy.policy(), Policy::default());
     assert_eq!(config.limits.uploads, 2);
     let warned = config.warnings().join("\n");
-    for what in ["vendor_id", "[budget] mode", "[web] listen"] {
+    for what in ["[budget] mode", "[web] listen"] {
         assert!(warned.contains(what), "{what} in {warned}");
     }
 }
@@ -534,7 +535,7 @@ fn check_tells_what_there_is() {
     let report = super::check(&path, &none).expect("good");
     assert_eq!(report.exchanges, ["Beta", "alpha"]);
     assert_eq!(report.datasets, ["campaigns", "crm"]);
-    assert_eq!((report.tokens, report.warnings.len()), (1, 7));
+    assert_eq!((report.tokens, report.warnings.len()), (1, 6));
     std::fs::write(&path, "[bid]\nx = 1").expect("written");
     let told = super::check(&path, &none).expect_err("refused").to_string();
     assert!(told.contains("kith.toml:2: unknown key \"x\""), "{told}");
@@ -549,12 +550,40 @@ fn notice_urls_begin_with_the_public_url_or_where_it_listens() {
 }
 
 #[test]
+fn our_registration_comes_from_the_vendor_list() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vendor-list.json");
+    let list = r#"{"vendors":{"7":{"purposes":[1],"legIntPurposes":[2],"flexiblePurposes":[]}}}"#;
+    std::fs::write(&path, list).expect("written");
+    let registration = |vendor_id: u16| {
+        let text = format!("[privacy]\nvendor_id = {vendor_id}\nvendor_list = {path:?}");
+        read(&text).privacy.registration()
+    };
+    let ours = registration(7).expect("a list").expect("an entry");
+    assert_eq!(ours.legitimate_interest, Purposes::of(&[2]));
+    let told = registration(8).expect_err("nobody");
+    assert!(
+        told.contains("vendor-list.json") && told.contains("no vendor 8"),
+        "{told}"
+    );
+    assert_eq!(
+        read("[privacy]\nvendor_id = 7").privacy.registration(),
+        Ok(None)
+    );
+    std::fs::remove_file(&path).expect("removed");
+    assert!(registration(7).is_err());
+    let text = "[privacy]\npurpose_one_undisclosed = [\"de\", \"AT\"]";
+    assert_eq!(
+        *read(text).privacy.purpose_one_undisclosed,
+        [*b"DE", *b"AT"]
+    );
+}
+
+#[test]
 fn what_is_not_built_yet_warns_only_where_it_is_set() {
     for text in [
         "[budget]\nmode = \"bounded\"",
         "[budget]\nbilling_window = \"1h\"",
-        "[privacy]\nvendor_id = 0",
-        "[privacy]\ntcf_strict = false",
         "[web]\nlisten = \"\"",
         "[exchanges.a]\nbilling_window = \"1h\"",
         "[exchanges.a]\nbilling = \"burl\"",

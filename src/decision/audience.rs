@@ -2,13 +2,15 @@
 //! two sets of bits over the book's slots.
 //!
 //! A person's segments are the union over ids and datasets. A dataset whose bytes turn out damaged makes every segment of
-//! it unreadable, which is null to targeting, never "not in it".
+//! it unreadable, which is null to targeting, never "not in it". So is every segment of a dataset whose purposes are not
+//! granted, and nothing is looked up in it.
 
 use super::bits::Bits;
 use crate::audience::{Approach, Lookup, Probe};
 use crate::clock::Timestamp;
-use crate::generation::{Generation, NO_SLOT};
+use crate::generation::{Generation, LiveDataset, NO_SLOT};
 use crate::ids::UserKey;
+use crate::privacy::{Open, Purposes};
 
 /// What lookups answered, by dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +40,8 @@ pub struct Membership {
     approaches: Vec<Approach>,
     /// How many ids.
     ids: usize,
+    /// By the dataset's place in the generation: whether it may be read.
+    readable: Vec<bool>,
 }
 
 impl Membership {
@@ -49,16 +53,40 @@ impl Membership {
         self.any = false;
         self.probes.clear();
         self.ids = 0;
+        self.readable.clear();
         self.lookups.clear();
         self.lookups
             .resize(generation.datasets.len(), LookupCounts::default());
     }
 
-    /// Begins to look up every id in every dataset. Each of the three steps of a lookup waits for a load from memory that the
+    /// Which datasets may be read under this leave: those of which every purpose is granted. Whether any may.
+    ///
+    /// A segment that nobody has uploaded yet may not be read either where its dataset, with the purposes that are usual,
+    /// could not.
+    pub(super) fn admit(&mut self, generation: &Generation, leave: Open) -> bool {
+        let readable = |dataset: &LiveDataset| leave.may(dataset.purposes);
+        self.readable
+            .extend(generation.datasets.iter().map(readable));
+        if !leave.may(Purposes::PROFILE) {
+            self.unreadable.fill();
+        }
+        for (dataset, readable) in generation.datasets.iter().zip(&self.readable) {
+            for slot in &dataset.slots {
+                if *readable {
+                    self.unreadable.remove(*slot);
+                } else {
+                    self.unreadable.insert(*slot);
+                }
+            }
+        }
+        self.readable.contains(&true)
+    }
+
+    /// Begins to look up every id in every dataset that may be read. Each of the three steps of a lookup waits for a load from memory that the
     /// step before has asked for: what is done between two steps costs no time.
     pub(super) fn probe(&mut self, generation: &Generation, ids: &[UserKey]) {
         self.probes.clear();
-        for dataset in &generation.datasets {
+        for dataset in readable(generation, &self.readable) {
             let probes = ids.iter().map(|key| dataset.audience.probe(*key));
             self.probes.extend(probes);
         }
@@ -69,7 +97,7 @@ impl Membership {
     pub(super) fn approach(&mut self, generation: &Generation) {
         self.approaches.clear();
         let mut probes = self.probes.iter();
-        for dataset in &generation.datasets {
+        for dataset in readable(generation, &self.readable) {
             let own = probes.by_ref().take(self.ids);
             self.approaches
                 .extend(own.map(|probe| dataset.audience.approach(*probe)));
@@ -79,7 +107,9 @@ impl Membership {
     /// The last step: gathers what is found.
     pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
         let mut approaches = self.approaches.iter();
-        for (dataset, counts) in generation.datasets.iter().zip(&mut self.lookups) {
+        let counts = self.lookups.iter_mut().zip(&self.readable);
+        let counts = counts.filter_map(|(counts, readable)| readable.then_some(counts));
+        for (dataset, counts) in readable(generation, &self.readable).zip(counts) {
             for approach in approaches.by_ref().take(self.ids) {
                 let member = &mut self.member;
                 let mut in_some = false;
@@ -107,4 +137,13 @@ impl Membership {
             }
         }
     }
+}
+
+/// The datasets that may be read, in their order.
+fn readable<'g>(
+    generation: &'g Generation,
+    readable: &[bool],
+) -> impl Iterator<Item = &'g LiveDataset> {
+    let both = generation.datasets.iter().zip(readable);
+    both.filter_map(|(dataset, readable)| readable.then_some(dataset))
 }

@@ -34,16 +34,22 @@ struct Listener<'k> {
     considered: Vec<(usize, Box<str>, Result<(), Refusal>)>,
 }
 
-impl Listener<'_> {
+impl<'k> Listener<'k> {
+    /// The datasets for which there is leave: nothing else of the person is shown either.
+    fn readable(&self) -> impl Iterator<Item = &'k LiveDataset> {
+        let leave = self.gate.and_then(Result::ok);
+        let may =
+            move |dataset: &&LiveDataset| leave.is_some_and(|leave| leave.may(dataset.purposes));
+        self.generation.datasets.iter().filter(may)
+    }
+
     /// In which datasets the id is.
     fn found_in(&self, key: UserKey) -> String {
         let known = |dataset: &&LiveDataset| {
             dataset.audience.lookup(key, self.now, |_| {}) == Lookup::Found
         };
         let names: Vec<&str> = self
-            .generation
-            .datasets
-            .iter()
+            .readable()
             .filter(known)
             .map(|dataset| dataset.name.as_str())
             .collect();
@@ -152,6 +158,10 @@ pub fn explain(
         })
         .collect();
     let (verdict, why) = match decision.gate {
+        Ok(leave) if leave.is_limited() => (
+            "limited",
+            "consent is given for some purposes only: datasets that need others are not read",
+        ),
         Ok(_) => ("open", "no signal forbids reading the person's segments"),
         Err(closed) => ("closed", closed.why()),
     };
@@ -169,9 +179,15 @@ pub fn explain(
     let document = json!({
         "generation": generation.number,
         "datasets": datasets,
-        "privacy": {"verdict": verdict, "signal": decision.gate.err().map(|closed| closed.as_str()), "why": why},
+        "privacy": {
+            "verdict": verdict,
+            "signal": decision.gate.err().map(|closed| closed.as_str()),
+            "why": why,
+            "purposes": decision.gate.map_or(Vec::new(), |leave| leave.granted().iter().collect()),
+            "datasets": listener.readable().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>(),
+        },
         "ids": listener.ids,
-        "segments": segments(generation, &listener.keys, now),
+        "segments": segments(listener.readable(), &listener.keys, now),
         "unreadable": request.unreadable.iter().map(|field| field.as_str()).collect::<Vec<_>>(),
         "imps": imps,
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
@@ -183,9 +199,13 @@ pub fn explain(
 }
 
 /// The segments the person is in, all of them, named by targeting or not.
-fn segments(generation: &Generation, keys: &[UserKey], now: Timestamp) -> BTreeSet<String> {
+fn segments<'k>(
+    datasets: impl Iterator<Item = &'k LiveDataset>,
+    keys: &[UserKey],
+    now: Timestamp,
+) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for dataset in &generation.datasets {
+    for dataset in datasets {
         let local: Vec<&str> = dataset.audience.segments().collect();
         for key in keys {
             dataset.audience.lookup(*key, now, |index| {

@@ -1,6 +1,8 @@
 //! From a request's fields to the attributes of the targeting language: which field each comes from, in which spelling,
 //! and what the closed gate hides.
 //!
+//! What an exchange tells of the person takes the same purposes as a dataset that declares none.
+//!
 //! Spelling: `country` upper case; `os`, `browser`, `language`, `site_domain` lower case; codes as words; the rest as
 //! sent. A closed gate hides everything of the person, and every place finer than the country.
 
@@ -9,7 +11,7 @@ use bumpalo::Bump;
 use crate::campaigns::{Attribute, Book, Facts, connection, device_type};
 use crate::clock::Timestamp;
 use crate::openrtb::Request;
-use crate::privacy::Gate;
+use crate::privacy::{Gate, Purposes};
 
 /// Most segments of the exchange's `user.data` shown to targeting.
 const REQUEST_SEGMENTS_MAX: usize = 1024;
@@ -23,7 +25,7 @@ pub(super) fn facts<'a>(
     now: Timestamp,
     arena: &'a Bump,
 ) -> Facts<'a> {
-    let open = gate.is_ok();
+    let open = gate.is_ok_and(|leave| leave.may(Purposes::PROFILE));
     let device = &request.device;
     let geo = &device.geo;
     let user = &request.user;

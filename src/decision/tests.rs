@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::generation::{Frame, LiveVersion};
 use crate::ids::{Keyer, Kind, SecretKey};
 use crate::money::Rates;
+use crate::privacy::Purposes;
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -35,7 +36,7 @@ impl World {
                 ordinal,
                 version: 1,
                 audience: Arc::new(audience(name, rows, &keyer)),
-                purposes: [1, 3, 4].into(),
+                purposes: Purposes::PROFILE,
             })
             .collect();
         let rates =

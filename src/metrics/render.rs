@@ -220,8 +220,8 @@ impl Collector for BidMetrics {
             )]
         });
         let privacy = by_exchange(&|index, name| {
-            let verdicts =
-                std::iter::once("open").chain(Closed::ALL.iter().map(|closed| closed.as_str()));
+            let closed = Closed::ALL.iter().map(|closed| closed.as_str());
+            let verdicts = ["open", "limited"].into_iter().chain(closed);
             let one = |(place, verdict): (usize, &str)| {
                 counter(
                     &[("exchange", name), ("verdict", verdict)],

@@ -200,14 +200,14 @@ field_names! {
 
 /// Which fields of a request could not be read, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FieldSet(u64);
+pub struct FieldSet(u128);
 
-const _: () = assert!(FieldName::ALL.len() <= 64);
+const _: () = assert!(FieldName::ALL.len() <= 128);
 
 impl FieldSet {
     /// Notes a field.
     pub fn insert(&mut self, field: FieldName) {
-        self.0 |= 1u64.rotate_left(u32::from(field as u8));
+        self.0 |= 1u128.rotate_left(u32::from(field as u8));
     }
 
     /// Whether none was noted.

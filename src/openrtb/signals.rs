@@ -61,7 +61,9 @@ impl<'a> Homes<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SectionIds {
     listed: u64,
-    /// An id that cannot be read, or one outside 1 to 63 (−1, "none applies", apart).
+    /// −1 was listed: none applies, where no other is listed.
+    none: bool,
+    /// An id that cannot be read, or one outside 1 to 63 (−1 apart).
     pub unreadable: bool,
 }
 
@@ -70,7 +72,7 @@ impl SectionIds {
     pub fn fold(&mut self, id: i64) {
         match u32::try_from(id) {
             Ok(id @ 1..=63) => self.listed |= 1u64.rotate_left(id),
-            _ if id == -1 => {}
+            _ if id == -1 => self.none = true,
             _ => self.unreadable = true,
         }
     }
@@ -80,9 +82,15 @@ impl SectionIds {
         self.unreadable || self.listed != 0
     }
 
-    /// Whether section `id` is said to apply.
-    pub fn contains(&self, id: u32) -> bool {
-        id < 64 && self.listed & 1u64.rotate_left(id) != 0
+    /// Whether it is said which apply, be it none.
+    pub fn are_known(&self) -> bool {
+        self.none || self.is_present()
+    }
+
+    /// The sections said to apply, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u8> {
+        let listed = self.listed;
+        (1..=63u8).filter(move |id| listed & 1u64.rotate_left(u32::from(*id)) != 0)
     }
 }
 
@@ -147,9 +155,9 @@ mod tests {
     fn minus_one_names_no_section() {
         let mut ids = SectionIds::default();
         ids.fold(-1);
-        assert!(!ids.is_present());
+        assert!(!ids.is_present() && ids.are_known());
         ids.fold(7);
-        assert!(ids.contains(7) && !ids.contains(6) && !ids.unreadable);
+        assert!(ids.iter().eq([7]) && !ids.unreadable);
         ids.fold(64);
         assert!(ids.unreadable);
     }

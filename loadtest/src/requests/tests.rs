@@ -5,7 +5,7 @@ use bumpalo::Bump;
 use std::collections::{BTreeSet, HashMap};
 
 use kith::openrtb::Placement;
-use kith::privacy::{Policy, gate};
+use kith::privacy::{Consents, Policy, gate};
 
 const COUNT: usize = 1000;
 
@@ -155,7 +155,7 @@ fn the_gate_opens_for_the_share_said() {
     let mut open = 0;
     let mut reasons: HashMap<&str, usize> = HashMap::new();
     read(&bodies(Profile::Mix, 4), |_, request, _| {
-        match gate(request, Policy::default()) {
+        match gate(request, &Policy::default(), &mut Consents::default()) {
             Ok(_) => open += 1,
             Err(closed) => *reasons.entry(closed.as_str()).or_default() += 1,
         }

@@ -208,11 +208,7 @@ fn every_home_of_a_signal_is_read() {
             ["1YNN", "1YYN"]
         );
         assert_eq!(signals.gpp.iter().collect::<Vec<_>>(), ["D"]);
-        assert!(
-            signals.gpp_sid.contains(7)
-                && signals.gpp_sid.contains(8)
-                && !signals.gpp_sid.unreadable
-        );
+        assert!(signals.gpp_sid.iter().eq([7, 8]) && !signals.gpp_sid.unreadable);
         assert_eq!(signals.gpc, Flag::Yes);
     });
 }
