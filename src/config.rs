@@ -14,6 +14,7 @@ mod limits;
 mod named;
 mod sections;
 mod sheet;
+mod traffic;
 mod tree;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use sections::{
     TokenDatasets, Web,
 };
 pub use sheet::Key;
+pub use traffic::Refuse;
 
 use sheet::{Log, Sheet};
 use tree::{Malformed, Origin, Table};

@@ -18,6 +18,7 @@ mod blocks;
 mod explain;
 mod facts;
 mod reasons;
+mod traffic;
 
 #[cfg(test)]
 mod tests;
@@ -178,7 +179,7 @@ pub fn decide<'a>(
         candidates,
     } = scratch;
     membership.clear(generation);
-    let (currency, usable) = match usable(generation, exchange, request) {
+    let (currency, usable) = match usable(generation, exchange, request, arena) {
         Ok(currency) => (currency, Ok(())),
         Err(reason) => (exchange.currency, Err(reason)),
     };
@@ -189,7 +190,8 @@ pub fn decide<'a>(
         {
             let source = &exchange.id_source;
             let seen = |source: &str, outcome| recorder.id(source, outcome);
-            let ids = identity::collect(leave, request, source, frame.ids_max, &frame.keyer, seen);
+            let (policy, most) = (&exchange.ids, frame.ids_max);
+            let ids = identity::collect(leave, request, source, policy, most, &frame.keyer, seen);
             membership.probe(generation, &ids);
         }
         let book = &*generation.book;
@@ -199,6 +201,9 @@ pub fn decide<'a>(
         book.resolve(&facts, resolved);
         blocks.begin(request, &exchange.seat, &book.terms);
         membership.look_up(generation, now);
+        if exchange.refuse.unknown_people && !membership.is_known() {
+            return Err(NoBid::UnknownPerson);
+        }
         resolved.set_segments(gate.ok().map(|leave| SegmentFacts {
             member: membership.member.words(),
             unreadable: membership.unreadable.words(),
@@ -239,16 +244,20 @@ pub fn decide<'a>(
 }
 
 /// Whether the request as a whole can be bid on, and in which currency.
-fn usable(
+fn usable<'a>(
     generation: &Generation,
     exchange: &Exchange,
-    request: &Request<'_>,
+    request: &Request<'a>,
+    arena: &'a Bump,
 ) -> Result<Currency, NoBid> {
     answer_within_ms(request, exchange)?;
     if request.placement == Placement::Several || has_repeated_imp(request.imp) {
         return Err(NoBid::Invalid);
     }
-    if request.dsa_required {
+    if let Some(reason) = traffic::refused(&exchange.refuse, request, arena) {
+        return Err(reason);
+    }
+    if request.dsa.required {
         return Err(NoBid::Dsa);
     }
     if blocks::has_unreadable_limit(request) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::audience::Audience;
 use crate::campaigns::Book;
 use crate::config::{Config, Exchanges};
-use crate::ids::{Keyer, Name};
+use crate::ids::{Keyer, Name, SegmentRef};
 use crate::money::Rates;
 use crate::privacy::{Policy, Purposes};
 
@@ -90,6 +90,8 @@ pub struct Generation {
     pub campaigns_version: Option<u64>,
     /// The live audiences, by name.
     pub datasets: Box<[LiveDataset]>,
+    /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
+    pub slot_purposes: Box<[Purposes]>,
     /// What comes from the configuration.
     pub frame: Frame,
 }
@@ -103,12 +105,20 @@ impl Generation {
         audiences: Vec<LiveVersion>,
         frame: Frame,
     ) -> Generation {
-        let datasets = audiences.into_iter().map(|live| tie(live, &book)).collect();
+        let datasets: Box<[LiveDataset]> =
+            audiences.into_iter().map(|live| tie(live, &book)).collect();
+        let of_slot = |segment: &SegmentRef| {
+            let mut live = datasets.iter();
+            let dataset = live.find(|dataset| dataset.name == segment.dataset);
+            dataset.map_or(Purposes::PROFILE, |dataset| dataset.purposes)
+        };
+        let slot_purposes = book.segments.iter().map(of_slot).collect();
         Generation {
             number,
             book,
             campaigns_version,
             datasets,
+            slot_purposes,
             frame,
         }
     }

@@ -3,11 +3,12 @@
 //! `user.id` is the exchange's own namespace (`exchange:<name>`), `user.buyeruid` is ours (`buyeruid`), `device.ifa` is
 //! `ifa`, and every extended id belongs to its source domain. An extended id cannot claim one of our own
 //! namespaces: a `source` of `ifa` in `user.eids` is refused, or any exchange could speak for every device.
-//! A request's segments are the union over all its ids.
+//! A request's segments are the union over all its ids. What an exchange says of how an id came about (`mm`, `matcher`,
+//! `inserter`, `atype`) is asked only where its [`Policy`] refuses something.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::ids::{IdRefused, Keyer, UserKey, trimmed};
-use crate::openrtb::Request;
+use crate::openrtb::{Eid, Field, Request};
 use crate::privacy::Open;
 use arrayvec::ArrayVec;
 
@@ -15,6 +16,70 @@ use arrayvec::ArrayVec;
 pub const IDS_MAX: usize = 64;
 /// Most ids looked at for one request, junk and repeats included: bounds the work of a hostile one.
 pub const CANDIDATES_MAX: usize = 1024;
+
+/// Which extended ids of an exchange are not used. By default all are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// AdCOM "ID Match Methods" that are refused; with any, also what cannot be read.
+    pub refused_match_methods: Box<[i64]>,
+    /// AdCOM "Agent Types" that are refused; with any, also what cannot be read.
+    pub refused_agent_types: Box<[i64]>,
+    /// Where not empty: domains, lower case, of those whose matching (method 3 and above) is trusted.
+    pub matchers: Box<[String]>,
+    /// Where not empty: domains, lower case, of those who may put ids into a request, if they are named.
+    pub inserters: Box<[String]>,
+    /// The domain under which our own ids come as extended ones: what it says of its matching is said of `buyeruid` too
+    /// (§7.12.1).
+    pub own_source: Box<str>,
+}
+
+impl Policy {
+    fn refuses(&self, eid: &Eid<'_>) -> Option<IdOutcome> {
+        if is_refused(&self.refused_match_methods, eid.mm) {
+            return Some(IdOutcome::MatchMethod);
+        }
+        // What was synchronised by cookies (2) or not matched at all (1) has no matcher to be trusted.
+        let is_matched = !matches!(eid.mm, Field::Absent | Field::Value(0..=2));
+        let matcher = eid.matcher.unwrap_or(eid.source);
+        if is_matched && !is_listed(&self.matchers, matcher) {
+            return Some(IdOutcome::Matcher);
+        }
+        if let Some(inserter) = eid.inserter
+            && !is_listed(&self.inserters, inserter)
+        {
+            return Some(IdOutcome::Inserter);
+        }
+        None
+    }
+
+    /// How `buyeruid` was matched, where an extended id of ours tells.
+    fn buyeruid_refused(&self, request: &Request<'_>) -> bool {
+        let is_ours = |eid: &&Eid<'_>| {
+            !self.own_source.is_empty()
+                && trimmed(eid.source).eq_ignore_ascii_case(&self.own_source)
+        };
+        let mut ours = request.user.eids.into_iter().flatten().filter(is_ours);
+        let inherited = |mm: Field<i64>| !matches!(mm, Field::Value(1 | 2));
+        ours.any(|eid| inherited(eid.mm) && is_refused(&self.refused_match_methods, eid.mm))
+    }
+}
+
+/// Whether a code is among those refused; one that cannot be read may be.
+fn is_refused(refused: &[i64], code: Field<i64>) -> bool {
+    match code {
+        Field::Absent => refused.contains(&0),
+        Field::Unreadable => !refused.is_empty(),
+        Field::Value(code) => refused.contains(&code),
+    }
+}
+
+fn is_listed(domains: &[String], domain: &str) -> bool {
+    let domain = trimmed(domain);
+    domains.is_empty()
+        || domains
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(domain))
+}
 
 /// What became of one id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +92,14 @@ pub enum IdOutcome {
     Refused(IdRefused),
     /// An extended id whose source is one of our own namespaces.
     ReservedSource,
+    /// The exchange's policy refuses how it was matched.
+    MatchMethod,
+    /// The exchange's policy does not trust who matched it.
+    Matcher,
+    /// The exchange's policy does not trust who put it into the request.
+    Inserter,
+    /// The exchange's policy refuses what it is the id of.
+    AgentType,
     /// There are as many already as may be looked up.
     OverLimit,
 }
@@ -39,14 +112,14 @@ pub fn collect<'a>(
     _leave: Open,
     request: &Request<'a>,
     exchange_source: &'a str,
+    policy: &Policy,
     ids_max: usize,
     keyer: &Keyer,
     mut seen: impl FnMut(&'a str, IdOutcome),
 ) -> Ids {
     let mut ids = Ids::new();
-    let mut add = |source: &'a str, id: &str, reserved: bool| {
-        let outcome = match keyer.user_key(source, id) {
-            _ if reserved => IdOutcome::ReservedSource,
+    let mut add = |source: &'a str, id: &str, refused: Option<IdOutcome>| {
+        let outcome = refused.unwrap_or_else(|| match keyer.user_key(source, id) {
             Err(refused) => IdOutcome::Refused(refused),
             Ok(key) if ids.contains(&key) => IdOutcome::Repeated,
             Ok(_) if ids.len() >= ids_max.min(IDS_MAX) => IdOutcome::OverLimit,
@@ -54,23 +127,33 @@ pub fn collect<'a>(
                 ids.push(key);
                 IdOutcome::Used(key)
             }
-        };
+        });
         seen(source, outcome);
     };
+    let of_ours = policy
+        .buyeruid_refused(request)
+        .then_some(IdOutcome::MatchMethod);
     let own = [
-        (exchange_source, request.user.id),
-        ("buyeruid", request.user.buyeruid),
-        ("ifa", request.device.ifa),
+        (exchange_source, request.user.id, None),
+        ("buyeruid", request.user.buyeruid, of_ours),
+        ("ifa", request.device.ifa, None),
     ];
-    for (source, id) in own {
+    for (source, id, refused) in own {
         if let Some(id) = id {
-            add(source, id, false);
+            add(source, id, refused);
         }
     }
     let eids = request.user.eids.into_iter().flatten();
-    let extended = eids.flat_map(|eid| eid.uids.iter().map(|id| (eid.source, *id)));
-    for (source, id) in extended.take(CANDIDATES_MAX) {
-        add(source, id, is_reserved(source));
+    let extended = eids.flat_map(|eid| eid.uids.iter().map(move |uid| (eid, uid)));
+    for (eid, uid) in extended.take(CANDIDATES_MAX) {
+        let refused = if is_reserved(eid.source) {
+            Some(IdOutcome::ReservedSource)
+        } else if is_refused(&policy.refused_agent_types, uid.atype) {
+            Some(IdOutcome::AgentType)
+        } else {
+            policy.refuses(eid)
+        };
+        add(eid.source, uid.id, refused);
     }
     ids
 }
@@ -101,21 +184,34 @@ mod tests {
 
     use super::*;
     use crate::ids::SecretKey;
-    use crate::privacy::{Consents, Policy, gate};
+    use crate::privacy::{self, Consents, gate};
 
     fn collected(user: &str, device: &str) -> (Ids, Vec<(String, IdOutcome)>) {
+        collected_under(&super::Policy::default(), user, device)
+    }
+
+    fn collected_under(
+        policy: &super::Policy,
+        user: &str,
+        device: &str,
+    ) -> (Ids, Vec<(String, IdOutcome)>) {
         let arena = Bump::new();
         let body = arena.alloc_str(&format!(
             r#"{{"id":"r","imp":[{{"id":"1"}}],"user":{user},"device":{device}}}"#
         ));
         let request = crate::openrtb::read(body.as_bytes(), &arena, 1).expect("a request");
-        let leave =
-            gate(request, &Policy::default(), &mut Consents::default()).expect("an open gate");
+        let leave = gate(
+            request,
+            &privacy::Policy::default(),
+            &mut Consents::default(),
+        )
+        .expect("an open gate");
         let mut seen = Vec::new();
         let ids = collect(
             leave,
             request,
             "exchange:demo",
+            policy,
             IDS_MAX,
             &keyer(),
             |source, outcome| {

@@ -14,6 +14,7 @@
 pub mod json;
 
 mod fields;
+mod kept;
 mod keys;
 mod list;
 mod reader;
@@ -23,11 +24,12 @@ mod response;
 mod signals;
 
 pub use fields::{Field, FieldName, FieldSet};
+pub use kept::{BrandVersion, Chain, SupplyChain, UserAgent, UserData};
 pub use reader::{BadRequest, read};
 pub use repair::{Text, readable};
 pub use request::{
-    AuctionType, Banner, Deal, Device, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
-    Strings, User, UserData,
+    AuctionType, Banner, Deal, Device, Dsa, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
+    Strings, Uid, User,
 };
 pub use response::{BidId, BidOut, CreativeOut, line_item_part, write_bids, write_no_bid};
 pub use signals::{Flag, Homes, SectionIds, Signals};

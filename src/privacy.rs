@@ -24,7 +24,7 @@ mod vendors;
     clippy::arithmetic_side_effects,
     reason = "a test may panic"
 )]
-mod tests;
+pub(crate) mod tests;
 
 pub use consents::Consents;
 pub use purposes::Purposes;

@@ -281,6 +281,19 @@ pub(super) fn text(max: usize) -> Form<String> {
     })
 }
 
+/// Texts of 1 to `max` bytes, in lower case where they are `folded`.
+pub(super) fn texts(max: usize, folded: bool) -> Form<Box<[String]>> {
+    let many = format!("texts of 1 to {max} bytes");
+    text(max).list(&many).map(move |mut texts| {
+        if folded {
+            texts
+                .iter_mut()
+                .for_each(|text| text.make_ascii_lowercase());
+        }
+        texts.into_boxed_slice()
+    })
+}
+
 /// A path.
 pub(super) fn path() -> Form<PathBuf> {
     Form::new("a path", |node| {

@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use super::forms;
 use super::sections::{Budget, Guards, guards_of_dataset};
 use super::sheet::{Log, Sheet, read_document};
+use super::traffic::{self, Refuse};
 use super::tree::Table;
+use crate::campaigns::device_type;
+use crate::identity;
 use crate::ids::{Kind, Name};
 use crate::money::Currency;
 
@@ -42,6 +45,10 @@ pub struct Exchange {
     pub seat: String,
     /// Whether a request with `test: 1` may ask for debug output.
     pub debug: bool,
+    /// Requests that get no bid.
+    pub refuse: Refuse,
+    /// Ids that are not used.
+    pub ids: identity::Policy,
 }
 
 impl Exchange {
@@ -225,7 +232,23 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
             "false",
             "whether answers to test requests may carry debug output",
         ),
+        refuse: s.section("refuse", traffic::refuse),
+        ids: s.section("ids", traffic::ids),
     };
+    let known = |word: &String| (1..=64).filter_map(device_type).any(|type_| type_ == word);
+    if let Some(unknown) = exchange
+        .refuse
+        .device_types
+        .iter()
+        .find(|word| !known(word))
+    {
+        let words: Vec<&str> = (1..=64).filter_map(device_type).collect();
+        let text = format!(
+            "device_types: {unknown:?} is not one of {}",
+            words.join(", ")
+        );
+        s.problem(Some("refuse"), &text);
+    }
     s.warn_if_set("billing", "notices are not built yet: nothing is billed");
     s.warn_if_set("billing_window", "notices are not counted yet");
     if exchange.margin_ms >= exchange.default_tmax_ms {

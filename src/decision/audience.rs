@@ -10,7 +10,7 @@ use crate::audience::{Approach, Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, LiveDataset, NO_SLOT};
 use crate::ids::UserKey;
-use crate::privacy::{Open, Purposes};
+use crate::privacy::Open;
 
 /// What lookups answered, by dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,22 +60,14 @@ impl Membership {
     }
 
     /// Which datasets may be read under this leave: those of which every purpose is granted. Whether any may.
-    ///
-    /// A segment that nobody has uploaded yet may not be read either where its dataset, with the purposes that are usual,
-    /// could not.
     pub(super) fn admit(&mut self, generation: &Generation, leave: Open) -> bool {
         let readable = |dataset: &LiveDataset| leave.may(dataset.purposes);
         self.readable
             .extend(generation.datasets.iter().map(readable));
-        if !leave.may(Purposes::PROFILE) {
-            self.unreadable.fill();
-        }
-        for (dataset, readable) in generation.datasets.iter().zip(&self.readable) {
-            for slot in &dataset.slots {
-                if *readable {
-                    self.unreadable.remove(*slot);
-                } else {
-                    self.unreadable.insert(*slot);
+        if leave.is_limited() {
+            for (slot, needed) in (0u32..).zip(&generation.slot_purposes) {
+                if !leave.may(*needed) {
+                    self.unreadable.insert(slot);
                 }
             }
         }
@@ -102,6 +94,11 @@ impl Membership {
             self.approaches
                 .extend(own.map(|probe| dataset.audience.approach(*probe)));
         }
+    }
+
+    /// Whether any dataset knows any of the ids.
+    pub(super) fn is_known(&self) -> bool {
+        self.lookups.iter().any(|counts| counts.found > 0)
     }
 
     /// The last step: gathers what is found.

@@ -76,6 +76,26 @@ impl Recorder for Listener<'_> {
                 "an extended id may not claim this source".to_owned(),
                 None,
             ),
+            IdOutcome::MatchMethod => (
+                false,
+                "how it was matched (mm) is refused for this exchange".to_owned(),
+                None,
+            ),
+            IdOutcome::Matcher => (
+                false,
+                "who matched it is not among the exchange's matchers".to_owned(),
+                None,
+            ),
+            IdOutcome::Inserter => (
+                false,
+                "who put it into the request is not among the exchange's inserters".to_owned(),
+                None,
+            ),
+            IdOutcome::AgentType => (
+                false,
+                "what it is the id of (atype) is refused for this exchange".to_owned(),
+                None,
+            ),
             IdOutcome::OverLimit => (
                 false,
                 "as many ids as may be looked up were there already".to_owned(),

@@ -30,6 +30,11 @@ pub(super) fn facts<'a>(
     let geo = &device.geo;
     let user = &request.user;
     let placed = |place: Option<&'a str>| place.filter(|_| open);
+    let reads_os = book.reads(Attribute::Os) || book.reads(Attribute::OsVersion);
+    let platform = match device.os {
+        None if reads_os => device.sua.platform(arena),
+        _ => None,
+    };
     let lower = |text: Option<&'a str>| text.map(|text| lower(text, arena));
     let upper = |text: Option<&'a str>| text.map(|text| upper(text, arena));
     Facts {
@@ -50,10 +55,14 @@ pub(super) fn facts<'a>(
         metro: placed(geo.metro),
         zip: placed(geo.zip),
         device_type: device.devicetype.and_then(device_type),
-        os: lower(device.os),
-        os_version: device.osv,
+        os: lower(device.os.or(platform.map(|platform| platform.brand))),
+        os_version: device
+            .osv
+            .or(platform.and_then(|platform| platform.version)),
         browser: if book.reads(Attribute::Browser) {
-            device.ua.and_then(browser)
+            // The user agent in parts is what the browser says; the long text is made to look like others'.
+            let parts = device.sua.browser(arena, branded);
+            parts.or_else(|| device.ua.and_then(browser))
         } else {
             None
         },
@@ -122,6 +131,25 @@ const MARKS: [(&str, &str); 11] = [
     ("Safari/", "safari"),
 ];
 
+/// Brands that browsers send in `sua.browsers`, in lower case. Chromium, which most of them name too, is none.
+const BRANDS: [(&str, &str); 9] = [
+    ("google chrome", "chrome"),
+    ("chrome", "chrome"),
+    ("microsoft edge", "edge"),
+    ("opera", "opera"),
+    ("samsung internet", "samsung"),
+    ("yandex", "yandex"),
+    ("firefox", "firefox"),
+    ("safari", "safari"),
+    ("uc browser", "uc"),
+];
+
+/// The browser by a brand of its.
+fn branded(brand: &str) -> Option<&'static str> {
+    let known = |(name, _): &&(&str, &str)| brand.eq_ignore_ascii_case(name);
+    BRANDS.iter().find(known).map(|(_, word)| *word)
+}
+
 /// The browser by its own mark in the user agent.
 fn browser(ua: &str) -> Option<&'static str> {
     MARKS
@@ -165,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_browser_has_a_word_that_documents_may_use() {
-        for (mark, name) in MARKS {
+        for (mark, name) in MARKS.into_iter().chain(BRANDS) {
             assert!(crate::campaigns::BROWSERS.contains(&name), "{mark}");
         }
     }

@@ -63,6 +63,22 @@ pub enum NoBid {
     NoLineItem,
     /// The decision failed in a way that it never should.
     Failed,
+    /// A crawler that says so.
+    Crawler,
+    /// A user agent that is no person's.
+    NonHuman,
+    /// The device is in a data centre or behind a proxy.
+    DataCentre,
+    /// The exchange's requests from such devices are refused.
+    Device,
+    /// The site, app or publisher is refused.
+    Inventory,
+    /// No dataset knows the person.
+    UnknownPerson,
+    /// The supply chain is missing, incomplete or unreadable.
+    Chain,
+    /// The supply chain has a seller that is refused.
+    Seller,
     /// Line items were considered; this is how far the nearest came.
     Refused(Refusal),
 }
@@ -111,6 +127,14 @@ labels! { NoBid:
     NoUsableImp "no_usable_imp" 2 "no imp has an id and limits that can be read",
     NoLineItem "no_line_item" 500 "there are no line items: upload a campaigns document",
     Failed "failed" 1 "the decision failed; this is a defect of ours",
+    Crawler "crawler" 3 "the user agent says that it is a crawler (refuse.crawlers)",
+    NonHuman "non_human" 4 "the user agent is one of those refused (refuse.agents)",
+    DataCentre "data_centre" 5 "the device's address is in a network that is refused (refuse.networks)",
+    Device "device" 6 "devices of this type are refused (refuse.device_types)",
+    Inventory "inventory" 7 "the site, app or publisher is refused (refuse.domains, bundles, publishers)",
+    UnknownPerson "unknown_person" 8 "no dataset that may be read knows the person (refuse.unknown_people)",
+    Chain "chain" 16 "the supply chain is missing, incomplete or unreadable (refuse.incomplete_chains)",
+    Seller "seller" 17 "the supply chain has a seller that is refused (refuse.sellers)",
 }
 
 impl Refusal {
@@ -151,6 +175,14 @@ impl NoBid {
             Self::NoUsableImp => 7,
             Self::NoLineItem => 8,
             Self::Failed => 9,
+            Self::Crawler => 10,
+            Self::NonHuman => 11,
+            Self::DataCentre => 12,
+            Self::Device => 13,
+            Self::Inventory => 14,
+            Self::UnknownPerson => 15,
+            Self::Chain => 16,
+            Self::Seller => 17,
         }
     }
 

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+mod gate;
+mod traffic;
+
 use super::*;
 use crate::audience::{Audience, Builder, RowFormat, VersionMeta};
 use crate::campaigns::{Book, compile};
@@ -27,6 +30,12 @@ struct World {
 
 impl World {
     fn new(line_items: Value, datasets: &[(&str, &str)]) -> Self {
+        Self::under("", line_items, datasets)
+    }
+
+    /// The same under a configuration.
+    fn under(config: &str, line_items: Value, datasets: &[(&str, &str)]) -> Self {
+        let config = Config::from_toml(config, "kith.toml").expect("a good configuration");
         let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
         let audiences = datasets
             .iter()
@@ -36,12 +45,16 @@ impl World {
                 ordinal,
                 version: 1,
                 audience: Arc::new(audience(name, rows, &keyer)),
-                purposes: Purposes::PROFILE,
+                purposes: Purposes::of(
+                    &config
+                        .datasets
+                        .get_or_default(&name.parse().expect("a name"))
+                        .purposes,
+                ),
             })
             .collect();
         let rates =
             Rates::new(Currency::USD, [("EUR".parse().expect("a code"), 0.5)]).expect("rates");
-        let config = Config::default();
         let frame = Frame {
             rates: Arc::new(rates),
             ..Frame::of(&config, keyer)

@@ -7,11 +7,12 @@ use bumpalo::collections::Vec as ArenaVec;
 
 use super::fields::{self, Field, FieldName, FieldSet};
 use super::json::{Cursor, Key, NotJson, Raw, Shape};
+use super::kept::{SupplyChain, UserAgent, UserData};
 use super::keys;
 use super::repair::{Text, readable};
 use super::request::{
-    AuctionType, Banner, Deal, Device, Eid, Geo, Imp, Placement, Request, Site, Size, User,
-    UserData,
+    AuctionType, Banner, Deal, Device, Dsa, Eid, Geo, Imp, Placement, Request, Site, Size, Uid,
+    User,
 };
 use super::signals::{Flag, Homes, Signals};
 
@@ -119,7 +120,9 @@ impl<'a> Reader<'a> {
                 keys::DOOH => dooh = self.site(c, FieldName::Dooh)?,
                 keys::DEVICE => self.device(c, &mut request.device)?,
                 keys::USER => self.user(c, &mut request.user)?,
-                keys::REGS => self.regs(c, &mut request.dsa_required)?,
+                keys::REGS => self.regs(c, &mut request.dsa)?,
+                keys::SOURCE => self.source(c, &mut request.schain)?,
+                keys::EXT => self.ext(c, &mut request.schain)?,
                 keys::TMAX => request.tmax_ms = self.integer(c, FieldName::Tmax)?.value(),
                 keys::AT => {
                     request.at = self
@@ -359,6 +362,9 @@ impl<'a> Reader<'a> {
             match key {
                 keys::IFA => device.ifa = reader.text(c, FieldName::Ifa),
                 keys::UA => device.ua = reader.text(c, text),
+                keys::SUA => device.sua = UserAgent(reader.kept(c, Shape::Object, text)?),
+                keys::IP => device.ip = reader.text(c, text),
+                keys::IPV6 => device.ipv6 = reader.text(c, text),
                 keys::DEVICETYPE => {
                     device.devicetype = reader.integer(c, FieldName::DeviceType)?.value()
                 }
@@ -419,7 +425,9 @@ impl<'a> Reader<'a> {
                 keys::KWARRAY => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
                 keys::GEO => drop(reader.geo(c)?),
                 keys::EIDS => user.eids[0] = reader.eids(c)?,
-                keys::DATA => user.data = UserData(reader.array(c, FieldName::UserData)?),
+                keys::DATA => {
+                    user.data = UserData(reader.kept(c, Shape::Array, FieldName::UserData)?)
+                }
                 keys::CONSENT => {
                     let raw = c.value()?;
                     reader.home(raw, FieldName::Consent, |signals| &mut signals.consent);
@@ -450,35 +458,46 @@ impl<'a> Reader<'a> {
     fn eids(&mut self, c: &mut Cursor<'a>) -> Read<&'a [Eid<'a>]> {
         let eids = self.list(c, FieldName::Eids, |reader, c| {
             let (mut source, mut uids) = (None, None);
+            let (mut inserter, mut matcher, mut mm) = (None, None, Field::Absent);
             reader.object(c, FieldName::Eids, |reader, c, key| {
                 match key {
                     keys::SOURCE => source = reader.text(c, FieldName::Eids),
                     keys::UIDS => uids = reader.uids(c)?,
+                    keys::INSERTER => inserter = reader.text(c, FieldName::EidMatch),
+                    keys::MATCHER => matcher = reader.text(c, FieldName::EidMatch),
+                    keys::MM => mm = reader.integer(c, FieldName::EidMatch)?,
                     _ => c.skip()?,
                 }
                 Ok(())
             })?;
-            Ok(source.zip(uids).map(|(source, uids)| Eid { source, uids }))
+            Ok(source.zip(uids).map(|(source, uids)| Eid {
+                source,
+                inserter,
+                matcher,
+                mm,
+                uids,
+            }))
         })?;
         Ok(eids.value().unwrap_or(&[]))
     }
 
-    fn uids(&mut self, c: &mut Cursor<'a>) -> Read<Option<&'a [&'a str]>> {
+    fn uids(&mut self, c: &mut Cursor<'a>) -> Read<Option<&'a [Uid<'a>]>> {
         let ids = self.list(c, FieldName::Eids, |reader, c| {
-            let mut id = None;
+            let (mut id, mut atype) = (None, Field::Absent);
             reader.object(c, FieldName::Eids, |reader, c, key| {
                 match key {
                     keys::ID => id = reader.text(c, FieldName::Eids),
+                    keys::ATYPE => atype = reader.integer(c, FieldName::EidMatch)?,
                     _ => c.skip()?,
                 }
                 Ok(())
             })?;
-            Ok(id)
+            Ok(id.map(|id| Uid { id, atype }))
         })?;
         Ok(ids.value())
     }
 
-    fn regs(&mut self, c: &mut Cursor<'a>, dsa_required: &mut bool) -> Read<()> {
+    fn regs(&mut self, c: &mut Cursor<'a>, dsa: &mut Dsa) -> Read<()> {
         let entered = self.object(c, FieldName::Regs, |reader, c, key| match key {
             keys::COPPA => {
                 let said = reader.privacy_flag(c, FieldName::Coppa)?;
@@ -487,32 +506,34 @@ impl<'a> Reader<'a> {
             }
             keys::EXT => {
                 let entered = reader.object(c, FieldName::Regs, |reader, c, key| match key {
-                    keys::DSA => reader.dsa(c, dsa_required),
+                    keys::DSA => reader.dsa(c, dsa),
                     _ => reader.regs_field(c, key),
                 })?;
                 reader.signals.broken |= entered == Entered::Unreadable;
                 Ok(())
             }
-            keys::DSA => reader.dsa(c, dsa_required),
+            keys::DSA => reader.dsa(c, dsa),
             _ => reader.regs_field(c, key),
         })?;
         self.signals.broken |= entered == Entered::Unreadable;
         Ok(())
     }
 
-    /// `dsarequired` 2 or 3, or unreadable: only bids with DSA transparency are taken.
-    fn dsa(&mut self, c: &mut Cursor<'a>, required: &mut bool) -> Read<()> {
+    /// Of two homes the strictest: `dsarequired` 2 or 3, or unreadable, in either.
+    fn dsa(&mut self, c: &mut Cursor<'a>, dsa: &mut Dsa) -> Read<()> {
         let entered = self.object(c, FieldName::Dsa, |reader, c, key| {
             match key {
                 keys::DSAREQUIRED => match reader.integer(c, FieldName::Dsa)? {
                     Field::Absent | Field::Value(0 | 1) => {}
-                    Field::Value(_) | Field::Unreadable => *required = true,
+                    Field::Value(_) | Field::Unreadable => dsa.required = true,
                 },
+                keys::PUBRENDER => dsa.pubrender = reader.integer(c, FieldName::Dsa)?,
                 _ => c.skip()?,
             }
             Ok(())
         })?;
-        *required |= entered == Entered::Unreadable;
+        dsa.is_there |= entered != Entered::Nothing;
+        dsa.required |= entered == Entered::Unreadable;
         Ok(())
     }
 
@@ -581,13 +602,52 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A list kept as its text, to be read only if the gate opens.
-    fn array(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Option<Raw<'a>>> {
+    /// A list or object kept as its text, to be read only if somebody asks.
+    fn kept(&mut self, c: &mut Cursor<'a>, shape: Shape, name: FieldName) -> Read<Option<Raw<'a>>> {
         let raw = c.value()?;
-        if raw.shape() != Shape::Array && !raw.is_empty() {
+        if raw.shape() != shape && !raw.is_empty() {
             self.unreadable.insert(name);
         }
-        Ok((raw.shape() == Shape::Array).then_some(raw))
+        Ok((raw.shape() == shape).then_some(raw))
+    }
+
+    /// `source.schain`, `source.ext.schain`.
+    fn source(&mut self, c: &mut Cursor<'a>, schain: &mut SupplyChain<'a>) -> Read<()> {
+        self.object(c, FieldName::Schain, |reader, c, key| match key {
+            keys::SCHAIN => reader.schain(c, &mut schain.homes[0]),
+            keys::EXT => {
+                let second = &mut schain.homes[1];
+                reader.object(c, FieldName::Schain, |reader, c, key| match key {
+                    keys::SCHAIN => reader.schain(c, second),
+                    _ => c.skip(),
+                })?;
+                Ok(())
+            }
+            _ => c.skip(),
+        })?;
+        Ok(())
+    }
+
+    /// `ext.schain`. An `ext` of any other type says nothing.
+    fn ext(&mut self, c: &mut Cursor<'a>, schain: &mut SupplyChain<'a>) -> Read<()> {
+        if !c.at_object() {
+            return c.skip();
+        }
+        c.object(|c, key| match key {
+            keys::SCHAIN => self.schain(c, &mut schain.homes[2]),
+            _ => c.skip(),
+        })
+    }
+
+    fn schain(&mut self, c: &mut Cursor<'a>, home: &mut Field<Raw<'a>>) -> Read<()> {
+        let raw = c.value()?;
+        *home = match raw.shape() {
+            Shape::Object => Field::Value(raw),
+            _ if raw.is_empty() => Field::Absent,
+            _ => Field::Unreadable,
+        };
+        *home = self.note(*home, FieldName::Schain);
+        Ok(())
     }
 }
 

@@ -2,11 +2,8 @@
 //!
 //! Section numbers are those of OpenRTB 2.6-202606. Every slice borrows from the body or from the reader's arena.
 
-use bumpalo::Bump;
-
-use super::fields::{self, Field, FieldSet};
-use super::json::{NotJson, Raw, Shape};
-use super::keys;
+use super::fields::{Field, FieldSet};
+use super::kept::{SupplyChain, UserAgent, UserData};
 use super::signals::Signals;
 use crate::money::{Currency, Price};
 
@@ -57,8 +54,10 @@ pub struct Request<'a> {
     pub wlang: Strings<'a>,
     /// Allowed creative languages, as BCP 47 tags.
     pub wlangb: Strings<'a>,
-    /// Whether only bids with DSA transparency are taken (`regs.dsa.dsarequired`).
-    pub dsa_required: bool,
+    /// What the Digital Services Act asks of bids, from `regs.dsa` or `regs.ext.dsa`; of two the strictest.
+    pub dsa: Dsa,
+    /// Who sold the request on.
+    pub schain: SupplyChain<'a>,
     /// What was sent and could not be read.
     pub unreadable: FieldSet,
 }
@@ -199,6 +198,12 @@ pub struct Device<'a> {
     pub ifa: Option<&'a str>,
     /// User agent.
     pub ua: Option<&'a str>,
+    /// `sua`: the user agent in parts.
+    pub sua: UserAgent<'a>,
+    /// `ip`
+    pub ip: Option<&'a str>,
+    /// `ipv6`
+    pub ipv6: Option<&'a str>,
     /// `devicetype`
     pub devicetype: Option<i64>,
     /// Operating system.
@@ -254,79 +259,32 @@ pub struct User<'a> {
 pub struct Eid<'a> {
     /// Source domain, as sent.
     pub source: &'a str,
-    /// `uids[].id`, at least one.
-    pub uids: &'a [&'a str],
+    /// Domain of who put it into the request.
+    pub inserter: Option<&'a str>,
+    /// Domain of who matched it; the source itself where none is named.
+    pub matcher: Option<&'a str>,
+    /// How it was matched (AdCOM list "ID Match Methods").
+    pub mm: Field<i64>,
+    /// At least one.
+    pub uids: &'a [Uid<'a>],
 }
 
-/// `user.data`, unread until the privacy gate has opened.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct UserData<'a>(pub(super) Option<Raw<'a>>);
-
-impl<'a> UserData<'a> {
-    /// The exchange's segments as `<segtax>:<id>`, or `<data.id>:<id>` where no taxonomy is named (else
-    /// `<data.name>:<id>`). `None` when there is no `data` at all. At most `max` of them.
-    pub fn segments(&self, arena: &'a Bump, max: usize) -> Option<&'a [&'a str]> {
-        let raw = self.0?;
-        let mut segments = bumpalo::collections::Vec::new_in(arena);
-        let _ = walk_objects(raw, arena, &mut |data| {
-            let (mut id, mut name, mut segtax, mut list) = (None, None, None, None);
-            data.object(|c, key| {
-                match key {
-                    keys::ID => id = fields::text(c.value()?, arena).value(),
-                    keys::NAME => name = fields::text(c.value()?, arena).value(),
-                    keys::SEGMENT => list = Some(c.value()?),
-                    keys::EXT if c.at_object() => c.object(|c, key| {
-                        let raw = c.value()?;
-                        if key == keys::SEGTAX {
-                            segtax = fields::integer(raw, arena).value();
-                        }
-                        Ok(())
-                    })?,
-                    _ => c.skip()?,
-                }
-                Ok(())
-            })?;
-            let Some(list) = list else { return Ok(()) };
-            walk_objects(list, arena, &mut |segment| {
-                let mut segment_id = None;
-                segment.object(|c, key| {
-                    let raw = c.value()?;
-                    if key == keys::ID {
-                        segment_id = fields::text(raw, arena).value();
-                    }
-                    Ok(())
-                })?;
-                let Some(segment_id) = segment_id else {
-                    return Ok(());
-                };
-                if segments.len() < max {
-                    let text = match (segtax, id.or(name)) {
-                        (Some(segtax), _) => {
-                            bumpalo::format!(in arena, "{}:{}", segtax, segment_id)
-                        }
-                        (None, Some(owner)) => {
-                            bumpalo::format!(in arena, "{}:{}", owner, segment_id)
-                        }
-                        (None, None) => return Ok(()),
-                    };
-                    segments.push(text.into_bump_str());
-                }
-                Ok(())
-            })
-        });
-        Some(segments.into_bump_slice())
-    }
+/// §3.2.28: one extended id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uid<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// What it is the id of (AdCOM list "Agent Types").
+    pub atype: Field<i64>,
 }
 
-/// Walks an array, entering only the elements that are objects.
-fn walk_objects<'a>(
-    raw: Raw<'a>,
-    arena: &'a Bump,
-    each: &mut dyn FnMut(&mut super::json::Cursor<'a>) -> Result<(), NotJson>,
-) -> Result<(), NotJson> {
-    if raw.shape() != Shape::Array {
-        return Ok(());
-    }
-    raw.cursor(arena)
-        .array(|c| if c.at_object() { each(c) } else { c.skip() })
+/// What `dsa` asks (IAB "DSA Transparency Extensions" 1.0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dsa {
+    /// `dsarequired`: 2 or 3, or unreadable.
+    pub required: bool,
+    /// Whether it was sent at all.
+    pub is_there: bool,
+    /// `pubrender`: whether the publisher shows who advertises.
+    pub pubrender: Field<i64>,
 }

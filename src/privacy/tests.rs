@@ -1,6 +1,6 @@
 //! The gate, over strings written here: [`encode`] is the other direction of what the module reads.
 
-mod encode;
+pub(crate) mod encode;
 mod oracles;
 mod strings;
 

@@ -219,7 +219,7 @@ fn the_hit_rate_is_as_said() {
                 look("buyeruid", request.user.buyeruid);
                 for eid in request.user.eids.into_iter().flatten() {
                     for id in eid.uids {
-                        look(eid.source, Some(id));
+                        look(eid.source, Some(id.id));
                     }
                 }
                 hits += usize::from(hit);

@@ -323,13 +323,22 @@ fn eids_of_both_homes_are_read_and_junk_among_them_is_noted() {
     );
     good(body, |request, _| {
         let seen: Vec<_> = request.user.eids.into_iter().flatten().collect();
-        let want = [("a.com", &["1", "2"][..]), ("c.com", &["3"])];
-        assert_eq!(
-            seen,
-            want.map(|(source, uids)| Eid { source, uids })
+        let uids = |eid: &Eid<'_>| {
+            eid.uids
                 .iter()
+                .map(|uid| uid.id.to_owned())
                 .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            seen.iter()
+                .map(|eid| (eid.source, uids(eid)))
+                .collect::<Vec<_>>(),
+            [
+                ("a.com", vec!["1".to_owned(), "2".to_owned()]),
+                ("c.com", vec!["3".to_owned()])
+            ]
         );
+        assert_eq!(seen[1].uids[0].atype, Field::Value(1));
         assert_eq!(
             request.unreadable.iter().collect::<Vec<_>>(),
             [FieldName::Eids]
@@ -337,14 +346,20 @@ fn eids_of_both_homes_are_read_and_junk_among_them_is_noted() {
     });
     let body = with(
         "user",
-        r#"{"eids":[{"uids":[{"atype":1,"id":"late"}],"source":"a.com","ext":{}}]}"#,
+        r#"{"eids":[{"uids":[{"atype":1,"id":"late"}],"source":"a.com","mm":"3","matcher":"m.com","inserter":"i.com","ext":{}}]}"#,
     );
     good(body, |request, _| {
         assert_eq!(
             request.user.eids[0],
             [Eid {
                 source: "a.com",
-                uids: &["late"]
+                inserter: Some("i.com"),
+                matcher: Some("m.com"),
+                mm: Field::Value(3),
+                uids: &[Uid {
+                    id: "late",
+                    atype: Field::Value(1)
+                }]
             }]
         );
         assert!(request.unreadable.is_empty());
@@ -511,4 +526,82 @@ fn json_test_suite() {
             Err(_) => assert!(case["expect"] != json!("accept"), "{name} must be taken"),
         });
     }
+}
+
+#[test]
+fn a_supply_chain_is_read_from_the_first_home_that_has_one() {
+    let chain = |fields: &str| {
+        let arena = Bump::new();
+        let body = format!(r#"{{"id":"r","imp":[{{}}],{fields}}}"#);
+        let body = arena.alloc_str(&body);
+        let request = read(body.as_bytes(), &arena, 1).expect("a request");
+        let mut nodes = Vec::new();
+        let chain = request
+            .schain
+            .read(&arena, |asi, sid| nodes.push(format!("{asi}/{sid}")));
+        let chain = match chain {
+            Field::Absent => None,
+            Field::Unreadable => Some((false, false)),
+            Field::Value(chain) => Some((chain.is_complete, chain.is_readable)),
+        };
+        (chain, nodes.join(" "))
+    };
+    let one = |asi: &str| {
+        format!(r#"{{"complete":1,"ver":"1.0","nodes":[{{"asi":"{asi}","sid":7,"hp":1}}]}}"#)
+    };
+    let (a, b, c) = (one("a"), one("b"), one("c"));
+    let whole = |asi: &str| (Some((true, true)), format!("{asi}/7"));
+    for (fields, want) in [
+        (
+            format!(r#""source":{{"schain":{a},"ext":{{"schain":{b}}}}},"ext":{{"schain":{c}}}"#),
+            whole("a"),
+        ),
+        (
+            format!(r#""source":{{"schain":null,"ext":{{"schain":{b}}}}},"ext":{{"schain":{c}}}"#),
+            whole("b"),
+        ),
+        (
+            format!(r#""source":{{"ext":7}},"ext":{{"schain":{c}}}"#),
+            whole("c"),
+        ),
+        (r#""ext":[],"source":"x""#.to_owned(), (None, String::new())),
+        (
+            format!(r#""source":{{"schain":"x"}},"ext":{{"schain":{c}}}"#),
+            (Some((false, false)), String::new()),
+        ),
+        (
+            r#""source":{"schain":{"complete":"1","nodes":[{"asi":"a","sid":"1"},{"asi":"b"},7]}}"#
+                .to_owned(),
+            (Some((true, false)), "a/1".to_owned()),
+        ),
+        (
+            r#""source":{"schain":{"complete":0,"nodes":[]}}"#.to_owned(),
+            (Some((false, false)), String::new()),
+        ),
+    ] {
+        assert_eq!(chain(&fields), want, "{fields}");
+    }
+}
+
+#[test]
+fn a_user_agent_in_parts_names_browser_and_platform() {
+    let body = with(
+        "device",
+        r#"{"sua":{"browsers":[{"brand":"Not A;Brand","version":["99"]},{"brand":"Google Chrome","version":["120",0]},7],
+            "platform":{"brand":"Android","version":["13","0"]},"mobile":1,"source":0}}"#,
+    );
+    good(body, |request, arena| {
+        let sua = request.device.sua;
+        let browser = sua.browser(arena, |brand| (brand == "Google Chrome").then_some("it"));
+        assert_eq!(browser, Some("it"));
+        let platform = sua.platform(arena).expect("a platform");
+        assert_eq!(
+            (platform.brand, platform.version),
+            ("Android", Some("13.0"))
+        );
+    });
+    good(with("device", r#"{"sua":"Android"}"#), |request, arena| {
+        assert!(request.device.sua.platform(arena).is_none());
+        assert!(request.unreadable.iter().eq([FieldName::DeviceText]));
+    });
 }

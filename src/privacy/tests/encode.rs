@@ -2,10 +2,10 @@
 
 /// Bits as they are written.
 #[derive(Default, Clone)]
-pub(in crate::privacy) struct Writer(Vec<bool>);
+pub(crate) struct Writer(Vec<bool>);
 
 impl Writer {
-    pub(in crate::privacy) fn put(&mut self, value: u64, count: u32) -> &mut Self {
+    pub(crate) fn put(&mut self, value: u64, count: u32) -> &mut Self {
         self.0
             .extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
         self
@@ -31,7 +31,7 @@ impl Writer {
     }
 
     /// As base64url, filled up to whole characters.
-    pub(in crate::privacy) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let value = |six: &[bool]| {
             let bits = six
@@ -48,7 +48,7 @@ impl Writer {
 
 /// How a set of vendors is written.
 #[derive(Clone)]
-pub(in crate::privacy) enum Vendors {
+pub(crate) enum Vendors {
     Bits(Vec<u16>),
     Ranges(Vec<(u16, u16)>),
 }
@@ -83,27 +83,27 @@ fn write_ranges(ranges: &[(u16, u16)], to: &mut Writer) {
 }
 
 /// Purpose, kind, vendors.
-pub(in crate::privacy) type Restriction = (u8, u8, Vec<(u16, u16)>);
+pub(crate) type Restriction = (u8, u8, Vec<(u16, u16)>);
 
 /// A European TC string to be.
 #[derive(Clone)]
-pub(in crate::privacy) struct Tc {
-    pub(in crate::privacy) version: u8,
-    pub(in crate::privacy) cmp_id: u16,
-    pub(in crate::privacy) service_specific: bool,
-    pub(in crate::privacy) consents: Vec<u8>,
-    pub(in crate::privacy) interests: Vec<u8>,
-    pub(in crate::privacy) one_undisclosed: bool,
-    pub(in crate::privacy) country: [u8; 2],
-    pub(in crate::privacy) vendors: Vendors,
-    pub(in crate::privacy) interest_vendors: Vendors,
-    pub(in crate::privacy) restrictions: Vec<Restriction>,
-    pub(in crate::privacy) disclosed: Option<Vendors>,
+pub(crate) struct Tc {
+    pub(crate) version: u8,
+    pub(crate) cmp_id: u16,
+    pub(crate) service_specific: bool,
+    pub(crate) consents: Vec<u8>,
+    pub(crate) interests: Vec<u8>,
+    pub(crate) one_undisclosed: bool,
+    pub(crate) country: [u8; 2],
+    pub(crate) vendors: Vendors,
+    pub(crate) interest_vendors: Vendors,
+    pub(crate) restrictions: Vec<Restriction>,
+    pub(crate) disclosed: Option<Vendors>,
 }
 
 impl Tc {
     /// Consent of vendor 7 to these purposes.
-    pub(in crate::privacy) fn to(purposes: &[u8]) -> Self {
+    pub(crate) fn to(purposes: &[u8]) -> Self {
         Self {
             version: 2,
             cmp_id: 10,
@@ -119,7 +119,7 @@ impl Tc {
         }
     }
 
-    pub(in crate::privacy) fn segments(&self) -> Vec<String> {
+    pub(crate) fn segments(&self) -> Vec<String> {
         let mut core = Writer::default();
         let purposes = |list: &[u8]| list.iter().fold(0, |bits, p| bits | 1 << (24 - p));
         core.put(self.version.into(), 6)
@@ -156,13 +156,13 @@ impl Tc {
         segments
     }
 
-    pub(in crate::privacy) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.segments().join(".")
     }
 }
 
 /// A Canadian TC string by which vendor 7 has express consent to these purposes.
-pub(in crate::privacy) fn canadian(purposes: &[u8]) -> String {
+pub(crate) fn canadian(purposes: &[u8]) -> String {
     let mut core = Writer::default();
     let bits = purposes.iter().fold(0, |bits, p| bits | 1 << (24 - p));
     core.put(1, 6)
@@ -185,7 +185,7 @@ pub(in crate::privacy) fn canadian(purposes: &[u8]) -> String {
 }
 
 /// A section of fields of two bits, all of them 0 but some, with Global Privacy Control said or not.
-pub(in crate::privacy) fn us_section(
+pub(crate) fn us_section(
     version: u8,
     fields: usize,
     set: &[(usize, u8)],
@@ -207,7 +207,7 @@ pub(in crate::privacy) fn us_section(
 }
 
 /// A GPP string of these sections, in ascending order of their numbers.
-pub(in crate::privacy) fn gpp(sections: &[(u8, String)]) -> String {
+pub(crate) fn gpp(sections: &[(u8, String)]) -> String {
     let mut header = Writer::default();
     header.put(3, 6).put(1, 6).put(sections.len() as u64, 12);
     let mut last = 0;

@@ -1,0 +1,243 @@
+//! What an exchange's configuration refuses: whole requests, and ids.
+
+use super::*;
+
+fn refusing(keys: &str) -> World {
+    let config = format!("[exchanges.demo]\n[exchanges.demo.refuse]\n{keys}\n");
+    World::under(
+        &config,
+        json!([item("li", "2", json!({}))]),
+        &[("crm", "buyeruid,u1,vip\n")],
+    )
+}
+
+#[track_caller]
+fn check(keys: &str, fields: Value, want: &str) {
+    // Where nothing is refused every request is bid on.
+    refusing("").check(fields.clone(), &["1 li @ 2"]);
+    let want = if want.is_empty() { "1 li @ 2" } else { want };
+    refusing(keys).check(fields, &[want]);
+}
+
+#[test]
+fn crawlers_and_other_agents() {
+    let ua = |text: &str| json!({"device": {"ua": text}});
+    for text in ["Googlebot/2.1", "A CRAWLER", "Baiduspider"] {
+        check("crawlers = true", ua(text), "crawler");
+    }
+    check("crawlers = true", ua("Mozilla/5.0 (iPhone)"), "");
+    check("crawlers = true", json!({}), "");
+    check(
+        "agents = ['Headless']",
+        ua("Mozilla headlessChrome"),
+        "non_human",
+    );
+    check("agents = ['headless']", ua("Mozilla"), "");
+    assert_eq!((NoBid::Crawler.nbr(), NoBid::NonHuman.nbr()), (3, 4));
+}
+
+#[test]
+fn networks_and_devices() {
+    let networks = "networks = ['203.0.113.0/24', '2001:db8::/32']";
+    for (device, want) in [
+        (json!({"ip": "203.0.113.9"}), "data_centre"),
+        (json!({"ipv6": "::ffff:203.0.113.9"}), "data_centre"),
+        (json!({"ipv6": "2001:db8::1"}), "data_centre"),
+        (json!({"ip": "198.51.100.1", "ipv6": "junk"}), ""),
+        (json!({}), ""),
+    ] {
+        check(networks, json!({"device": device}), want);
+    }
+    check(
+        "device_types = ['tv']",
+        json!({"device": {"devicetype": 3}}),
+        "device",
+    );
+    check(
+        "device_types = ['tv']",
+        json!({"device": {"devicetype": 4}}),
+        "",
+    );
+    check(
+        "device_types = ['tv']",
+        json!({"device": {"devicetype": 99}}),
+        "",
+    );
+    assert_eq!((NoBid::DataCentre.nbr(), NoBid::Device.nbr()), (5, 6));
+}
+
+#[test]
+fn sites_apps_and_publishers() {
+    let keys = "domains = ['Bad.example']\nbundles = ['com.bad']\npublishers = ['p1']";
+    for (fields, want) in [
+        (json!({"site": {"domain": "bad.example"}}), "inventory"),
+        (json!({"site": {"domain": "WWW.Bad.example."}}), "inventory"),
+        (json!({"site": {"domain": "notbad.example"}}), ""),
+        (json!({"app": {"bundle": "com.bad"}}), "inventory"),
+        (json!({"app": {"bundle": "com.bad.not"}}), ""),
+        (json!({"site": {"publisher": {"id": "p1"}}}), "inventory"),
+        (json!({"site": {"publisher": {"id": "p2"}}}), ""),
+    ] {
+        check(keys, fields, want);
+    }
+    assert_eq!(NoBid::Inventory.nbr(), 7);
+}
+
+#[test]
+fn people_whom_nobody_knows() {
+    let user = |id: &str| json!({"user": {"buyeruid": id}});
+    check("unknown_people = true", user("u1"), "");
+    check("unknown_people = true", user("u2"), "unknown_person");
+    check(
+        "unknown_people = true",
+        json!({"regs": {"coppa": 1}, "user": {"buyeruid": "u1"}}),
+        "unknown_person",
+    );
+    assert_eq!(NoBid::UnknownPerson.nbr(), 8);
+}
+
+#[test]
+fn supply_chains() {
+    let chain = |complete: u8, asi: &str, sid: &str| json!({"source": {"schain": {"complete": complete, "nodes": [{"asi": "ok.example", "sid": "1"}, {"asi": asi, "sid": sid}]}}});
+    let whole = "incomplete_chains = true";
+    check(whole, chain(1, "ssp.example", "7"), "");
+    check(whole, chain(0, "ssp.example", "7"), "chain");
+    check(whole, chain(1, "ssp.example", ""), "chain");
+    check(whole, json!({}), "chain");
+    check(
+        whole,
+        json!({"ext": {"schain": {"complete": 1, "nodes": [{"asi": "a", "sid": "b"}]}}}),
+        "",
+    );
+    let sellers = "sellers = ['bad.example', 'ssp.example/7']";
+    check(sellers, chain(0, "BAD.example", "1"), "seller");
+    check(sellers, chain(1, "ssp.example", "7"), "seller");
+    check(sellers, chain(1, "ssp.example", "8"), "");
+    check(sellers, json!({}), "");
+    check(sellers, json!({"source": {"schain": "x"}}), "seller");
+    check(sellers, chain(1, "x.example", ""), "seller");
+    assert_eq!((NoBid::Chain.nbr(), NoBid::Seller.nbr()), (16, 17));
+}
+
+/// A world with one line item for whom `a.com` knows as `x`.
+fn with_ids(keys: &str) -> World {
+    let config = format!("[exchanges.demo]\n[exchanges.demo.ids]\n{keys}\n");
+    let targeting = json!({"targeting": "segments one of ['crm/vip']"});
+    World::under(
+        &config,
+        json!([item("li", "2", targeting)]),
+        &[("crm", "a.com,x,vip\nbuyeruid,b,vip\n")],
+    )
+}
+
+#[test]
+fn extended_ids_are_used_as_the_exchanges_policy_says() {
+    let eid = |more: Value, atype: Value| {
+        let mut eid = json!({"source": "A.com", "uids": [{"id": "x", "atype": atype}]});
+        merge(&mut eid, &more);
+        json!({"user": {"eids": [eid]}})
+    };
+    let mm = |mm: Value| eid(json!({"mm": mm}), json!(1));
+    for (keys, fields, is_used) in [
+        ("", mm(json!(5)), true),
+        ("", mm(json!("what")), true),
+        ("refused_match_methods = [5]", mm(json!(5)), false),
+        ("refused_match_methods = [5]", mm(json!("5")), false),
+        ("refused_match_methods = [5]", mm(json!({})), false),
+        ("refused_match_methods = [5]", mm(json!(3)), true),
+        ("refused_match_methods = [5]", mm(json!(777)), true),
+        ("refused_match_methods = [5]", mm(Value::Null), true),
+        ("refused_match_methods = [0]", mm(Value::Null), false),
+        ("refused_agent_types = [3]", eid(json!({}), json!(3)), false),
+        (
+            "refused_agent_types = [3]",
+            eid(json!({}), json!("3")),
+            false,
+        ),
+        (
+            "refused_agent_types = [3]",
+            eid(json!({}), json!(600)),
+            true,
+        ),
+        (
+            "refused_agent_types = [3]",
+            eid(json!({}), Value::Null),
+            true,
+        ),
+        (
+            "refused_agent_types = [0]",
+            eid(json!({}), Value::Null),
+            false,
+        ),
+        // Who matched it; where nobody is named, the source itself.
+        (
+            "matchers = ['m.com']",
+            eid(json!({"mm": 3, "matcher": "M.com"}), json!(1)),
+            true,
+        ),
+        (
+            "matchers = ['m.com']",
+            eid(json!({"mm": 3, "matcher": "n.com"}), json!(1)),
+            false,
+        ),
+        ("matchers = ['m.com']", mm(json!(3)), false),
+        ("matchers = ['a.com']", mm(json!(3)), true),
+        ("matchers = ['m.com']", mm(json!(2)), true),
+        ("matchers = ['m.com']", mm(Value::Null), true),
+        (
+            "inserters = ['i.com']",
+            eid(json!({"inserter": "I.com"}), json!(1)),
+            true,
+        ),
+        (
+            "inserters = ['i.com']",
+            eid(json!({"inserter": "j.com"}), json!(1)),
+            false,
+        ),
+        ("inserters = ['i.com']", eid(json!({}), json!(1)), true),
+    ] {
+        let want = if is_used { "1 li @ 2" } else { "targeting" };
+        let told = with_ids(keys).bids(fields.clone());
+        assert_eq!(told, [want], "{keys}: {fields}");
+    }
+}
+
+#[test]
+fn our_own_id_is_matched_as_its_extended_twin_says() {
+    let keys = "refused_match_methods = [0, 5]\nown_source = 'Us.example'";
+    let with = |eid: Value| json!({"user": {"buyeruid": "b", "eids": [eid]}});
+    let twin = |source: &str, mm: Value| json!({"source": source, "mm": mm, "uids": [{"id": "b"}]});
+    for (fields, want) in [
+        (with(twin("us.example", json!(5))), "targeting"),
+        (with(twin("US.example", json!("5"))), "targeting"),
+        (with(twin("us.example", json!(3))), "1 li @ 2"),
+        // 1 and 2 are no matching that another could inherit.
+        (with(twin("us.example", json!(2))), "1 li @ 2"),
+        (with(twin("other.example", json!(5))), "1 li @ 2"),
+        (json!({"user": {"buyeruid": "b"}}), "1 li @ 2"),
+    ] {
+        with_ids(keys).check(fields, &[want]);
+    }
+    with_ids("refused_match_methods = [5]")
+        .check(with(twin("us.example", json!(5))), &["1 li @ 2"]);
+}
+
+#[test]
+fn the_user_agent_in_parts_comes_before_the_long_text() {
+    let world =
+        one(json!({"targeting": "browser = 'edge' and os = 'windows' and os_version = '10.0'"}));
+    let sua = json!({"browsers": [{"brand": "Chromium", "version": ["1"]}, {"brand": "Microsoft Edge", "version": ["1"]}],
+                     "platform": {"brand": "Windows", "version": ["10", "0"]}});
+    let ua = "Mozilla/5.0 (X11) Chrome/120.0 Safari/537.36";
+    world.check(json!({"device": {"ua": ua, "sua": sua}}), &["1 li @ 2"]);
+    world.check(json!({"device": {"ua": ua}}), &["targeting"]);
+    world.check(
+        json!({"device": {"ua": ua, "os": "Linux", "sua": sua}}),
+        &["targeting"],
+    );
+    let chrome = one(json!({"targeting": "browser = 'chrome'"}));
+    chrome.check(
+        json!({"device": {"ua": ua, "sua": {"browsers": [{"brand": "Brave"}]}}}),
+        &["1 li @ 2"],
+    );
+}
