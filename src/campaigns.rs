@@ -161,6 +161,17 @@ pub struct Advertiser {
     pub time_zone: Box<str>,
     /// The currency of its budgets, and of prices that name none.
     pub currency: Option<Currency>,
+    /// Who pays for its ads, for requests under the Digital Services Act.
+    pub dsa: Option<Transparency>,
+}
+
+/// What an ad says of who pays for it.
+#[derive(Debug)]
+pub struct Transparency {
+    /// Whether the ad itself shows it.
+    pub adrender: bool,
+    /// As a bid says it in a response.
+    pub bid_json: Box<str>,
 }
 
 /// Line items with a budget and caps in common.

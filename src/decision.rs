@@ -32,7 +32,7 @@ use self::bits::Bits;
 use self::blocks::Blocks;
 use crate::campaigns::{
     Book, Candidates, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved,
-    SegmentFacts, Status,
+    SegmentFacts, Status, Transparency,
 };
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -100,6 +100,8 @@ pub struct Proposal<'a> {
     pub price: Price,
     /// Through which deal; the open auction where none.
     pub deal: Option<&'a str>,
+    /// Who pays for it, where the request wants to know.
+    pub dsa: Option<&'a Transparency>,
 }
 
 impl<'a> Proposal<'a> {
@@ -115,6 +117,7 @@ impl<'a> Proposal<'a> {
             adm_json: markup.map_or("", |markup| &markup.escaped),
             creative_json: &self.creative.bid_json,
             dealid: self.deal,
+            dsa_json: self.dsa.map_or("", |dsa| &dsa.bid_json),
         }
     }
 }
@@ -256,9 +259,6 @@ fn usable<'a>(
     }
     if let Some(reason) = traffic::refused(&exchange.refuse, request, arena) {
         return Err(reason);
-    }
-    if request.dsa.required {
-        return Err(NoBid::Dsa);
     }
     if blocks::has_unreadable_limit(request) {
         return Err(NoBid::UnreadableLimit);
@@ -545,6 +545,7 @@ impl<'a> Auction<'a, '_> {
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
         }
+        let dsa = self.transparency(creative)?;
         let price = self.price(line_item).ok_or(Refusal::Currency)?;
         let proposal = Proposal {
             imp: offer.place,
@@ -555,12 +556,36 @@ impl<'a> Auction<'a, '_> {
             seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
             price,
             deal: None,
+            dsa,
         };
         if buys_open {
             self.open_bid(offer, proposal)
         } else {
             self.deal_bids(offer, &terms.deals, proposal)
         }
+    }
+
+    /// Who pays, where the request wants to know; refused where it must be told and cannot be, or would be shown by both
+    /// or by nobody ("DSA Transparency Extensions", `pubrender` and `adrender`).
+    fn transparency(&self, creative: &Creative) -> Result<Option<&'a Transparency>, Refusal> {
+        let asked = &self.request.dsa;
+        if !asked.is_there {
+            return Ok(None);
+        }
+        let book: &'a Book = &self.generation.book;
+        let place = usize::try_from(creative.advertiser).ok();
+        let advertiser = place.and_then(|place| book.advertisers.get(place));
+        let ours = advertiser.and_then(|advertiser| advertiser.dsa.as_ref());
+        let is_shown_once = ours.is_some_and(|ours| match asked.pubrender {
+            Field::Value(0) => ours.adrender,
+            Field::Value(2) => !ours.adrender,
+            Field::Absent | Field::Value(1) => true,
+            Field::Value(_) | Field::Unreadable => false,
+        });
+        if asked.required && !is_shown_once {
+            return Err(Refusal::Dsa);
+        }
+        Ok(ours)
     }
 
     /// The line item's first creative that may be shown here and with which its targeting is true. Where there is

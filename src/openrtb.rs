@@ -31,5 +31,7 @@ pub use request::{
     AuctionType, Banner, Deal, Device, Dsa, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
     Strings, Uid, User,
 };
-pub use response::{BidId, BidOut, CreativeOut, line_item_part, write_bids, write_no_bid};
+pub use response::{
+    BidId, BidOut, CreativeOut, line_item_part, transparency_part, write_bids, write_no_bid,
+};
 pub use signals::{Flag, Homes, SectionIds, Signals};

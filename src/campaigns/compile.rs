@@ -8,6 +8,7 @@
 
 mod creatives;
 mod line_items;
+mod transparency;
 mod values;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -138,6 +139,7 @@ impl Work {
             "cattax",
             "time_zone",
             "currency",
+            "dsa",
         ];
         for (_, id, fields) in self.tables(root, "advertisers", ADVERTISERS_MAX, &known) {
             let domain = self.domain(&fields);
@@ -152,6 +154,7 @@ impl Work {
                     .unwrap_or(1),
                 time_zone: time_zone.into(),
                 currency: fields.parsed("currency", &mut self.errors),
+                dsa: self.dsa(&fields),
             };
             self.advertiser_places
                 .insert(id.to_owned(), count(&self.advertisers));

@@ -808,3 +808,32 @@ fn what_it_costs() {
         matched / ROUNDS
     );
 }
+
+#[test]
+fn mistakes_in_a_dsa_are_told_by_path() {
+    let with = |dsa: serde_json::Value| {
+        let document = serde_json::json!({
+            "advertisers": [{"id": "acme", "domain": "acme.example", "dsa": dsa}]});
+        json(document).expect_err("mistakes")
+    };
+    let told = |dsa| -> Vec<String> {
+        let errors = with(dsa);
+        errors.into_iter().map(|error| error.path).collect()
+    };
+    assert_eq!(
+        told(
+            serde_json::json!({"behalf": " ", "adrender": 2, "payed": "x",
+            "transparency": [{"domain": "no", "dsaparams": [0]}, 7]})
+        ),
+        [
+            "advertisers[0].dsa.payed",
+            "advertisers[0].dsa.paid",
+            "advertisers[0].dsa.behalf",
+            "advertisers[0].dsa.adrender",
+            "advertisers[0].dsa.transparency[0].domain",
+            "advertisers[0].dsa.transparency[0].dsaparams[0]",
+            "advertisers[0].dsa.transparency[1]",
+        ]
+    );
+    assert_eq!(told(serde_json::json!([])), ["advertisers[0].dsa"]);
+}

@@ -28,6 +28,8 @@ pub enum Refusal {
     BlockedCategory,
     /// The request blocks the advertiser's domain.
     BlockedAdvertiser,
+    /// The request wants to be told who pays, and the advertiser's `dsa` does not, or not as the publisher can show it.
+    Dsa,
     /// It buys in deals only, and none of its deals is offered to it here.
     NoDeal,
     /// The imp takes bids in deals only.
@@ -51,8 +53,6 @@ pub enum NoBid {
     TmaxTooShort,
     /// Several of site, app and dooh, or two imps with one id.
     Invalid,
-    /// Only bids with DSA transparency are taken, and ours have none.
-    Dsa,
     /// A list or a flag that limits us was sent and cannot be read.
     UnreadableLimit,
     /// No currency that the request allows is one we have a rate for.
@@ -109,6 +109,7 @@ labels! { Refusal:
     Language "language" 500 "the creative's language is not among those allowed (wlang)",
     BlockedCategory "blocked_category" 500 "the request blocks the creative's category, or allows others only",
     BlockedAdvertiser "blocked_advertiser" 500 "the request blocks the advertiser's domain (badv)",
+    Dsa "dsa" 504 "the request wants DSA transparency (dsarequired), and the advertiser's `dsa` is missing or would be shown twice or by nobody",
     NoDeal "no_deal" 500 "the line item buys in deals only, and none of its deals is offered to it here",
     PrivateAuction "private_auction" 500 "the imp takes bids in deals only",
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
@@ -121,7 +122,6 @@ labels! { NoBid:
     Shed "shed" 15 "the request had waited too long to be answered in time",
     TmaxTooShort "tmax" 15 "tmax less the exchange's margin leaves no time",
     Invalid "invalid" 2 "the request has several of site, app and dooh, or two imps with one id",
-    Dsa "dsa" 504 "the request takes only bids with DSA transparency (dsarequired), which ours do not have",
     UnreadableLimit "unreadable_limit" 2 "a list that limits bids was sent and cannot be read",
     Currency "currency" 502 "the request allows no currency that there is a rate for",
     NoUsableImp "no_usable_imp" 2 "no imp has an id and limits that can be read",
@@ -169,20 +169,19 @@ impl NoBid {
             Self::Shed => 1,
             Self::TmaxTooShort => 2,
             Self::Invalid => 3,
-            Self::Dsa => 4,
-            Self::UnreadableLimit => 5,
-            Self::Currency => 6,
-            Self::NoUsableImp => 7,
-            Self::NoLineItem => 8,
-            Self::Failed => 9,
-            Self::Crawler => 10,
-            Self::NonHuman => 11,
-            Self::DataCentre => 12,
-            Self::Device => 13,
-            Self::Inventory => 14,
-            Self::UnknownPerson => 15,
-            Self::Chain => 16,
-            Self::Seller => 17,
+            Self::UnreadableLimit => 4,
+            Self::Currency => 5,
+            Self::NoUsableImp => 6,
+            Self::NoLineItem => 7,
+            Self::Failed => 8,
+            Self::Crawler => 9,
+            Self::NonHuman => 10,
+            Self::DataCentre => 11,
+            Self::Device => 12,
+            Self::Inventory => 13,
+            Self::UnknownPerson => 14,
+            Self::Chain => 15,
+            Self::Seller => 16,
         }
     }
 

@@ -29,6 +29,8 @@ pub struct BidOut<'a> {
     pub creative_json: &'a str,
     /// The deal it answers, if any.
     pub dealid: Option<&'a str>,
+    /// Who pays for it, from [`transparency_part`]; nothing where the request does not ask.
+    pub dsa_json: &'a str,
 }
 
 /// What a bid says of its creative besides the markup.
@@ -60,6 +62,34 @@ pub fn line_item_part(adid: &str, cid: &str) -> Box<str> {
     string(&mut out, adid);
     out.extend_from_slice(b",\"cid\":");
     string(&mut out, cid);
+    into_text(out)
+}
+
+/// The member of a bid that says who pays (`ext.dsa`). Begins with a comma. `used`: domains that used data of the person,
+/// and which.
+pub fn transparency_part(
+    behalf: &str,
+    paid: &str,
+    adrender: bool,
+    used: &[(Box<str>, Box<[u32]>)],
+) -> Box<str> {
+    let mut out = Vec::new();
+    out.extend_from_slice(b",\"ext\":{\"dsa\":{\"behalf\":");
+    string(&mut out, behalf);
+    out.extend_from_slice(b",\"paid\":");
+    string(&mut out, paid);
+    member(&mut out, "adrender", adrender.into());
+    if !used.is_empty() {
+        out.extend_from_slice(b",\"transparency\":");
+        array(&mut out, used, |out, (domain, dsaparams)| {
+            out.extend_from_slice(b"{\"domain\":");
+            string(out, domain);
+            out.extend_from_slice(b",\"dsaparams\":");
+            array(out, dsaparams, |out, code| integer(out, *code));
+            out.push(b'}');
+        });
+    }
+    out.extend_from_slice(b"}}");
     into_text(out)
 }
 
@@ -149,6 +179,7 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
         out.extend_from_slice(b",\"dealid\":");
         string(out, deal);
     }
+    out.extend_from_slice(bid.dsa_json.as_bytes());
     out.push(b'}');
 }
 
@@ -231,6 +262,7 @@ mod tests {
             adm_json: "<a href=\\\"x\\\">",
             creative_json,
             dealid: (impid == "2").then_some("deal \"one\""),
+            dsa_json: "",
         }
     }
 

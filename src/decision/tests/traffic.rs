@@ -119,6 +119,55 @@ fn supply_chains() {
     assert_eq!((NoBid::Chain.nbr(), NoBid::Seller.nbr()), (16, 17));
 }
 
+#[test]
+fn a_request_under_the_digital_services_act_is_told_who_pays() {
+    let world = |dsa: Value| {
+        let document = json!({
+            "advertisers": [{"id": "acme", "domain": "acme.example", "dsa": dsa}],
+            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": "<a>"}],
+            "line_items": [item("li", "2", json!({}))]});
+        let book = compile(document.to_string().as_bytes()).expect("a good document");
+        let mut world = World::new(json!([]), &[]);
+        let frame = world.generation.frame.clone();
+        world.generation = Generation::assemble(2, Arc::new(book), Some(2), vec![], frame);
+        world
+    };
+    let ours = |adrender: u8| {
+        world(
+            json!({"behalf": "Acme \"A\" Ltd", "paid": "Agency", "adrender": adrender,
+            "transparency": [{"domain": "data.example", "dsaparams": [2, 1]}]}),
+        )
+    };
+    let asked = |required: Value, pubrender: Value| json!({"regs": {"ext": {"dsa": {"dsarequired": required, "pubrender": pubrender, "datatopub": 1}}}});
+    for (required, pubrender, adrender, want) in [
+        (json!(2), json!(1), 0, "1 li @ 2"),
+        (json!("3"), json!(1), 1, "1 li @ 2"),
+        (json!(2), json!(0), 0, "dsa"),
+        (json!(2), json!(0), 1, "1 li @ 2"),
+        (json!(2), json!(2), 1, "dsa"),
+        (json!(2), json!(2), 0, "1 li @ 2"),
+        (json!(2), json!({}), 0, "dsa"),
+        (json!({}), json!(0), 0, "dsa"),
+        (json!(1), json!(0), 0, "1 li @ 2"),
+    ] {
+        ours(adrender).check(asked(required, pubrender), &[want]);
+    }
+    world(Value::Null).check(asked(json!(2), json!(1)), &["dsa"]);
+    world(Value::Null).check(asked(json!(1), json!(1)), &["1 li @ 2"]);
+    assert_eq!(NoBid::Refused(Refusal::Dsa).nbr(), 504);
+    // In the newer home too, and where both are there the stricter counts.
+    let homes = json!({"regs": {"dsa": {"dsarequired": 0}, "ext": {"dsa": {"dsarequired": 2}}}});
+    world(Value::Null).check(homes, &["dsa"]);
+    let told = |fields: Value| {
+        explained(&ours(0), fields)["response"]["seatbid"][0]["bid"][0]["ext"].clone()
+    };
+    let want = json!({"dsa": {"behalf": "Acme \"A\" Ltd", "paid": "Agency", "adrender": 0,
+        "transparency": [{"domain": "data.example", "dsaparams": [1, 2]}]}});
+    assert_eq!(told(asked(json!(2), json!(1))), want);
+    assert_eq!(told(asked(json!(0), json!(1))), want);
+    assert_eq!(told(json!({})), Value::Null);
+}
+
 /// A world with one line item for whom `a.com` knows as `x`.
 fn with_ids(keys: &str) -> World {
     let config = format!("[exchanges.demo]\n[exchanges.demo.ids]\n{keys}\n");
