@@ -31,7 +31,7 @@ pub use compile::{
 pub use document::{DocumentError, ERRORS_MAX};
 pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 pub use index::{Candidates, Ranked};
-pub use markup::{CLICK_MACRO, Markup, json_inside};
+pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, json_inside};
 pub use program::Expression;
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use terms::{CreativeTerms, LineItemTerms, Terms};

@@ -17,6 +17,7 @@ mod bits;
 mod blocks;
 mod explain;
 mod facts;
+mod macros;
 mod reasons;
 mod traffic;
 
@@ -106,15 +107,16 @@ pub struct Proposal<'a> {
 
 impl<'a> Proposal<'a> {
     /// The bid as it is written into a response, under the id that the ledger gave it.
-    pub fn bid_out(&self, id: BidId) -> BidOut<'a> {
+    pub fn bid_out(&self, id: BidId, request: &Request<'a>, arena: &'a Bump) -> BidOut<'a> {
         let markup = self.creative.adm.as_ref();
+        let said = |which| macros::value(which, &request.signals, arena);
         BidOut {
             id,
             seat: self.seat,
             impid: self.impid,
             price: self.price,
             line_item_json: &self.line_item.bid_json,
-            adm_json: markup.map_or("", |markup| &markup.escaped),
+            adm_json: markup.map_or("", |markup| markup.filled(arena, said)),
             creative_json: &self.creative.bid_json,
             dealid: self.deal,
             dsa_json: self.dsa.map_or("", |dsa| &dsa.bid_json),

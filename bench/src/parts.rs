@@ -250,7 +250,7 @@ pub fn respond(bench: &mut Bench) -> u64 {
         .outcome
         .unwrap_or(&[])
         .iter()
-        .map(|proposal| proposal.bid_out(BidId(7)))
+        .map(|proposal| proposal.bid_out(BidId(7), request, &arena))
         .collect();
     let mut bytes = 0;
     for _ in 0..REQUESTS {

@@ -213,7 +213,7 @@ pub fn explain(
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
         "reason": reason.map(NoBid::as_str),
         "why": reason.map(NoBid::why),
-        "response": response(request, decision.currency, proposals),
+        "response": response(request, decision.currency, proposals, &arena),
     });
     Explanation { document }
 }
@@ -241,17 +241,18 @@ fn segments<'k>(
     names
 }
 
-fn response(
-    request: &Request<'_>,
+fn response<'a>(
+    request: &Request<'a>,
     currency: crate::money::Currency,
-    proposals: &[super::Proposal<'_>],
+    proposals: &[super::Proposal<'a>],
+    arena: &'a Bump,
 ) -> Value {
     if proposals.is_empty() {
         return Value::Null;
     }
     let bids: Vec<BidOut<'_>> = (1u64..)
         .zip(proposals)
-        .map(|(id, proposal)| proposal.bid_out(BidId(id)))
+        .map(|(id, proposal)| proposal.bid_out(BidId(id), request, arena))
         .collect();
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);

@@ -252,6 +252,45 @@ fn each_dataset_is_read_for_its_own_purposes() {
 }
 
 #[test]
+fn privacy_macros_in_markup_say_what_the_request_says() {
+    let adm = "<img src=\"https://t.example/?a=${GDPR}&b=${GDPR_CONSENT_755}&c=${GPP_STRING_755}&d=${GPP_SID}&e=${AUCTION_PRICE}\">";
+    let document = json!({
+        "advertisers": [{"id": "acme", "domain": "acme.example"}],
+        "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": adm}],
+        "line_items": [item("li", "2", json!({}))]});
+    let book = compile(document.to_string().as_bytes()).expect("a good document");
+    let mut world = World::under(VENDOR, json!([]), &[]);
+    let frame = world.generation.frame.clone();
+    world.generation = Generation::assemble(2, Arc::new(book), Some(2), vec![], frame);
+    let tc = Tc::to(&[1]).text();
+    let all = gpp(&[(2, tc.clone()), (10, us_section(1, 16, &[], None))]);
+    for (fields, want) in [
+        (json!({}), "a=&b=&c=&d=".to_owned()),
+        (json!({"regs": {"gdpr": 0}}), "a=0&b=&c=&d=".to_owned()),
+        (
+            json!({"regs": {"ext": {"gdpr": 1}}, "user": {"ext": {"consent": tc}}}),
+            format!("a=1&b={tc}&c=&d="),
+        ),
+        (
+            json!({"regs": {"gpp": all, "gpp_sid": [2, 10]}}),
+            format!("a=&b=&c={all}&d=2_10"),
+        ),
+        // What is no such string is not put into a page.
+        (
+            json!({"regs": {"gdpr": 1, "gpp": "\"><script>"}, "user": {"consent": "'x"}}),
+            "a=1&b=&c=&d=".to_owned(),
+        ),
+    ] {
+        let told = explained(&world, fields.clone());
+        let adm = told["response"]["seatbid"][0]["bid"][0]["adm"]
+            .as_str()
+            .expect("markup");
+        let want = format!("<img src=\"https://t.example/?{want}&e=${{AUCTION_PRICE}}\">");
+        assert_eq!(adm, want, "{fields}");
+    }
+}
+
+#[test]
 fn an_explanation_shows_no_more_than_the_decision_read() {
     let config = format!("{VENDOR}[datasets.basic]\npurposes = [2]\n");
     let world = World::under(
