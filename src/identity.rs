@@ -8,7 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::ids::{IdRefused, Keyer, UserKey, trimmed};
-use crate::openrtb::{Eid, Field, Request};
+use crate::openrtb::{Eid, Field, Request, Uid};
 use crate::privacy::Open;
 use arrayvec::ArrayVec;
 
@@ -34,7 +34,17 @@ pub struct Policy {
 }
 
 impl Policy {
-    fn refuses(&self, eid: &Eid<'_>) -> Option<IdOutcome> {
+    fn refuses_nothing(&self) -> bool {
+        self.refused_match_methods.is_empty()
+            && self.refused_agent_types.is_empty()
+            && self.matchers.is_empty()
+            && self.inserters.is_empty()
+    }
+
+    fn refuses(&self, eid: &Eid<'_>, uid: &Uid<'_>) -> Option<IdOutcome> {
+        if is_refused(&self.refused_agent_types, uid.atype) {
+            return Some(IdOutcome::AgentType);
+        }
         if is_refused(&self.refused_match_methods, eid.mm) {
             return Some(IdOutcome::MatchMethod);
         }
@@ -54,10 +64,10 @@ impl Policy {
 
     /// How `buyeruid` was matched, where an extended id of ours tells.
     fn buyeruid_refused(&self, request: &Request<'_>) -> bool {
-        let is_ours = |eid: &&Eid<'_>| {
-            !self.own_source.is_empty()
-                && trimmed(eid.source).eq_ignore_ascii_case(&self.own_source)
-        };
+        if self.own_source.is_empty() {
+            return false;
+        }
+        let is_ours = |eid: &&Eid<'_>| trimmed(eid.source).eq_ignore_ascii_case(&self.own_source);
         let mut ours = request.user.eids.into_iter().flatten().filter(is_ours);
         let inherited = |mm: Field<i64>| !matches!(mm, Field::Value(1 | 2));
         ours.any(|eid| inherited(eid.mm) && is_refused(&self.refused_match_methods, eid.mm))
@@ -143,15 +153,16 @@ pub fn collect<'a>(
             add(source, id, refused);
         }
     }
+    let all_are_used = policy.refuses_nothing();
     let eids = request.user.eids.into_iter().flatten();
     let extended = eids.flat_map(|eid| eid.uids.iter().map(move |uid| (eid, uid)));
     for (eid, uid) in extended.take(CANDIDATES_MAX) {
         let refused = if is_reserved(eid.source) {
             Some(IdOutcome::ReservedSource)
-        } else if is_refused(&policy.refused_agent_types, uid.atype) {
-            Some(IdOutcome::AgentType)
+        } else if all_are_used {
+            None
         } else {
-            policy.refuses(eid)
+            policy.refuses(eid, uid)
         };
         add(eid.source, uid.id, refused);
     }
