@@ -14,8 +14,10 @@
 pub mod json;
 
 mod fields;
+mod formats;
 mod keys;
 mod list;
+mod native;
 mod reader;
 mod repair;
 mod request;
@@ -23,11 +25,15 @@ mod response;
 mod signals;
 
 pub use fields::{Field, FieldName, FieldSet};
+pub use formats::{Banner, Codes, DurFloor, DurationFloors, Flex, Media, Pod, Size};
+pub use native::{
+    ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, Native, NativeAnswer, NativeAsk, TrackerOut,
+};
 pub use reader::{BadRequest, read};
 pub use repair::{Text, readable};
 pub use request::{
-    AuctionType, Banner, Deal, Device, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
-    Strings, User, UserData,
+    AuctionType, Deal, Device, Eid, Floor, Geo, Imp, Placement, Request, Site, Strings, User,
+    UserData,
 };
-pub use response::{BidId, BidOut, CreativeOut, line_item_part, write_bids, write_no_bid};
+pub use response::{BidId, BidOut, CreativeOut, Mtype, line_item_part, write_bids, write_no_bid};
 pub use signals::{Flag, Homes, SectionIds, Signals};

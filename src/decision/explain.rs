@@ -151,7 +151,8 @@ pub fn explain(
                 .map(|bid| {
                     json!({"line_item": bid.line_item.id, "creative": bid.creative.id, "seat": bid.seat,
                         "price": number(&bid.price.to_string()), "currency": decision.currency.as_str(),
-                        "deal": bid.deal, "w": bid.size.w, "h": bid.size.h})
+                        "deal": bid.deal, "format": bid.creative.format.as_str(),
+                        "w": bid.size.map(|size| size.w), "h": bid.size.map(|size| size.h)})
                 })
                 .collect();
             json!({"id": imp.id.value(), "line_items": line_items, "bids": bids})
