@@ -5,7 +5,7 @@
 //! rest of the deployment (which segments are uploaded, which currencies have rates) is asked of it afterwards by
 //! [`Book::warnings`], so that nothing need be compiled again when a dataset changes.
 //!
-//! A bid then goes: [`Book::resolve`] and [`Book::candidates`] once, [`Book::resolve_deals`] and [`Book::candidates_of_sizes`] for
+//! A bid then goes: [`Book::resolve`] and [`Book::candidates`] once, [`Book::resolve_deals`] and [`Book::candidates_of_slots`] for
 //! each imp, [`Book::matches`] for each candidate.
 //!
 //! Invariants: every index in a book points into it; the same document gives the same book. Cost: about 60 µs a
@@ -15,6 +15,7 @@ mod attributes;
 mod compile;
 mod document;
 mod evaluator;
+mod formats;
 mod index;
 mod markup;
 mod nearest;
@@ -30,6 +31,7 @@ pub use compile::{
 };
 pub use document::{DocumentError, ERRORS_MAX};
 pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
+pub use formats::{MediaAd, NativeAd, NativeAsset, NativeAssetKind};
 pub use index::{Candidates, Ranked};
 pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, json_inside};
 pub use program::Expression;
@@ -88,6 +90,8 @@ pub struct LineItem {
     pub flight: Flight,
     /// The deals it buys through, sorted; empty: the open auction only.
     pub deals: Box<[Box<str>]>,
+    /// The only position in a pod that it buys: 1 the first, -1 the last.
+    pub slotinpod: Option<i64>,
     /// Whether it bids at all.
     pub status: Status,
     /// Its targeting; [`Book::matches`] evaluates it.
@@ -118,14 +122,20 @@ pub struct Creative {
     pub id: Box<str>,
     /// Place in [`Book::advertisers`].
     pub advertiser: u32,
-    /// What it is; only banners bid yet.
+    /// What it is.
     pub format: Format,
-    /// Width in density-independent pixels; there for a banner.
+    /// Width in density-independent pixels; there for a banner, and perhaps for a video.
     pub w: Option<u32>,
-    /// Height in density-independent pixels; there for a banner.
+    /// Height in density-independent pixels; there where the width is.
     pub h: Option<u32>,
-    /// Its markup; there for a banner.
+    /// Its markup; there for all but native.
     pub adm: Option<Markup>,
+    /// MIME types of a banner's markup, lower case; empty where the document does not say.
+    pub mimes: Box<[Box<str>]>,
+    /// There for video and audio.
+    pub media: Option<MediaAd>,
+    /// There for native.
+    pub native: Option<NativeAd>,
     /// Where a click leads: its own landing page, else its advertiser's domain.
     pub click_url: Box<str>,
     /// A picture of it, for an exchange to look at.
@@ -140,10 +150,21 @@ pub struct Creative {
     pub cattax: u32,
     /// ISO 639-1, lower case.
     pub language: Option<Box<str>>,
+    /// BCP 47, where there is no `language`.
+    pub langb: Option<Box<str>>,
+    /// The app that it advertises.
+    pub bundle: Option<Box<str>>,
     /// Whether all that it loads comes over HTTPS.
     pub secure: bool,
     /// What all bids with it say, as they say it in a response.
     pub bid_json: Box<str>,
+}
+
+impl Creative {
+    /// How long it is, where it has a length.
+    pub fn seconds(&self) -> Option<u32> {
+        self.media.as_ref().map(|media| media.duration)
+    }
 }
 
 /// Who advertises.

@@ -17,7 +17,11 @@ mod bits;
 mod blocks;
 mod explain;
 mod facts;
+mod fit;
+mod floors;
 mod macros;
+mod native;
+mod pods;
 mod reasons;
 mod traffic;
 
@@ -31,17 +35,19 @@ use bumpalo::collections::Vec as ArenaVec;
 
 use self::bits::Bits;
 use self::blocks::Blocks;
+use self::fit::{Fit, Slots};
+use self::pods::Left;
 use crate::campaigns::{
-    Book, Candidates, Creative, CreativeTerms, Deals, Format, ImpFacts, LineItem, Resolved,
-    SegmentFacts, Status, Transparency,
+    Book, Candidates, Creative, CreativeTerms, Deals, ImpFacts, LineItem, Resolved, SegmentFacts,
+    Status, Transparency,
 };
 use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
-use crate::money::{Currency, Price, Round};
+use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
-    AuctionType, Banner, BidId, BidOut, Deal, Field, Floor, Imp, Placement, Request, Size,
+    AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAnswer, Placement, Request, Size,
 };
 use crate::privacy::{self, Consents, Gate};
 
@@ -93,8 +99,10 @@ pub struct Proposal<'a> {
     pub line_item: &'a LineItem,
     /// What is shown.
     pub creative: &'a Creative,
-    /// The size it fits.
-    pub size: Size,
+    /// The size it is shown in, where it has one: a banner's, a video's or its player's.
+    pub size: Option<Size>,
+    /// Its markup, escaped for JSON.
+    pub adm: &'a str,
     /// For which seat.
     pub seat: &'a str,
     /// CPM in the decision's currency.
@@ -103,24 +111,40 @@ pub struct Proposal<'a> {
     pub deal: Option<&'a str>,
     /// Who pays for it, where the request wants to know.
     pub dsa: Option<&'a Transparency>,
+    /// How many impressions it counts for: what is spent is the price times this.
+    pub multiplier: Multiplier,
+    /// Where in a dynamic pod it wants to be.
+    pub slotinpod: Option<i64>,
+    /// Seconds that it may wait for its impression.
+    pub exp: Option<u32>,
+    /// The proportions, where it answers those and not a size.
+    pub flex: Option<(i64, i64)>,
+    /// What a native ad answers, until that is its markup.
+    native: Option<&'a NativeAnswer<'a>>,
 }
 
 impl<'a> Proposal<'a> {
     /// The bid as it is written into a response, under the id that the ledger gave it.
-    pub fn bid_out(&self, id: BidId, request: &Request<'a>, arena: &'a Bump) -> BidOut<'a> {
-        let markup = self.creative.adm.as_ref();
-        let said = |which| macros::value(which, &request.signals, arena);
+    pub fn bid_out(&self, id: BidId) -> BidOut<'a> {
         BidOut {
             id,
             seat: self.seat,
             impid: self.impid,
             price: self.price,
             line_item_json: &self.line_item.bid_json,
-            adm_json: markup.map_or("", |markup| markup.filled(arena, said)),
+            adm_json: self.adm,
             creative_json: &self.creative.bid_json,
             dealid: self.deal,
+            slotinpod: self.slotinpod,
+            exp: self.exp,
+            flex: self.flex,
             dsa_json: self.dsa.map_or("", |dsa| &dsa.bid_json),
         }
+    }
+
+    /// How long its ad is; 0 where it has no length.
+    fn seconds(&self) -> u32 {
+        self.creative.seconds().unwrap_or(0)
     }
 }
 
@@ -322,12 +346,13 @@ struct Offer<'a, 'r> {
     place: usize,
     id: &'a str,
     imp: &'r Imp<'a>,
-    banner: Option<Banner<'a>>,
-    /// The sizes offered, of those that creatives have.
-    sizes: &'r Bits,
+    slots: Slots<'a, 'r>,
     secure: bool,
     private: bool,
-    /// The floor in the bid's currency; `None` where there is no rate for it.
+    /// Whether its impression may come later than we wait for it.
+    late: bool,
+    multiplier: Multiplier,
+    /// The imp's own floor in the bid's currency; `None` where there is no rate for it.
     floor: Option<Price>,
     /// The deals offered, of those that line items buy through, by their numbers and each once.
     deals: ArenaVec<'a, (u32, &'a Deal<'a>)>,
@@ -368,10 +393,10 @@ impl<'a> Auction<'a, '_> {
                 recorder.line_item(place, line_item, verdict);
                 self.came(verdict);
             }
-            self.put_in_order(offer.first);
+            self.finish(&offer, arena);
             return;
         }
-        book.candidates_of_sizes(offer.sizes.words(), candidates);
+        book.candidates_of_slots(offer.slots.open.words(), candidates);
         let mut asked = candidates.of(book);
         while let Some(line_item) = asked.next() {
             if self.is_outbid(&offer, line_item) {
@@ -388,13 +413,25 @@ impl<'a> Auction<'a, '_> {
         if self.proposals.is_empty() {
             self.ask_the_rest(&offer, candidates);
         }
-        self.put_in_order(offer.first);
+        self.finish(&offer, arena);
     }
 
-    /// An imp's bids come in the order of their line items' ids, then of deals, whoever was asked first.
-    fn put_in_order(&mut self, first: usize) {
-        if let Some(own) = self.proposals.get_mut(first..) {
-            own.sort_unstable_by_key(|proposal| (proposal.line_item.index, proposal.deal));
+    /// An imp's bids are those that its pod has room for, in the order of their line items' ids, then of deals, whoever was
+    /// asked first.
+    fn finish(&mut self, offer: &Offer<'a, '_>, arena: &'a Bump) {
+        pods::keep_what_fits(&mut self.proposals, offer.first, &offer.slots);
+        let Some(own) = self.proposals.get_mut(offer.first..) else {
+            return;
+        };
+        own.sort_unstable_by_key(|proposal| (proposal.line_item.index, proposal.deal));
+        let signals = &self.request.signals;
+        let said = |which| macros::value(which, signals, arena);
+        for proposal in own {
+            proposal.adm = match (proposal.native, &proposal.creative.adm) {
+                (Some(answer), _) => answer.markup(arena),
+                (None, Some(markup)) => markup.filled(arena, said),
+                (None, None) => "",
+            };
         }
     }
 
@@ -424,12 +461,16 @@ impl<'a> Auction<'a, '_> {
     /// further than that, nor than the imp lets anybody; the first to get so far ends the search.
     fn ask_the_rest(&mut self, offer: &Offer<'a, '_>, candidates: &Candidates) {
         let book: &'a Book = &self.generation.book;
-        let furthest = if offer.banner.is_none() {
+        let furthest = if offer.late {
+            Refusal::Expiry
+        } else if offer.slots.is_empty() {
             Refusal::Format
-        } else if candidates.sized(book).next().is_none() {
+        } else if candidates.sized(book).next().is_some() {
+            Refusal::Targeting
+        } else if offer.slots.has_banner() {
             Refusal::Size
         } else {
-            Refusal::Targeting
+            Refusal::Format
         };
         for line_item in candidates.sized(book).chain(&book.line_items) {
             if self.nearest != NoBid::NoUsableImp && self.nearest >= NoBid::Refused(furthest) {
@@ -468,17 +509,15 @@ impl<'a> Auction<'a, '_> {
         let unreadable = floor.amount.is_unreadable()
             || floor.currency.is_unreadable()
             || imp.secure.is_unreadable()
-            || imp.private_auction.is_unreadable();
+            || imp.private_auction.is_unreadable()
+            || imp.multiplier.is_unreadable();
         if unreadable {
             return None;
         }
         let terms = &self.generation.book.terms;
-        sizes.clear(terms.sizes());
-        for size in imp.banner.iter().flat_map(|banner| banner.sizes) {
-            if let Some(size) = terms.size(size.w, size.h) {
-                sizes.insert(size);
-            }
-        }
+        let left = |media: &_| Left::of(media, self.request.imp, &self.proposals);
+        let slots = Slots::of(imp, terms, left, sizes, arena);
+        let window = self.exchange.billing_window.as_secs();
         let mut deals: ArenaVec<'a, (u32, &'a Deal<'a>)> = ArenaVec::new_in(arena);
         for deal in imp.deals {
             if let Some(number) = terms.deal(deal.id)
@@ -493,36 +532,18 @@ impl<'a> Auction<'a, '_> {
             place,
             id,
             imp,
-            banner: imp.banner,
-            sizes,
+            slots,
             secure: imp.secure == Field::Value(true),
             private: imp.private_auction == Field::Value(true),
-            floor: self.floor(floor),
+            late: imp
+                .exp
+                .is_some_and(|exp| u64::try_from(exp).is_ok_and(|exp| exp > window)),
+            multiplier: imp.multiplier.value().unwrap_or(Multiplier::ONE),
+            floor: floors::converted(floor, self.currency, &self.generation.frame.rates),
             deals,
             deal_ids,
             first: self.proposals.len(),
         })
-    }
-
-    /// A floor in the bid's currency, rounded up; `None` where it cannot be known.
-    fn floor(&self, floor: Floor) -> Option<Price> {
-        match floor.amount {
-            Field::Absent | Field::Value(Price::ZERO) => Some(Price::ZERO),
-            _ => self.floor_in(floor, self.currency),
-        }
-    }
-
-    /// A floor in some currency, rounded up; `None` where none is sent or it cannot be known.
-    fn floor_in(&self, floor: Floor, currency: Currency) -> Option<Price> {
-        let from = match floor.currency {
-            Field::Absent => Currency::USD,
-            Field::Unreadable => return None,
-            Field::Value(currency) => currency,
-        };
-        self.generation
-            .frame
-            .rates
-            .convert(floor.amount.value()?, from, currency, Round::Up)
     }
 
     /// Takes a line item through everything that can refuse it, cheapest first, and into the auction.
@@ -542,7 +563,10 @@ impl<'a> Auction<'a, '_> {
         if !self.blocks.seat_allowed(terms.seat) {
             return Err(Refusal::Seat);
         }
-        let (creative, size) = self.creative(offer, line_item)?;
+        if offer.late {
+            return Err(Refusal::Expiry);
+        }
+        let (creative, fit) = self.creative(offer, line_item)?;
         let buys_open = terms.deals.is_empty();
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
@@ -554,11 +578,23 @@ impl<'a> Auction<'a, '_> {
             impid: offer.id,
             line_item,
             creative,
-            size,
+            size: fit.size,
+            adm: "",
             seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
             price,
             deal: None,
             dsa,
+            multiplier: offer.multiplier,
+            slotinpod: line_item.slotinpod.filter(|_| {
+                let slot = offer.slots.media(creative.format);
+                slot.is_some_and(|slot| slot.media.pod.is_dynamic())
+            }),
+            exp: offer.imp.exp.map(|_| {
+                let window = self.exchange.billing_window.as_secs();
+                u32::try_from(window).unwrap_or(u32::MAX)
+            }),
+            flex: fit.flex,
+            native: fit.native,
         };
         if buys_open {
             self.open_bid(offer, proposal)
@@ -596,7 +632,7 @@ impl<'a> Auction<'a, '_> {
         &mut self,
         offer: &Offer<'a, '_>,
         line_item: &'a LineItem,
-    ) -> Result<(&'a Creative, Size), Refusal> {
+    ) -> Result<(&'a Creative, Fit<'a>), Refusal> {
         let book: &'a Book = &self.generation.book;
         let mut nearest = Refusal::Format;
         for place in &line_item.creatives {
@@ -607,7 +643,7 @@ impl<'a> Auction<'a, '_> {
                 continue;
             };
             match self.try_creative(offer, line_item, creative, terms) {
-                Ok(size) => return Ok((creative, size)),
+                Ok(fit) => return Ok((creative, fit)),
                 Err(refusal) => nearest = nearest.max(refusal),
             }
         }
@@ -618,48 +654,38 @@ impl<'a> Auction<'a, '_> {
         &mut self,
         offer: &Offer<'a, '_>,
         line_item: &LineItem,
-        creative: &Creative,
+        creative: &'a Creative,
         terms: &CreativeTerms,
-    ) -> Result<Size, Refusal> {
-        // Banner is the only format that bids yet.
-        let banner = offer
-            .banner
-            .filter(|_| creative.format == Format::Banner)
-            .ok_or(Refusal::Format)?;
-        let (Some(w), Some(h), Some(size)) = (creative.w, creative.h, terms.size) else {
-            return Err(Refusal::Format);
-        };
-        if !offer.sizes.contains(size) {
-            return Err(Refusal::Size);
+    ) -> Result<Fit<'a>, Refusal> {
+        let fit = offer.slots.fit(creative, terms)?;
+        if let Some(wanted) = line_item.slotinpod {
+            let slot = offer.slots.media(creative.format).ok_or(Refusal::Pod)?;
+            slot.media
+                .pod
+                .grants(wanted)
+                .then_some(())
+                .ok_or(Refusal::Pod)?;
         }
-        let size = Size {
-            w: i64::from(w),
-            h: i64::from(h),
-        };
         if offer.secure && !creative.secure {
             return Err(Refusal::Secure);
         }
-        let blocked = match banner.battr {
-            Field::Absent => false,
-            Field::Unreadable => true,
-            Field::Value(blocked) => creative
-                .attr
-                .iter()
-                .any(|attribute| blocked.contains(&i64::from(*attribute))),
-        };
-        if blocked || blocks::markup_blocked(banner.btype, terms) {
+        if offer.slots.blocks_attribute(creative, terms) {
             return Err(Refusal::BlockedAttribute);
+        }
+        if !offer.slots.has_api(creative) {
+            return Err(Refusal::Api);
         }
         let facts = ImpFacts {
             format: Some(creative.format),
-            width: Some(size.w),
-            height: Some(size.h),
-            position: banner.pos,
+            width: fit.size.map(|size| size.w),
+            height: fit.size.map(|size| size.h),
+            position: fit.position,
             interstitial: offer.imp.instl,
             rewarded: offer.imp.rwdd,
             secure: offer.imp.secure.value(),
             floor: if line_item.expression.reads_floor() {
-                self.floor_in(offer.imp.floor, line_item.currency)
+                let floor = floors::of_slot(offer.imp.floor, &offer.slots, creative);
+                floors::said_in(floor, line_item.currency, &self.generation.frame.rates)
             } else {
                 None
             },
@@ -687,12 +713,27 @@ impl<'a> Auction<'a, '_> {
         {
             return Err(Refusal::BlockedAdvertiser);
         }
-        Ok(size)
+        if self.blocks.app_blocked(self.request, &book.terms, terms) {
+            return Err(Refusal::BlockedApp);
+        }
+        Ok(fit)
+    }
+
+    /// The open auction's floor for a creative, in the bid's currency.
+    fn open_floor(&self, offer: &Offer<'a, '_>, creative: &Creative) -> Result<Price, Refusal> {
+        let floor = match offer.slots.media(creative.format) {
+            None => offer.floor,
+            Some(_) => floors::converted(
+                floors::of_slot(offer.imp.floor, &offer.slots, creative),
+                self.currency,
+                &self.generation.frame.rates,
+            ),
+        };
+        floor.ok_or(Refusal::Currency)
     }
 
     fn open_bid(&mut self, offer: &Offer<'a, '_>, proposal: Proposal<'a>) -> Result<(), Refusal> {
-        let floor = offer.floor.ok_or(Refusal::Currency)?;
-        if proposal.price < floor {
+        if proposal.price < self.open_floor(offer, proposal.creative)? {
             return Err(Refusal::Floor);
         }
         self.enter(offer.first, proposal)
@@ -711,18 +752,16 @@ impl<'a> Auction<'a, '_> {
             if ours.binary_search(number).is_err() || !self.deal_admits(deal, &proposal) {
                 continue;
             }
-            let verdict = self
-                .deal_price(offer, deal, proposal.price)
-                .and_then(|price| {
-                    self.enter(
-                        offer.first,
-                        Proposal {
-                            price,
-                            deal: Some(deal.id),
-                            ..proposal
-                        },
-                    )
-                });
+            let verdict = self.deal_price(offer, deal, &proposal).and_then(|price| {
+                self.enter(
+                    offer.first,
+                    Proposal {
+                        price,
+                        deal: Some(deal.id),
+                        ..proposal
+                    },
+                )
+            });
             nearest = match (nearest, verdict) {
                 (Ok(()), _) | (_, Ok(())) => Ok(()),
                 (Err(before), Err(now)) => Err(before.max(now)),
@@ -747,26 +786,27 @@ impl<'a> Auction<'a, '_> {
             && blocks::seat_allowed(proposal.seat, deal.wseat, Field::Absent)
     }
 
-    /// What is bid in a deal: our price over its floor (or the imp's, where it has none), or just its floor where that is
-    /// the agreed price (`at` 3).
+    /// What is bid in a deal: our price over its floor (or the slot's, where it has none), or just its floor where that is
+    /// the agreed price (`at` 3). A guaranteed deal asks for a bid each time, which nobody here can promise.
     fn deal_price(
         &self,
         offer: &Offer<'a, '_>,
         deal: &Deal<'a>,
-        price: Price,
+        proposal: &Proposal<'a>,
     ) -> Result<Price, Refusal> {
-        let own = deal.floor.amount != Field::Absent;
-        let floor = if own {
-            self.floor(deal.floor)
-        } else {
-            offer.floor
+        if deal.guar.is_unreadable() || deal.guar == Field::Value(true) {
+            return Err(Refusal::Guaranteed);
         }
-        .ok_or(Refusal::Currency)?;
-        if price < floor {
+        let rates = &self.generation.frame.rates;
+        let floor = match floors::of_deal(deal, offer.imp.floor, proposal.creative) {
+            Some(own) => floors::converted(own, self.currency, rates).ok_or(Refusal::Currency)?,
+            None => self.open_floor(offer, proposal.creative)?,
+        };
+        if proposal.price < floor {
             return Err(Refusal::Floor);
         }
         let fixed = deal.at == Some(AuctionType::Fixed) && floor > Price::ZERO;
-        Ok(if fixed { floor } else { price })
+        Ok(if fixed { floor } else { proposal.price })
     }
 
     /// Puts a bid among this imp's proposals, unless one for the same deal leads.

@@ -44,6 +44,11 @@ impl Price {
         self.micros
     }
 
+    /// So many times the price; `None` where that is over [`PRICE_MICROS_MAX`].
+    pub fn times(self, count: u32) -> Option<Self> {
+        Self::from_micros(self.micros.checked_mul(i64::from(count))?)
+    }
+
     /// As a float in whole units, for the `floor` attribute of targeting only.
     pub fn as_f64(self) -> f64 {
         self.micros as f64 / MICROS as f64
@@ -149,6 +154,30 @@ impl Price {
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.with_text(|text| f.write_str(str::from_utf8(text).unwrap_or_default()))
+    }
+}
+
+/// How many impressions one showing counts for, as a screen out of home has many viewers: in millionths, over 0 and up to a
+/// million. A price is of one impression, so that what is spent is the price times this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Multiplier {
+    millionths: i64,
+}
+
+impl Multiplier {
+    /// One showing, one impression.
+    pub const ONE: Self = Self { millionths: MICROS };
+
+    /// So many millionths, if that is over 0 and up to a million.
+    pub fn from_millionths(millionths: i64) -> Option<Self> {
+        (1..=PRICE_MICROS_MAX)
+            .contains(&millionths)
+            .then_some(Self { millionths })
+    }
+
+    /// The multiplier in millionths.
+    pub const fn millionths(self) -> i64 {
+        self.millionths
     }
 }
 

@@ -14,9 +14,11 @@
 pub mod json;
 
 mod fields;
+mod formats;
 mod kept;
 mod keys;
 mod list;
+mod native;
 mod reader;
 mod repair;
 mod request;
@@ -24,14 +26,18 @@ mod response;
 mod signals;
 
 pub use fields::{Field, FieldName, FieldSet};
+pub use formats::{Banner, Codes, DurFloor, DurationFloors, Flex, Media, Pod, Size};
 pub use kept::{BrandVersion, Chain, SupplyChain, UserAgent, UserData};
+pub use native::{
+    ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, Native, NativeAnswer, NativeAsk, TrackerOut,
+};
 pub use reader::{BadRequest, read};
 pub use repair::{Text, readable};
 pub use request::{
-    AuctionType, Banner, Deal, Device, Dsa, Eid, Floor, Geo, Imp, Placement, Request, Site, Size,
-    Strings, Uid, User,
+    AuctionType, Deal, Device, Dsa, Eid, Floor, Geo, Imp, Placement, Request, Site, Strings, Uid,
+    User,
 };
 pub use response::{
-    BidId, BidOut, CreativeOut, line_item_part, transparency_part, write_bids, write_no_bid,
+    BidId, BidOut, CreativeOut, Mtype, line_item_part, transparency_part, write_bids, write_no_bid,
 };
 pub use signals::{Flag, Homes, SectionIds, Signals};

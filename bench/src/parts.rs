@@ -182,7 +182,7 @@ pub fn targeting(bench: &mut Bench) -> u64 {
         book.resolve(&facts, &mut bench.resolved);
         book.candidates(&bench.resolved, &mut bench.candidates);
         let size = book.terms.size(300, 250).unwrap_or(0);
-        book.candidates_of_sizes(&[1 << size], &mut bench.candidates);
+        book.candidates_of_slots(&[1 << size], &mut bench.candidates);
         book.resolve_deals(&[], &mut bench.deals);
         let imp = ImpFacts {
             width: Some(300),
@@ -250,7 +250,7 @@ pub fn respond(bench: &mut Bench) -> u64 {
         .outcome
         .unwrap_or(&[])
         .iter()
-        .map(|proposal| proposal.bid_out(BidId(7), request, &arena))
+        .map(|proposal| proposal.bid_out(BidId(7)))
         .collect();
     let mut bytes = 0;
     for _ in 0..REQUESTS {

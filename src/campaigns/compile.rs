@@ -8,6 +8,8 @@
 
 mod creatives;
 mod line_items;
+mod media;
+mod native;
 mod transparency;
 mod values;
 
@@ -369,7 +371,7 @@ impl Work {
             .map_err(full)?;
         let terms = Terms::of(&line_items, &self.creatives, &self.advertisers);
         Ok(Book {
-            index: Index::of(&line_items, &demands, &self.creatives, &terms),
+            index: Index::of(&line_items, &demands, &terms),
             terms,
             line_items: line_items.into(),
             creatives: self.creatives.into(),

@@ -415,6 +415,11 @@ impl<'a> Fields<'a> {
             .map(move |(place, node)| (format!("{key}[{place}]"), node))
     }
 
+    /// Whether a key has a list without entries.
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Node::List(list)) if list.is_empty())
+    }
+
     /// A list of strings.
     pub(super) fn texts(
         &self,

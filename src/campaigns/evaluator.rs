@@ -348,11 +348,11 @@ impl Book {
         self.index.of_request(request, candidates);
     }
 
-    /// Narrows them to those that have a banner of one of these sizes: a set of bits over the numbers of [`Terms`].
+    /// Narrows them to those that have a creative for one of these slots: a set of bits over the numbers of [`Terms`].
     ///
     /// [`Terms`]: super::Terms
-    pub fn candidates_of_sizes(&self, sizes: &[u64], candidates: &mut Candidates) {
-        self.index.of_sizes(sizes, candidates);
+    pub fn candidates_of_slots(&self, slots: &[u64], candidates: &mut Candidates) {
+        self.index.of_slots(slots, candidates);
     }
 
     /// Whether a line item of this book wants the imp: true, false, or null. Only `Some(true)` is a match.

@@ -3,8 +3,8 @@
 //! An expression can be true only where some attributes have one of a few values: `segments one of ['crm/vip'] and country in
 //! ['FRA', 'BEL']` *demands* a segment and a country. For each attribute that is demanded of, the index keeps the set of
 //! line items that demand nothing of it, and for each value those that accept it. A request's candidates are then, over
-//! those attributes, the intersection of (indifferent ∪ those that accept one of its values). The same is done with the sizes that
-//! an imp offers. Whoever is left is asked in full ([`Book::matches`](super::Book::matches)): the index may let through who
+//! those attributes, the intersection of (indifferent ∪ those that accept one of its values). The same is done with the slots that
+//! an imp offers: sizes of banners, and the other formats. Whoever is left is asked in full ([`Book::matches`](super::Book::matches)): the index may let through who
 //! does not match, and never drops who does (the evaluator's tests hold it against every answer).
 //!
 //! *Useful for* demands of strings, lists of strings, segments and sizes, also within `and` and `or`. *Not useful for* numbers,
@@ -28,7 +28,7 @@ use super::evaluator::Resolved;
 use super::program::Mix;
 use super::targeting::{Expr, Quantity, Test};
 use super::terms::Terms;
-use super::{Book, Creative, Format, LineItem, Status};
+use super::{Book, LineItem, Status};
 use crate::ids::SegmentRef;
 use crate::money::Currency;
 
@@ -124,8 +124,8 @@ pub(super) struct Index {
     /// Line items whose rank does not say that they are outbid by those before: they buy through deals, or not in the
     /// currency that most bid in.
     apart: Box<[u64]>,
-    /// By the number of a size: line items that have a banner of it.
-    sizes: Box<[Posting]>,
+    /// By the number of a slot: line items that have a creative for it.
+    slots: Box<[Posting]>,
 }
 
 /// An attribute that some line item demands of.
@@ -170,12 +170,7 @@ impl Posting {
 
 impl Index {
     /// Indexes line items by their demands, which come in the same order.
-    pub(super) fn of(
-        line_items: &[LineItem],
-        demands: &[Demands],
-        creatives: &[Creative],
-        terms: &Terms,
-    ) -> Self {
+    pub(super) fn of(line_items: &[LineItem], demands: &[Demands], terms: &Terms) -> Self {
         let words = line_items.len().div_ceil(64);
         // Whoever pays most is asked first, and mostly wins: the others need not be asked then.
         let mut order: Vec<u32> = (0u32..).take(line_items.len()).collect();
@@ -187,7 +182,7 @@ impl Index {
         let (mut active, mut apart) = (vec![0; words], vec![0; words]);
         let mut indifferent: BTreeMap<Attribute, Vec<u64>> = BTreeMap::new();
         let mut accepting: BTreeMap<Attribute, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
-        let mut sizes: Vec<Vec<u32>> = vec![Vec::new(); terms.sizes()];
+        let mut slots: Vec<Vec<u32>> = vec![Vec::new(); terms.slots()];
         for (rank, place) in (0u32..).zip(&order) {
             let place = *place as usize;
             let (Some(line_item), Some(demands)) = (line_items.get(place), demands.get(place))
@@ -214,12 +209,9 @@ impl Index {
                 }
             }
             for creative in &line_item.creatives {
-                let banner = creatives
-                    .get(*creative as usize)
-                    .is_some_and(|creative| creative.format == Format::Banner);
-                let size = terms.creative(*creative).and_then(|terms| terms.size);
-                if let Some(size) = size.filter(|_| banner)
-                    && let Some(ranks) = sizes.get_mut(size as usize)
+                let slot = terms.creative(*creative).and_then(|terms| terms.slot);
+                if let Some(slot) = slot
+                    && let Some(ranks) = slots.get_mut(slot as usize)
                 {
                     ranks.push(rank);
                 }
@@ -243,7 +235,7 @@ impl Index {
             demanded,
             order: order.into(),
             apart: apart.into(),
-            sizes: sizes
+            slots: slots
                 .into_iter()
                 .map(|ranks| Posting::of(ranks, words))
                 .collect(),
@@ -272,7 +264,7 @@ impl Index {
         }
     }
 
-    pub(super) fn of_sizes(&self, sizes: &[u64], candidates: &mut Candidates) {
+    pub(super) fn of_slots(&self, slots: &[u64], candidates: &mut Candidates) {
         let Candidates {
             request,
             imp,
@@ -281,8 +273,8 @@ impl Index {
         } = candidates;
         sized.clear();
         sized.resize(self.active.len(), 0);
-        for size in ones(sizes) {
-            if let Some(accepting) = self.sizes.get(size as usize) {
+        for slot in ones(slots) {
+            if let Some(accepting) = self.slots.get(slot as usize) {
                 accepting.add_to(sized);
             }
         }
@@ -309,7 +301,7 @@ impl Candidates {
         Ranked::of(&self.imp, book)
     }
 
-    /// The active line items that have a banner of a size that the imp takes, wanted or not.
+    /// The active line items that have a creative for a slot that the imp offers, wanted or not.
     pub fn sized<'b>(&self, book: &'b Book) -> Ranked<'b, '_> {
         Ranked::of(&self.sized, book)
     }
@@ -473,7 +465,7 @@ mod tests {
         for (w, h) in sizes {
             insert(&mut set, book.terms.size(*w, *h).expect("a size"));
         }
-        book.candidates_of_sizes(&set, &mut candidates);
+        book.candidates_of_slots(&set, &mut candidates);
         let mut places: Vec<u32> = candidates.of(&book).map(|found| found.index).collect();
         places.sort_unstable();
         places

@@ -1,8 +1,10 @@
-//! What requests name back to us, numbered: seats, deals, sizes, categories, domains.
+//! What requests name back to us, numbered: seats, deals, sizes and formats, categories, domains, apps.
 //!
 //! A request may list thousands of blocked domains and a book may have thousands of line items; comparing every pair of
 //! texts would let one request buy seconds of our time. So the book numbers the few names that it knows, a request's
 //! lists are turned into sets of those numbers once, and each check of a line item is a look at a bit.
+//!
+//! A creative's *slot* is what an imp must offer for it to be shown there: for a banner its size, else its format.
 //!
 //! A category stands for itself and the categories above it (`IAB3-1` for `IAB3` too), a domain for itself and the domains
 //! above it: who blocks those, blocks it.
@@ -12,7 +14,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::program::Mix;
-use super::{Advertiser, Creative, LineItem};
+use super::{Advertiser, Creative, Format, LineItem};
 
 /// Longest name looked up; the book has none longer.
 const NAME_BYTES_MAX: usize = 256;
@@ -47,7 +49,11 @@ pub struct Terms {
     categories: HashMap<u32, Numbers, BuildHasherDefault<Mix>>,
     categories_len: usize,
     languages: Numbers,
+    bundles: Numbers,
+    /// Of banners, sorted: a size's place is its slot. The slots of the other formats come behind.
     sizes: Box<[(u32, u32)]>,
+    /// The sizes of each proportion, in least terms.
+    proportions: HashMap<(u32, u32), Vec<u32>>,
     line_items: Box<[LineItemTerms]>,
     creatives: Box<[CreativeTerms]>,
 }
@@ -64,8 +70,8 @@ pub struct LineItemTerms {
 /// The numbers of one creative.
 #[derive(Debug, Default)]
 pub struct CreativeTerms {
-    /// Its size, where it has one.
-    pub size: Option<u32>,
+    /// What an imp must offer.
+    pub slot: Option<u32>,
     /// The taxonomy of its categories.
     pub cattax: u32,
     /// For each category, itself and those above it.
@@ -74,6 +80,8 @@ pub struct CreativeTerms {
     pub domains: Box<[u32]>,
     /// Its language, where it has one.
     pub language: Option<u32>,
+    /// The app that it advertises, where it does.
+    pub bundle: Option<u32>,
     /// Whether its markup holds a script.
     pub script: bool,
     /// Whether its markup holds an inline frame.
@@ -89,10 +97,16 @@ impl Terms {
         let mut terms = Self::default();
         let mut sizes: Vec<(u32, u32)> = creatives
             .iter()
+            .filter(|creative| creative.format == Format::Banner)
             .filter_map(|creative| creative.w.zip(creative.h))
             .collect();
         sizes.sort_unstable();
         sizes.dedup();
+        for (slot, (w, h)) in (0u32..).zip(&sizes) {
+            let common = common_divisor(*w, *h);
+            let proportion = (w / common, h / common);
+            terms.proportions.entry(proportion).or_default().push(slot);
+        }
         terms.sizes = sizes.into();
         terms.line_items = line_items
             .iter()
@@ -143,14 +157,22 @@ impl Terms {
                     .map_or("", |markup| &markup.escaped)
                     .to_ascii_lowercase();
                 CreativeTerms {
-                    size: terms.size_of(creative),
+                    slot: terms.slot_of(creative),
                     cattax: creative.cattax,
                     categories,
                     domains,
                     language: creative
                         .language
                         .as_deref()
-                        .map(|language| terms.languages.number(language)),
+                        .or(creative.langb.as_deref())
+                        .map(|tag| {
+                            let language = primary(tag).to_ascii_lowercase();
+                            terms.languages.number(&language)
+                        }),
+                    bundle: creative
+                        .bundle
+                        .as_deref()
+                        .map(|bundle| terms.bundles.number(&bundle.to_ascii_lowercase())),
                     script: markup.contains("<script"),
                     iframe: markup.contains("<iframe"),
                 }
@@ -160,7 +182,10 @@ impl Terms {
         terms
     }
 
-    fn size_of(&self, creative: &Creative) -> Option<u32> {
+    fn slot_of(&self, creative: &Creative) -> Option<u32> {
+        if creative.format != Format::Banner {
+            return self.slot(creative.format);
+        }
         let (w, h) = creative.w.zip(creative.h)?;
         self.size(i64::from(w), i64::from(h))
     }
@@ -180,7 +205,7 @@ impl Terms {
         self.deals.0.get(id).copied()
     }
 
-    /// The number of a size that a creative has.
+    /// The slot of a size that a banner has.
     pub fn size(&self, w: i64, h: i64) -> Option<u32> {
         let size = (u32::try_from(w).ok()?, u32::try_from(h).ok()?);
         self.sizes
@@ -189,9 +214,44 @@ impl Terms {
             .and_then(|place| u32::try_from(place).ok())
     }
 
-    /// How many sizes there are.
-    pub fn sizes(&self) -> usize {
-        self.sizes.len()
+    /// The slots of the banners' sizes that are in proportion `wratio` to `hratio`, and their widths.
+    pub fn in_proportion(&self, wratio: i64, hratio: i64) -> impl Iterator<Item = (u32, u32)> {
+        let ratio = u32::try_from(wratio).ok().zip(u32::try_from(hratio).ok());
+        let found = ratio.and_then(|(w, h)| {
+            let common = common_divisor(w, h);
+            let proportion = (w.checked_div(common)?, h.checked_div(common)?);
+            self.proportions.get(&proportion)
+        });
+        found.into_iter().flatten().filter_map(|slot| {
+            let (w, _) = self.sizes.get(*slot as usize)?;
+            Some((*slot, *w))
+        })
+    }
+
+    /// The slot of a format other than banner.
+    pub fn slot(&self, format: Format) -> Option<u32> {
+        let behind = match format {
+            Format::Banner => return None,
+            Format::Video => 0,
+            Format::Audio => 1,
+            Format::Native => 2,
+        };
+        u32::try_from(self.sizes.len() + behind).ok()
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.sizes.len() + (Format::ALL.len() - 1)
+    }
+
+    /// The number of an app, whatever the case of its bundle.
+    pub fn bundle(&self, bundle: &str) -> Option<u32> {
+        self.bundles.get_folded(bundle.trim())
+    }
+
+    /// How many apps there are.
+    pub fn bundles(&self) -> usize {
+        self.bundles.0.len()
     }
 
     /// The number of a category of a taxonomy, whatever its case.
@@ -211,8 +271,7 @@ impl Terms {
 
     /// The number of a creative's language, by an ISO 639-1 code or a BCP 47 tag, whatever its case.
     pub fn language(&self, tag: &str) -> Option<u32> {
-        let primary = tag.trim().split(['-', '_']).next().unwrap_or("");
-        self.languages.get_folded(primary)
+        self.languages.get_folded(primary(tag))
     }
 
     /// How many languages there are.
@@ -233,6 +292,19 @@ impl Terms {
     /// The numbers of the creative at that place of the book.
     pub fn creative(&self, place: u32) -> Option<&CreativeTerms> {
         self.creatives.get(place as usize)
+    }
+}
+
+/// The language of a tag, without region and script.
+fn primary(tag: &str) -> &str {
+    tag.trim().split(['-', '_']).next().unwrap_or("")
+}
+
+/// Euclid's; of 0 and 0 it is 0.
+fn common_divisor(a: u32, b: u32) -> u32 {
+    match b {
+        0 => a,
+        _ => common_divisor(b, a % b),
     }
 }
 

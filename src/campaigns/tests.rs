@@ -679,10 +679,10 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
         .as_array_mut()
         .expect("a list")
         .push(second);
-    document["creatives"]
-        .as_array_mut()
-        .expect("a list")
-        .push(serde_json::json!({"id": "v", "advertiser": "acme", "type": "video"}));
+    document["creatives"].as_array_mut().expect("a list").push(
+        serde_json::json!({"id": "v", "advertiser": "acme", "type": "video", "adm": "<VAST></VAST>",
+            "duration": 15, "mimes": ["video/mp4"], "protocols": [7]}),
+    );
     let book = book(&document.to_string());
     let warned = |segments: &dyn Fn(&SegmentRef) -> bool,
                   currencies: &dyn Fn(Currency) -> bool|
@@ -699,7 +699,7 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
     };
     let always = [
         "campaigns[0].budget (acme-spring): budget, caps: accepted, but nothing is limited by it yet",
-        "creatives[1].type (v): video creatives are accepted, but do not bid yet",
+        "creatives[1].adm (v): has no ${KITH_CLICK_URL}: its clicks will not be counted",
         "line_items[0].budget (acme-vip): budget, pacing, caps: accepted, but nothing is limited by it yet",
         "line_items[1].targeting (second): `country` is never 'fr': it is an ISO 3166 code of three capital letters, like 'FRA'",
     ];

@@ -136,16 +136,24 @@ fn rendered_imp(imp: &Value) -> String {
     let bids = items(imp, "bids");
     if !bids.is_empty() {
         out.push_str("  bids\n");
-        let head = ["LINE ITEM", "CREATIVE", "SEAT", "PRICE", "DEAL", "SIZE"];
+        let head = [
+            "LINE ITEM",
+            "CREATIVE",
+            "SEAT",
+            "PRICE",
+            "DEAL",
+            "FORMAT",
+            "SIZE",
+        ];
         out.push_str(&columns("    ", head, bids, |bid| {
             let size = match (text(bid, "w"), text(bid, "h")) {
                 (Some(w), Some(h)) => format!("{w}x{h}"),
                 _ => "-".to_owned(),
             };
             let price = format!("{} {}", shown(bid, "price"), shown(bid, "currency"));
-            let [line_item, creative, seat, deal] =
-                ["line_item", "creative", "seat", "deal"].map(|key| shown(bid, key));
-            [line_item, creative, seat, price, deal, size]
+            let [line_item, creative, seat, deal, format] =
+                ["line_item", "creative", "seat", "deal", "format"].map(|key| shown(bid, key));
+            [line_item, creative, seat, price, deal, format, size]
         }));
     }
     out
@@ -210,7 +218,7 @@ mod tests {
                     {"id": "acme-all", "outcome": "refused", "reason": "outbid", "why": "another pays more"},
                 ],
                 "bids": [{"line_item": "acme-vip", "creative": "c1", "seat": "acme", "price": 4.2,
-                    "currency": "EUR", "deal": null, "w": 300, "h": 250}]}],
+                    "currency": "EUR", "deal": null, "format": "banner", "w": 300, "h": 250}]}],
             "decision": "bid", "reason": null, "why": null, "response": {},
         });
         let want = "\
@@ -228,8 +236,8 @@ imp 1
   acme-vip   bid      -       -
   acme-all   refused  outbid  another pays more
   bids
-    LINE ITEM  CREATIVE  SEAT  PRICE    DEAL  SIZE
-    acme-vip   c1        acme  4.2 EUR  -     300x250
+    LINE ITEM  CREATIVE  SEAT  PRICE    DEAL  FORMAT  SIZE
+    acme-vip   c1        acme  4.2 EUR  -     banner  300x250
 ";
         assert_eq!(rendered(&document), want);
     }

@@ -25,6 +25,7 @@ pub(super) struct Blocks {
     /// Set only where `acat` is sent.
     allowed_categories: Bits,
     blocked_domains: Bits,
+    blocked_apps: Bits,
     /// Set only where `wlang` or `wlangb` is sent.
     allowed_languages: Bits,
 }
@@ -95,6 +96,18 @@ impl Blocks {
             .any(|domain| self.blocked_domains.contains(*domain))
     }
 
+    /// Whether the app that the creative advertises is blocked.
+    pub(super) fn app_blocked(
+        &mut self,
+        request: &Request<'_>,
+        terms: &Terms,
+        ours: &CreativeTerms,
+    ) -> bool {
+        self.make(request, terms);
+        ours.bundle
+            .is_some_and(|bundle| self.blocked_apps.contains(bundle))
+    }
+
     /// Whether the creative's language may be shown; one without a language may.
     pub(super) fn language_allowed(
         &mut self,
@@ -136,6 +149,12 @@ impl Blocks {
         {
             if let Some(number) = terms.language(language) {
                 self.allowed_languages.insert(number);
+            }
+        }
+        self.blocked_apps.clear(terms.bundles());
+        for bundle in request.bapp.value().unwrap_or(&[]) {
+            if let Some(number) = terms.bundle(bundle) {
+                self.blocked_apps.insert(number);
             }
         }
         self.blocked_domains.clear(terms.domains());

@@ -171,7 +171,8 @@ pub fn explain(
                 .map(|bid| {
                     json!({"line_item": bid.line_item.id, "creative": bid.creative.id, "seat": bid.seat,
                         "price": number(&bid.price.to_string()), "currency": decision.currency.as_str(),
-                        "deal": bid.deal, "w": bid.size.w, "h": bid.size.h})
+                        "deal": bid.deal, "format": bid.creative.format.as_str(),
+                        "w": bid.size.map(|size| size.w), "h": bid.size.map(|size| size.h)})
                 })
                 .collect();
             json!({"id": imp.id.value(), "line_items": line_items, "bids": bids})
@@ -213,7 +214,7 @@ pub fn explain(
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
         "reason": reason.map(NoBid::as_str),
         "why": reason.map(NoBid::why),
-        "response": response(request, decision.currency, proposals, &arena),
+        "response": response(request, decision.currency, proposals),
     });
     Explanation { document }
 }
@@ -241,18 +242,17 @@ fn segments<'k>(
     names
 }
 
-fn response<'a>(
-    request: &Request<'a>,
+fn response(
+    request: &Request<'_>,
     currency: crate::money::Currency,
-    proposals: &[super::Proposal<'a>],
-    arena: &'a Bump,
+    proposals: &[super::Proposal<'_>],
 ) -> Value {
     if proposals.is_empty() {
         return Value::Null;
     }
     let bids: Vec<BidOut<'_>> = (1u64..)
         .zip(proposals)
-        .map(|(id, proposal)| proposal.bid_out(BidId(id), request, arena))
+        .map(|(id, proposal)| proposal.bid_out(BidId(id)))
         .collect();
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);

@@ -12,14 +12,26 @@ pub enum Refusal {
     Flight,
     /// Its seat is not among those allowed, or is blocked.
     Seat,
+    /// The impression may come later than its notice would be taken.
+    Expiry,
     /// The imp offers no format of which it has a creative.
     Format,
     /// No creative has a size that the imp takes.
     Size,
+    /// The slot does not play it: MIME type, protocol, linearity or bit rate.
+    Media,
+    /// It is too short or too long for the slot, or for what is left of the pod.
+    Duration,
+    /// The pod has no place left, or not the position that the line item wants.
+    Pod,
+    /// A required asset has no part of the creative that fits it.
+    Assets,
     /// The imp wants HTTPS and the creative is not declared secure.
     Secure,
     /// The imp blocks an attribute of the creative.
     BlockedAttribute,
+    /// It needs an API framework that is not listed.
+    Api,
     /// Its targeting is not true for this request.
     Targeting,
     /// The creative's language is not among those allowed.
@@ -28,10 +40,14 @@ pub enum Refusal {
     BlockedCategory,
     /// The request blocks the advertiser's domain.
     BlockedAdvertiser,
+    /// The request blocks the app that the creative advertises.
+    BlockedApp,
     /// The request wants to be told who pays, and the advertiser's `dsa` does not, or not as the publisher can show it.
     Dsa,
     /// It buys in deals only, and none of its deals is offered to it here.
     NoDeal,
+    /// The deal is guaranteed: whoever takes it must always bid.
+    Guaranteed,
     /// The imp takes bids in deals only.
     PrivateAuction,
     /// There is no exchange rate from its currency, or from the floor's.
@@ -101,16 +117,24 @@ labels! { Refusal:
     Paused "paused" 500 "the line item is paused",
     Flight "flight" 500 "now is outside the line item's flight",
     Seat "seat" 503 "the request allows other seats only, or blocks this one",
+    Expiry "expiry" 500 "the impression may come later than the billing window (imp.exp)",
     Format "format" 500 "the imp offers no format that the creatives have",
     Size "size" 500 "no creative has a size that the imp takes",
+    Media "media" 500 "the slot does not play the creative: MIME type, protocol, linearity or bit rate",
+    Duration "duration" 500 "the creative is too short or too long for the slot, or for what is left of its pod",
+    Pod "pod" 500 "the pod has no place left, or does not grant the position that the line item wants",
+    Assets "assets" 500 "an asset is required that no part of the creative fits",
     Secure "secure" 500 "the imp wants https markup and the creative is not declared secure",
     BlockedAttribute "blocked_attribute" 500 "the imp blocks an attribute of the creative (battr)",
+    Api "api" 500 "the creative needs an API framework that the slot does not list",
     Targeting "targeting" 500 "the targeting is not true for this request",
     Language "language" 500 "the creative's language is not among those allowed (wlang)",
     BlockedCategory "blocked_category" 500 "the request blocks the creative's category, or allows others only",
     BlockedAdvertiser "blocked_advertiser" 500 "the request blocks the advertiser's domain (badv)",
+    BlockedApp "blocked_app" 500 "the request blocks the app that the creative advertises (bapp)",
     Dsa "dsa" 504 "the request wants DSA transparency (dsarequired), and the advertiser's `dsa` is missing or would be shown twice or by nobody",
     NoDeal "no_deal" 500 "the line item buys in deals only, and none of its deals is offered to it here",
+    Guaranteed "guaranteed_deal" 500 "the deal is guaranteed, and whoever takes one must always bid",
     PrivateAuction "private_auction" 500 "the imp takes bids in deals only",
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
     Floor "floor" 501 "the price is under the floor",

@@ -546,7 +546,7 @@ fn the_first_creative_that_fits_is_shown_and_targeting_sees_its_size() {
     let world = one(json!({"creatives": ["wide", "box"], "targeting": "width = 300"}));
     world.decide(&json!({"imp": [imp(json!({"secure": 1, "banner": {"format": [{"w": 728, "h": 90}, {"w": 300, "h": 250}]}}))]}), |decision, _| {
         let bid = decision.outcome.expect("a bid")[0];
-        assert_eq!((&*bid.creative.id, bid.size), ("box", Size { w: 300, h: 250 }));
+        assert_eq!((&*bid.creative.id, bid.size), ("box", Some(Size { w: 300, h: 250 })));
     });
 }
 

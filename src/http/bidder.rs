@@ -101,7 +101,7 @@ impl KithBidder {
                     test: request.test,
                 };
                 if let Ok(id) = self.desk.commit(reservation) {
-                    bids.push(proposal.bid_out(id, request, &self.arena));
+                    bids.push(proposal.bid_out(id));
                 }
             }
             if bids.is_empty() {

@@ -11,12 +11,16 @@ use super::kept::{SupplyChain, UserAgent, UserData};
 use super::keys;
 use super::repair::{Text, readable};
 use super::request::{
-    AuctionType, Banner, Deal, Device, Dsa, Eid, Geo, Imp, Placement, Request, Site, Size, Uid,
-    User,
+    AuctionType, Deal, Device, Dsa, Eid, Geo, Imp, Placement, Request, Site, Uid, User,
 };
 use super::signals::{Flag, Homes, Signals};
+use crate::money::Multiplier;
 
+mod formats;
+mod native;
 mod values;
+
+pub(super) use native::native_ask;
 
 use values::Entered;
 
@@ -69,9 +73,9 @@ pub fn read<'a>(
     }
 }
 
-type Read<T> = Result<T, NotJson>;
+pub(super) type Read<T> = Result<T, NotJson>;
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     arena: &'a Bump,
     imps_max: usize,
     unreadable: FieldSet,
@@ -184,9 +188,9 @@ impl<'a> Reader<'a> {
             match key {
                 keys::ID => imp.id = self.text_field(c, FieldName::ImpId)?,
                 keys::BANNER => imp.banner = self.banner(c)?,
-                keys::VIDEO => imp.video = self.offered(c)?,
-                keys::AUDIO => imp.audio = self.offered(c)?,
-                keys::NATIVE => imp.native = self.offered(c)?,
+                keys::VIDEO => imp.video = self.media(c)?,
+                keys::AUDIO => imp.audio = self.media(c)?,
+                keys::NATIVE => imp.native = self.native(c)?,
                 keys::BIDFLOOR => imp.floor.amount = self.price(c, FieldName::ImpFloor)?,
                 keys::BIDFLOORCUR => {
                     imp.floor.currency = self.currency(c, FieldName::ImpFloorCurrency)?
@@ -195,6 +199,8 @@ impl<'a> Reader<'a> {
                 keys::INSTL => imp.instl = self.flag(c, FieldName::ImpInstl)?.value(),
                 keys::RWDD => imp.rwdd = self.flag(c, FieldName::ImpRewarded)?.value(),
                 keys::PMP => self.pmp(c, &mut imp)?,
+                keys::EXP => imp.exp = self.integer(c, FieldName::ImpExp)?.value(),
+                keys::QTY => imp.multiplier = self.multiplier(c)?,
                 _ => c.skip()?,
             }
             Ok(())
@@ -202,57 +208,21 @@ impl<'a> Reader<'a> {
         Ok(imp)
     }
 
-    /// Whether a format that is not looked into is offered.
-    fn offered(&mut self, c: &mut Cursor<'a>) -> Read<bool> {
-        let raw = c.value()?;
-        if raw.shape() != Shape::Object && !raw.is_empty() {
-            self.unreadable.insert(FieldName::ImpFormat);
-        }
-        Ok(raw.shape() == Shape::Object)
-    }
-
-    fn banner(&mut self, c: &mut Cursor<'a>) -> Read<Option<Banner<'a>>> {
-        let mut banner = Banner::default();
-        let (mut w, mut h) = (Field::Absent, Field::Absent);
-        let entered = self.object(c, FieldName::ImpBanner, |reader, c, key| {
+    /// `qty.multiplier`: how many impressions one showing counts for. It multiplies what we pay, so that it limits us.
+    fn multiplier(&mut self, c: &mut Cursor<'a>) -> Read<Field<Multiplier>> {
+        let mut said = Field::Absent;
+        let entered = self.object(c, FieldName::ImpQty, |reader, c, key| {
             match key {
-                keys::W => w = reader.integer(c, FieldName::BannerSize)?,
-                keys::H => h = reader.integer(c, FieldName::BannerSize)?,
-                keys::FORMAT => banner.sizes = reader.formats(c)?,
-                keys::BATTR => {
-                    banner.battr = reader.integers(c, FieldName::BannerBattr)?;
-                }
-                keys::BTYPE => {
-                    banner.btype = reader.integers(c, FieldName::BannerBtype)?;
-                }
-                keys::POS => banner.pos = reader.integer(c, FieldName::BannerPosition)?.value(),
+                keys::MULTIPLIER => said = reader.price(c, FieldName::ImpQty)?,
                 _ => c.skip()?,
             }
             Ok(())
         })?;
-        if let (Field::Value(w), Field::Value(h)) = (w, h)
-            && !banner.sizes.contains(&Size { w, h })
-        {
-            let all = banner.sizes.iter().copied().chain([Size { w, h }]);
-            banner.sizes = ArenaVec::from_iter_in(all, self.arena).into_bump_slice();
+        if entered == Entered::Unreadable {
+            return Ok(Field::Unreadable);
         }
-        Ok((entered == Entered::Object).then_some(banner))
-    }
-
-    fn formats(&mut self, c: &mut Cursor<'a>) -> Read<&'a [Size]> {
-        let sizes = self.list(c, FieldName::BannerFormat, |reader, c| {
-            let (mut w, mut h) = (None, None);
-            reader.object(c, FieldName::BannerFormat, |reader, c, key| {
-                match key {
-                    keys::W => w = reader.integer(c, FieldName::BannerFormat)?.value(),
-                    keys::H => h = reader.integer(c, FieldName::BannerFormat)?.value(),
-                    _ => c.skip()?,
-                }
-                Ok(())
-            })?;
-            Ok(w.zip(h).map(|(w, h)| Size { w, h }))
-        })?;
-        Ok(sizes.value().unwrap_or(&[]))
+        let multiplier = said.and_then(|said| Multiplier::from_millionths(said.micros()));
+        Ok(self.note(multiplier, FieldName::ImpQty))
     }
 
     fn pmp(&mut self, c: &mut Cursor<'a>, imp: &mut Imp<'a>) -> Read<()> {
@@ -296,6 +266,10 @@ impl<'a> Reader<'a> {
                 }
                 keys::WSEAT => deal.wseat = reader.strings(c, FieldName::DealSeats)?,
                 keys::WADOMAIN => deal.wadomain = reader.strings(c, FieldName::DealDomains)?,
+                keys::GUAR => deal.guar = reader.flag(c, FieldName::DealGuaranteed)?,
+                keys::MINCPMPERSEC | keys::DURFLOORS => {
+                    reader.duration_floor(c, key, &mut deal.duration_floors)?
+                }
                 _ => c.skip()?,
             }
             Ok(())

@@ -3,9 +3,11 @@
 //! Section numbers are those of OpenRTB 2.6-202606. Every slice borrows from the body or from the reader's arena.
 
 use super::fields::{Field, FieldSet};
+use super::formats::{Banner, DurationFloors, Media};
 use super::kept::{SupplyChain, UserAgent, UserData};
+use super::native::Native;
 use super::signals::Signals;
-use crate::money::{Currency, Price};
+use crate::money::{Currency, Multiplier, Price};
 
 /// A list of strings. `Absent` when not sent or empty; `Unreadable` when it is no list, or none of its elements
 /// could be read. Single bad elements are dropped.
@@ -118,13 +120,13 @@ pub struct Imp<'a> {
     /// Its id; without one there is no bid.
     pub id: Field<&'a str>,
     /// Banner, when offered.
-    pub banner: Option<Banner<'a>>,
-    /// Whether video is offered.
-    pub video: bool,
-    /// Whether audio is offered.
-    pub audio: bool,
-    /// Whether native is offered.
-    pub native: bool,
+    pub banner: Option<&'a Banner<'a>>,
+    /// Video, when offered.
+    pub video: Option<&'a Media<'a>>,
+    /// Audio, when offered.
+    pub audio: Option<&'a Media<'a>>,
+    /// Native, when offered.
+    pub native: Option<&'a Native<'a>>,
     /// `bidfloor`, `bidfloorcur`
     pub floor: Floor,
     /// Whether markup must be HTTPS.
@@ -137,28 +139,10 @@ pub struct Imp<'a> {
     pub private_auction: Field<bool>,
     /// `pmp.deals` with a readable id, in order.
     pub deals: &'a [Deal<'a>],
-}
-
-/// §3.2.6: a banner slot.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Banner<'a> {
-    /// Every size allowed: those of `format`, and `w` by `h`.
-    pub sizes: &'a [Size],
-    /// Blocked creative attributes.
-    pub battr: Field<&'a [i64]>,
-    /// Blocked banner types.
-    pub btype: Field<&'a [i64]>,
-    /// Position on screen.
-    pub pos: Option<i64>,
-}
-
-/// Width and height in device-independent pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Size {
-    /// Width.
-    pub w: i64,
-    /// Height.
-    pub h: i64,
+    /// Seconds that may go by between the auction and the impression.
+    pub exp: Option<i64>,
+    /// `qty.multiplier`; one impression when not said.
+    pub multiplier: Field<Multiplier>,
 }
 
 /// §3.2.12: a deal on offer.
@@ -168,6 +152,10 @@ pub struct Deal<'a> {
     pub id: &'a str,
     /// Its own floor; the currency does not come from the imp.
     pub floor: Floor,
+    /// Its own floors by an ad's length, in the currency of its floor.
+    pub duration_floors: DurationFloors<'a>,
+    /// Whether whoever takes it must bid.
+    pub guar: Field<bool>,
     /// Its own auction type, if it has one.
     pub at: Option<AuctionType>,
     /// Seats allowed.

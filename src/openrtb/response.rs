@@ -31,11 +31,32 @@ pub struct BidOut<'a> {
     pub dealid: Option<&'a str>,
     /// Who pays for it, from [`transparency_part`]; nothing where the request does not ask.
     pub dsa_json: &'a str,
+    /// Where in a dynamic pod it wants to be: 1 first, -1 last.
+    pub slotinpod: Option<i64>,
+    /// Seconds that it may wait for its impression.
+    pub exp: Option<u32>,
+    /// The proportions, where it answers those and not a size.
+    pub flex: Option<(i64, i64)>,
+}
+
+/// §4.2.3 `mtype`: what a markup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mtype {
+    /// HTML.
+    Banner = 1,
+    /// VAST.
+    Video = 2,
+    /// VAST, or DAAST.
+    Audio = 3,
+    /// A native document.
+    Native = 4,
 }
 
 /// What a bid says of its creative besides the markup.
 #[derive(Debug, Clone, Copy)]
 pub struct CreativeOut<'a> {
+    /// What its markup is.
+    pub mtype: Mtype,
     /// Advertiser domain.
     pub adomain: &'a str,
     /// Creative.
@@ -46,12 +67,24 @@ pub struct CreativeOut<'a> {
     pub cattax: u32,
     /// Creative attributes.
     pub attr: &'a [u32],
+    /// API frameworks that it uses.
+    pub apis: &'a [u32],
     /// Width and height, where it has them.
     pub size: Option<(u32, u32)>,
+    /// The app that it advertises.
+    pub bundle: Option<&'a str>,
+    /// A picture of it.
+    pub iurl: Option<&'a str>,
+    /// ISO 639-1; never beside `langb`.
+    pub language: Option<&'a str>,
+    /// BCP 47.
+    pub langb: Option<&'a str>,
+    /// Seconds.
+    pub dur: Option<u32>,
+    /// The protocol of its markup, where there is one.
+    pub protocol: Option<u32>,
 }
 
-/// §4.2.3 `mtype`: banner.
-const MTYPE_BANNER: u32 = 1;
 /// `cattax` when not said.
 const CATTAX_DEFAULT: u32 = 1;
 
@@ -108,17 +141,36 @@ impl CreativeOut<'_> {
                 member(&mut out, "cattax", self.cattax);
             }
         }
-        if !self.attr.is_empty() {
-            out.extend_from_slice(b",\"attr\":");
-            array(&mut out, self.attr, |out, attribute| {
-                integer(out, *attribute)
-            });
+        for (name, codes) in [("attr", self.attr), ("apis", self.apis)] {
+            if !codes.is_empty() {
+                name_of_member(&mut out, name);
+                array(&mut out, codes, |out, code| integer(out, *code));
+            }
         }
-        if let Some((w, h)) = self.size {
-            member(&mut out, "w", w);
-            member(&mut out, "h", h);
+        let texts = [
+            ("bundle", self.bundle),
+            ("iurl", self.iurl),
+            ("language", self.language),
+            ("langb", self.langb),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                name_of_member(&mut out, name);
+                string(&mut out, text);
+            }
         }
-        member(&mut out, "mtype", MTYPE_BANNER);
+        let numbers = [
+            ("w", self.size.map(|(w, _)| w)),
+            ("h", self.size.map(|(_, h)| h)),
+            ("dur", self.dur),
+            ("protocol", self.protocol),
+            ("mtype", Some(self.mtype as u32)),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                member(&mut out, name, number);
+            }
+        }
         into_text(out)
     }
 }
@@ -179,6 +231,17 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
         out.extend_from_slice(b",\"dealid\":");
         string(out, deal);
     }
+    let numbers = [
+        ("slotinpod", bid.slotinpod),
+        ("exp", bid.exp.map(i64::from)),
+        ("wratio", bid.flex.map(|(wratio, _)| wratio)),
+        ("hratio", bid.flex.map(|(_, hratio)| hratio)),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            signed_member(out, name, number);
+        }
+    }
     out.extend_from_slice(bid.dsa_json.as_bytes());
     out.push(b'}');
 }
@@ -191,11 +254,33 @@ pub fn write_no_bid(out: &mut Vec<u8>, request_id: &str, nbr: u16) {
     out.push(b'}');
 }
 
-fn member(out: &mut Vec<u8>, name: &str, value: u32) {
+fn name_of_member(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
+}
+
+fn member(out: &mut Vec<u8>, name: &str, value: u32) {
+    name_of_member(out, name);
     integer(out, value);
+}
+
+/// A member of a bid: written without a text of its own on the way.
+fn signed_member(out: &mut Vec<u8>, name: &str, value: i64) {
+    name_of_member(out, name);
+    if value < 0 {
+        out.push(b'-');
+    }
+    let mut digits = arrayvec::ArrayVec::<u8, 20>::new();
+    let mut left = value.unsigned_abs();
+    loop {
+        digits.push(b'0' + (left % 10) as u8);
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend(digits.iter().rev());
 }
 
 fn array<T>(out: &mut Vec<u8>, elements: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
@@ -263,17 +348,28 @@ mod tests {
             creative_json,
             dealid: (impid == "2").then_some("deal \"one\""),
             dsa_json: "",
+            slotinpod: None,
+            exp: None,
+            flex: None,
         }
     }
 
     fn creative(cat: &[Box<str>]) -> Box<str> {
         let creative = CreativeOut {
+            mtype: Mtype::Banner,
             adomain: "acme.example",
             crid: "cr",
             cat,
             cattax: 7,
             attr: &[1, 16],
+            apis: &[],
             size: Some((300, 250)),
+            bundle: None,
+            iurl: None,
+            language: None,
+            langb: None,
+            dur: None,
+            protocol: None,
         };
         creative.part()
     }

@@ -73,8 +73,8 @@ fn every_field_can_be_read() {
             has("site", request.placement == Placement::Site);
             has("app", request.placement == Placement::App);
             has("imps", request.imp.len() > 1);
-            has("video", request.imp.iter().any(|imp| imp.video));
-            has("native", request.imp.iter().any(|imp| imp.native));
+            has("video", request.imp.iter().any(|imp| imp.video.is_some()));
+            has("native", request.imp.iter().any(|imp| imp.native.is_some()));
             has(
                 "formats",
                 request

@@ -22,6 +22,7 @@ impl Work {
             "price",
             "flight",
             "deals",
+            "slotinpod",
             "budget",
             "pacing",
             "caps",
@@ -52,6 +53,7 @@ impl Work {
             ("ahead", Pacing::Ahead),
         ];
         let pacing = fields.word("pacing", &pacing, &mut self.errors);
+        let slotinpod = fields.word("slotinpod", &[("first", 1), ("last", -1)], &mut self.errors);
         let status = [("active", Status::Active), ("paused", Status::Paused)];
         let status = fields.word("status", &status, &mut self.errors);
         let seat = self.short_text(fields, "seat");
@@ -70,6 +72,7 @@ impl Work {
                 currency: currency.unwrap_or(Currency::USD),
                 flight,
                 deals,
+                slotinpod,
                 status: status.unwrap_or(Status::Active),
                 expression: Expression::none(),
                 budget,

@@ -37,7 +37,7 @@ fn answer(book: &Book, facts: &Facts<'_>, imp: &ImpFacts<'_>) -> Option<bool> {
     let answer = book.matches(line_item, &resolved, imp);
     let mut candidates = Candidates::default();
     book.candidates(&resolved, &mut candidates);
-    book.candidates_of_sizes(&[1], &mut candidates);
+    book.candidates_of_slots(&[1], &mut candidates);
     let found = candidates.of(book).any(|one| one.id == line_item.id);
     assert!(
         found || answer != Some(true),

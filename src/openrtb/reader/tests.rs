@@ -465,7 +465,8 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
                     "{line}"
                 );
                 assert_eq!(imp.banner.is_some(), theirs["banner"].is_object(), "{line}");
-                assert_eq!(imp.video, theirs["video"].is_object(), "{line}");
+                assert_eq!(imp.video.is_some(), theirs["video"].is_object(), "{line}");
+                assert_eq!(imp.native.is_some(), theirs["native"].is_object(), "{line}");
                 if let Some(floor) = theirs["bidfloor"].as_f64() {
                     let ours = imp.floor.amount.value().expect("a floor").as_f64();
                     assert!((ours - floor).abs() < 2e-6, "{ours} {floor}");

@@ -1,0 +1,107 @@
+//! Which parts of a native ad answer which assets that a request asks for.
+//!
+//! Each part answers one asset at most, the first in the creative's order that fits. Required assets choose first, so that
+//! an optional one takes nothing away from them. A text that is too long fits nowhere: it is never cut.
+//!
+//! Cost: at most 64 assets by 64 parts, once for each native creative that gets here.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use arrayvec::ArrayVec;
+use bumpalo::Bump;
+use bumpalo::collections::Vec as ArenaVec;
+
+use super::fit::{plays, takes_duration, takes_mime};
+use crate::campaigns::{NativeAd, NativeAsset, NativeAssetKind};
+use crate::openrtb::{ASSETS_MAX, AssetAsk, AssetKind, Field, ImageAsk, NativeAnswer, NativeAsk};
+
+/// The ad as an answer; nothing where a required asset has none.
+pub(super) fn answer<'a>(
+    ask: &'a NativeAsk<'a>,
+    ad: &'a NativeAd,
+    arena: &'a Bump,
+) -> Option<NativeAnswer<'a>> {
+    let mut answers: ArrayVec<Option<&'a NativeAsset>, ASSETS_MAX> = ArrayVec::new();
+    answers.extend(ask.assets.iter().take(ASSETS_MAX).map(|_| None));
+    let mut taken: ArrayVec<bool, ASSETS_MAX> = ArrayVec::new();
+    taken.extend(ad.assets.iter().take(ASSETS_MAX).map(|_| false));
+    for required in [true, false] {
+        for (asked, answer) in ask.assets.iter().zip(&mut answers) {
+            if asked.required != required || asked.id.is_none() {
+                continue;
+            }
+            let mut free = ad.assets.iter().zip(&mut taken);
+            if let Some((part, taken)) = free.find(|(part, taken)| !**taken && fits(asked, part)) {
+                *taken = true;
+                *answer = Some(part);
+            }
+        }
+    }
+    let complete = ask
+        .assets
+        .iter()
+        .zip(&answers)
+        .all(|(asked, answer)| !asked.required || answer.is_some());
+    let answered = answers.iter().enumerate();
+    let assets = answered.filter_map(|(place, part)| Some((place, &*(*part)?.markup.escaped)));
+    let assets = ArenaVec::from_iter_in(assets, arena).into_bump_slice();
+    (complete && !assets.is_empty()).then_some(NativeAnswer {
+        ask,
+        assets,
+        link: &ad.link.escaped,
+        trackers: &ad.trackers,
+        privacy: ad.privacy.as_deref(),
+    })
+}
+
+fn fits(asked: &AssetAsk<'_>, part: &NativeAsset) -> bool {
+    match (&asked.kind, &part.kind) {
+        (AssetKind::Title { len }, NativeAssetKind::Title { chars }) => is_within(*chars, *len),
+        (AssetKind::Data { kind, len }, NativeAssetKind::Data { kind: ours, chars }) => {
+            *kind == Some(i64::from(*ours)) && is_within(*chars, *len)
+        }
+        (AssetKind::Image(image), NativeAssetKind::Image { kind, w, h, mime }) => {
+            let kind_fits = match image.kind {
+                Field::Absent => true,
+                Field::Unreadable => false,
+                Field::Value(wanted) => wanted == i64::from(*kind),
+            };
+            let mime = mime.as_ref().map_or(&[][..], std::slice::from_ref);
+            kind_fits && size_fits(image, *w, *h) && takes_image(image, mime)
+        }
+        (AssetKind::Video(media), NativeAssetKind::Video(ad)) => {
+            media.mimes.value().is_some() && plays(media, ad) && takes_duration(media, ad.duration)
+        }
+        _ => false,
+    }
+}
+
+/// `len` counts characters; without one any length will do.
+fn is_within(chars: usize, len: Field<i64>) -> bool {
+    match len {
+        Field::Absent => true,
+        Field::Unreadable => false,
+        Field::Value(len) => i64::try_from(chars).is_ok_and(|chars| chars <= len),
+    }
+}
+
+/// A least length stands before an exact one: then the client scales.
+fn size_fits(image: &ImageAsk<'_>, w: u32, h: u32) -> bool {
+    let side = |exact: Field<i64>, least: Field<i64>, ours: u32| match (least, exact) {
+        (Field::Value(least), _) => least <= i64::from(ours),
+        (Field::Unreadable, _) | (Field::Absent, Field::Unreadable) => false,
+        (Field::Absent, Field::Absent) => true,
+        (Field::Absent, Field::Value(exact)) => exact == i64::from(ours),
+    };
+    side(image.w, image.wmin, w) && side(image.h, image.hmin, h)
+}
+
+/// `image/jpg` is what many write for `image/jpeg`.
+fn takes_image(image: &ImageAsk<'_>, mime: &[Box<str>]) -> bool {
+    let is_jpeg = |mime: &str| ["image/jpeg", "image/jpg"].contains(&mime);
+    let jpeg_by_another_name = mime.iter().any(|mime| is_jpeg(mime))
+        && image.mimes.value().is_some_and(|listed| {
+            let mut listed = listed.iter();
+            listed.any(|mime| mime.trim().eq_ignore_ascii_case("image/jpg"))
+        });
+    takes_mime(image.mimes, mime) || jpeg_by_another_name
+}

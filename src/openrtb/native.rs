@@ -1,0 +1,115 @@
+//! Native (Native Ads 1.2): what an imp asks for, read from the document within the request when somebody wants to answer
+//! it, and the document that answers.
+//!
+//! The request comes as the text of a JSON object, as the specification has it, or as the object itself. Version 1.0 put the
+//! object under a root `native`, later ones do not; an answer has the form of its request, root and version.
+
+mod answer;
+
+pub use answer::{NativeAnswer, TrackerOut};
+
+use bumpalo::Bump;
+
+use super::fields::Field;
+use super::formats::{Codes, Media};
+use super::json::Raw;
+use super::reader::native_ask;
+use super::request::Strings;
+
+/// Most assets that a request may ask for. Whoever asks for more gets no native bid: one of them may be required.
+pub const ASSETS_MAX: usize = 64;
+
+/// §3.2.9: a native slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Native<'a> {
+    /// `request`, else `request_native`: an object or a text.
+    pub(super) request: Option<Raw<'a>>,
+    /// Version of `request`.
+    pub ver: Option<&'a str>,
+    /// API frameworks that are there.
+    pub api: Codes<'a>,
+    /// Blocked creative attributes.
+    pub battr: Codes<'a>,
+}
+
+impl<'a> Native<'a> {
+    /// What is asked for; nothing where that cannot be read, or is nothing.
+    pub fn ask(&self, arena: &'a Bump) -> Option<NativeAsk<'a>> {
+        native_ask(self.request?, self.ver, arena)
+    }
+}
+
+/// Native 1.2 §4.1: what is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct NativeAsk<'a> {
+    /// Whether all of it was under a root `native`.
+    pub rooted: bool,
+    /// `1.0`, `1.1` or `1.2`, which is also what any other version is answered with.
+    pub ver: &'static str,
+    /// At least one, at most [`ASSETS_MAX`].
+    pub assets: &'a [AssetAsk<'a>],
+    /// Events that may be tracked, and by which methods.
+    pub eventtrackers: &'a [(i64, &'a [i64])],
+    /// Whether a page of ours about privacy is shown.
+    pub privacy: bool,
+}
+
+impl NativeAsk<'_> {
+    /// Whether an event may be tracked by a method.
+    pub fn tracks(&self, event: i64, method: i64) -> bool {
+        self.eventtrackers
+            .iter()
+            .any(|(offered, methods)| *offered == event && methods.contains(&method))
+    }
+}
+
+/// Native 1.2 §4.2: one asset.
+#[derive(Debug, Clone, Copy)]
+pub struct AssetAsk<'a> {
+    /// Its id; without one it cannot be answered.
+    pub id: Option<i64>,
+    /// Whether there is no ad without it.
+    pub required: bool,
+    /// What it is.
+    pub kind: AssetKind<'a>,
+}
+
+/// What an asset is.
+#[derive(Debug, Clone, Copy)]
+pub enum AssetKind<'a> {
+    /// A title of at most so many characters.
+    Title {
+        /// Most characters.
+        len: Field<i64>,
+    },
+    /// A picture.
+    Image(ImageAsk<'a>),
+    /// A text of some kind.
+    Data {
+        /// AdCOM list "Native Data Asset Types".
+        kind: Option<i64>,
+        /// Most characters.
+        len: Field<i64>,
+    },
+    /// A video.
+    Video(&'a Media<'a>),
+    /// None of these, or several.
+    Unknown,
+}
+
+/// Native 1.2 §4.4: a picture.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImageAsk<'a> {
+    /// AdCOM list "Native Image Asset Types"; any where it is not said.
+    pub kind: Field<i64>,
+    /// Width; exact where no least width is said.
+    pub w: Field<i64>,
+    /// Height; exact where no least height is said.
+    pub h: Field<i64>,
+    /// Least width.
+    pub wmin: Field<i64>,
+    /// Least height.
+    pub hmin: Field<i64>,
+    /// MIME types allowed.
+    pub mimes: Strings<'a>,
+}
