@@ -279,17 +279,14 @@ impl<'a> Reader<'a> {
 
     fn site(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Option<Site<'a>>> {
         let mut site = Site::default();
+        let (mut keywords, mut kwarray) = (None, None);
         let entered = self.object(c, name, |reader, c, key| {
             match key {
                 keys::DOMAIN => site.domain = reader.text(c, name),
                 keys::BUNDLE => site.bundle = reader.text(c, name),
                 keys::CAT => site.cat = reader.strings(c, name)?.value().unwrap_or(&[]),
-                keys::KEYWORDS => {
-                    site.keywords = reader.keywords(c, name)?.unwrap_or(site.keywords)
-                }
-                keys::KWARRAY => {
-                    site.keywords = reader.keyword_array(c, name)?.unwrap_or(site.keywords)
-                }
+                keys::KEYWORDS => keywords = reader.keywords(c, name)?,
+                keys::KWARRAY => kwarray = reader.keyword_array(c, name)?,
                 keys::PUBLISHER => {
                     site.publisher = None;
                     reader.object(c, name, |reader, c, key| {
@@ -304,6 +301,8 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
+        // Only one of the two may be there. Where both are, their order must not matter.
+        site.keywords = kwarray.or(keywords).unwrap_or(&[]);
         Ok((entered != Entered::Nothing).then_some(site))
     }
 
