@@ -272,6 +272,29 @@ fn our_own_id_is_matched_as_its_extended_twin_says() {
 }
 
 #[test]
+fn hashes_of_hardware_ids_are_not_read() {
+    let keys = [
+        "didsha1", "didmd5", "dpidsha1", "dpidmd5", "macsha1", "macmd5",
+    ];
+    let rows: String = keys.iter().map(|key| format!("{key},h,vip\n")).collect();
+    let rows = format!("{rows}ifa,h,other\nbuyeruid,h,other\n");
+    let targeting = json!({"targeting": "segments one of ['crm/vip']"});
+    let world = World::new(json!([item("li", "2", targeting)]), &[("crm", &rows)]);
+    let mut device = json!({"ifa": "x"});
+    for key in keys {
+        device[key] = json!("h");
+    }
+    world.decide(&json!({"device": device}), |decision, scratch| {
+        assert_eq!(
+            decision.outcome.err(),
+            Some(NoBid::Refused(Refusal::Targeting))
+        );
+        let counts = scratch.lookups()[0];
+        assert_eq!((counts.found, counts.absent), (0, 1));
+    });
+}
+
+#[test]
 fn the_user_agent_in_parts_comes_before_the_long_text() {
     let world =
         one(json!({"targeting": "browser = 'edge' and os = 'windows' and os_version = '10.0'"}));

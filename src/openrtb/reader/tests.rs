@@ -606,3 +606,25 @@ fn a_user_agent_in_parts_names_browser_and_platform() {
         assert!(request.unreadable.iter().eq([FieldName::DeviceText]));
     });
 }
+
+#[test]
+fn the_exchanges_segments_have_their_taxonomy_or_their_owner() {
+    let body = with(
+        "user",
+        r#"{"data":[{"id":"d","name":"n","ext":{"segtax":"4"},"segment":[{"id":"1"},{"id":2,"name":7,"value":true},{"name":"x"},{"id":""},7]},
+            {"name":"n","cids":["c1"],"segment":[{"id":"3"}]},
+            {"id":"d","ext":7,"cids":["c2"]},
+            {"segment":[{"id":"nobody's"}]}, null, {"id":5,"segment":[{"id":"9007199254740993"}],"ext":{"segtax":null}}]}"#,
+    );
+    good(body, |request, arena| {
+        let segments = request.user.data.segments(arena, 100).expect("a list");
+        assert_eq!(segments, ["4:1", "4:2", "n:3", "5:9007199254740993"]);
+        assert_eq!(
+            request.user.data.segments(arena, 2),
+            Some(&["4:1", "4:2"][..])
+        );
+    });
+    good(with("user", r#"{"data":"x"}"#), |request, arena| {
+        assert_eq!(request.user.data.segments(arena, 100), None);
+    });
+}
