@@ -33,7 +33,7 @@ pub use document::{DocumentError, ERRORS_MAX};
 pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 pub use formats::{MediaAd, NativeAd, NativeAsset, NativeAssetKind};
 pub use index::{Candidates, Ranked};
-pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, json_inside};
+pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, filled, json_inside};
 pub use program::Expression;
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use terms::{CreativeTerms, LineItemTerms, Terms};

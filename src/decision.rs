@@ -37,6 +37,7 @@ use self::bits::Bits;
 use self::blocks::Blocks;
 use self::fit::{Fit, Slots};
 use self::pods::Left;
+use crate::campaigns;
 use crate::campaigns::{
     Book, Candidates, Creative, CreativeTerms, Deals, ImpFacts, LineItem, Resolved, SegmentFacts,
     Status, Transparency,
@@ -428,7 +429,7 @@ impl<'a> Auction<'a, '_> {
         let said = |which| macros::value(which, signals, arena);
         for proposal in own {
             proposal.adm = match (proposal.native, &proposal.creative.adm) {
-                (Some(answer), _) => answer.markup(arena),
+                (Some(answer), _) => campaigns::filled(answer.markup(arena), arena, said),
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };

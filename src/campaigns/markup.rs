@@ -66,25 +66,15 @@ impl Markup {
             .collect();
         let escaped: Box<str> = pieces.join(json_inside(landing).as_str()).into();
         let mut privacy = Vec::new();
-        let (mut begun, mut at) = (0, 0);
         // Nothing in a macro's name is escaped, so that they can be looked for in what is.
-        while let Some(found) = escaped.get(at..).and_then(|rest| rest.find("${")) {
-            at += found;
-            match PrivacyMacro::at_start(escaped.get(at..).unwrap_or("")) {
-                Some((which, length)) => {
-                    privacy.push((escaped.get(begun..at).unwrap_or("").into(), which));
-                    at += length;
-                    begun = at;
-                }
-                None => at += "${".len(),
-            }
-        }
-        let behind = escaped.get(begun..).unwrap_or("").into();
+        let behind = split_at_macros(&escaped, |before, which| {
+            privacy.push((before.into(), which))
+        });
         Self {
+            behind: behind.into(),
             pieces,
             escaped,
             privacy: privacy.into(),
-            behind,
         }
     }
 
@@ -105,6 +95,41 @@ impl Markup {
         text.push_str(&self.behind);
         text.into_bump_str()
     }
+}
+
+/// Tells of each privacy macro with the text before it, and gives back what is behind the last.
+fn split_at_macros<'t>(text: &'t str, mut found: impl FnMut(&'t str, PrivacyMacro)) -> &'t str {
+    let (mut begun, mut at) = (0, 0);
+    while let Some(next) = text.get(at..).and_then(|rest| rest.find("${")) {
+        at += next;
+        match PrivacyMacro::at_start(text.get(at..).unwrap_or("")) {
+            Some((which, length)) => {
+                found(text.get(begun..at).unwrap_or(""), which);
+                at += length;
+                begun = at;
+            }
+            None => at += "${".len(),
+        }
+    }
+    text.get(begun..).unwrap_or("")
+}
+
+/// The same as [`Markup::filled`] for markup that was put together for one request.
+pub fn filled<'a>(
+    text: &'a str,
+    arena: &'a Bump,
+    value: impl Fn(PrivacyMacro) -> &'a str,
+) -> &'a str {
+    if !text.contains("${G") {
+        return text;
+    }
+    let mut all = bumpalo::collections::String::new_in(arena);
+    let behind = split_at_macros(text, |before, which| {
+        all.push_str(before);
+        all.push_str(value(which));
+    });
+    all.push_str(behind);
+    all.into_bump_str()
 }
 
 /// A text as the inside of a JSON string, without the quotes around it.
@@ -151,6 +176,15 @@ mod tests {
                 PrivacyMacro::GppString => "DB~CP",
                 PrivacyMacro::GppSid => "2_6",
             });
+            assert_eq!(
+                text,
+                super::filled(&markup.escaped, &arena, |which| match which {
+                    PrivacyMacro::Gdpr => "1",
+                    PrivacyMacro::GdprConsent => "CP-x.y",
+                    PrivacyMacro::GppString => "DB~CP",
+                    PrivacyMacro::GppSid => "2_6",
+                })
+            );
             read(text)
         };
         for (template, want) in [
