@@ -17,6 +17,9 @@ use crate::ids::{Keyer, Kind, SecretKey};
 use crate::money::Rates;
 use crate::privacy::Purposes;
 
+mod formats;
+mod responses;
+
 const NOW: &str = "2026-11-21T12:00:00Z";
 
 /// A small deployment: line items, CSV rows by dataset, an exchange.
@@ -27,6 +30,10 @@ struct World {
 
 impl World {
     fn new(line_items: Value, datasets: &[(&str, &str)]) -> Self {
+        Self::with_book(book(line_items), datasets)
+    }
+
+    fn with_book(book: Book, datasets: &[(&str, &str)]) -> Self {
         let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
         let audiences = datasets
             .iter()
@@ -46,8 +53,7 @@ impl World {
             rates: Arc::new(rates),
             ..Frame::of(&config, keyer)
         };
-        let generation =
-            Generation::assemble(1, Arc::new(book(line_items)), Some(1), audiences, frame);
+        let generation = Generation::assemble(1, Arc::new(book), Some(1), audiences, frame);
         Self { generation, config }
     }
 
