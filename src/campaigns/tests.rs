@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod formats;
+
 /// DESIGN §7's example.
 const EXAMPLE: &str = r#"{"advertisers":[{"id":"acme","domain":"acme.example","categories":["596"],"cattax":7,"time_zone":"Europe/Paris","currency":"EUR"}],
  "campaigns":[{"id":"acme-spring","advertiser":"acme","budget":{"total":"20000"},"caps":[{"count":10,"per":"7d"}]}],

@@ -20,6 +20,9 @@ use crate::ids::{Keyer, Kind, SecretKey};
 use crate::money::Rates;
 use crate::privacy::Purposes;
 
+mod formats;
+mod responses;
+
 const NOW: &str = "2026-11-21T12:00:00Z";
 
 /// A small deployment: line items, CSV rows by dataset, an exchange.
@@ -35,6 +38,14 @@ impl World {
 
     /// The same under a configuration.
     fn under(config: &str, line_items: Value, datasets: &[(&str, &str)]) -> Self {
+        Self::of(config, book(line_items), datasets)
+    }
+
+    fn with_book(book: Book, datasets: &[(&str, &str)]) -> Self {
+        Self::of("", book, datasets)
+    }
+
+    fn of(config: &str, book: Book, datasets: &[(&str, &str)]) -> Self {
         let config = Config::from_toml(config, "kith.toml").expect("a good configuration");
         let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
         let audiences = datasets
@@ -59,8 +70,7 @@ impl World {
             rates: Arc::new(rates),
             ..Frame::of(&config, keyer)
         };
-        let generation =
-            Generation::assemble(1, Arc::new(book(line_items)), Some(1), audiences, frame);
+        let generation = Generation::assemble(1, Arc::new(book), Some(1), audiences, frame);
         Self { generation, config }
     }
 

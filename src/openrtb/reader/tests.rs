@@ -4,6 +4,8 @@ use super::*;
 use crate::openrtb::Eid;
 use serde_json::{Value, json};
 
+mod formats;
+
 fn check<F>(body: impl AsRef<[u8]>, look: F)
 where
     F: for<'a> FnOnce(Result<&'a Request<'a>, BadRequest>, &'a Bump),
