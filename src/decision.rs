@@ -45,7 +45,7 @@ use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
 use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
-    AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAnswer, Placement, Request, Size,
+    AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAsk, Placement, Request, Size,
 };
 use crate::privacy::{self, Consents, Gate};
 
@@ -116,7 +116,7 @@ pub struct Proposal<'a> {
     /// The proportions, where it answers those and not a size.
     pub flex: Option<(i64, i64)>,
     /// What a native ad answers, until that is its markup.
-    native: Option<&'a NativeAnswer<'a>>,
+    native: Option<&'a NativeAsk<'a>>,
 }
 
 impl<'a> Proposal<'a> {
@@ -415,8 +415,8 @@ impl<'a> Auction<'a, '_> {
         };
         own.sort_unstable_by_key(|proposal| (proposal.line_item.index, proposal.deal));
         for proposal in own {
-            if let Some(answer) = proposal.native {
-                proposal.adm = answer.markup(arena);
+            if let Some((ask, ad)) = proposal.native.zip(proposal.creative.native.as_ref()) {
+                proposal.adm = native::markup(ask, ad, arena);
             }
         }
     }

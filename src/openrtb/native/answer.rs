@@ -40,9 +40,9 @@ pub struct NativeAnswer<'a> {
     pub privacy: Option<&'a str>,
 }
 
-impl<'a> NativeAnswer<'a> {
+impl NativeAnswer<'_> {
     /// The whole document, as the inside of a JSON string.
-    pub fn markup(&self, arena: &'a Bump) -> &'a str {
+    pub fn markup<'a>(&self, arena: &'a Bump) -> &'a str {
         let mut out = ArenaString::new_in(arena);
         // Writing into the arena does not fail.
         let _ = self.write(&mut out);
