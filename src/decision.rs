@@ -64,7 +64,7 @@ pub struct Scratch {
     resolved: Resolved,
     deals: Deals,
     blocks: Blocks,
-    sizes: Bits,
+    slots: Bits,
     candidates: Candidates,
 }
 
@@ -199,7 +199,7 @@ pub fn decide<'a>(
         resolved,
         deals,
         blocks,
-        sizes,
+        slots,
         candidates,
     } = scratch;
     membership.clear(generation);
@@ -245,7 +245,7 @@ pub fn decide<'a>(
         for (place, imp) in request.imp.iter().enumerate() {
             let scratch = ImpScratch {
                 deals,
-                sizes,
+                slots,
                 candidates,
             };
             auction.imp(place, imp, arena, scratch, recorder);
@@ -355,7 +355,7 @@ struct Offer<'a, 'r> {
 /// What an imp's auction reuses from imp to imp.
 struct ImpScratch<'r> {
     deals: &'r mut Deals,
-    sizes: &'r mut Bits,
+    slots: &'r mut Bits,
     candidates: &'r mut Candidates,
 }
 
@@ -370,10 +370,10 @@ impl<'a> Auction<'a, '_> {
     ) {
         let ImpScratch {
             deals,
-            sizes,
+            slots,
             candidates,
         } = scratch;
-        let Some(offer) = self.offer(place, imp, arena, deals, sizes) else {
+        let Some(offer) = self.offer(place, imp, arena, deals, slots) else {
             return;
         };
         let book: &'a Book = &self.generation.book;
@@ -488,7 +488,7 @@ impl<'a> Auction<'a, '_> {
         imp: &'r Imp<'a>,
         arena: &'a Bump,
         deal_ids: &'r mut Deals,
-        sizes: &'r mut Bits,
+        open: &'r mut Bits,
     ) -> Option<Offer<'a, 'r>> {
         let id = imp.id.value()?;
         let floor = imp.floor;
@@ -502,7 +502,7 @@ impl<'a> Auction<'a, '_> {
         }
         let terms = &self.generation.book.terms;
         let left = |media: &_| Left::of(media, self.request.imp, &self.proposals);
-        let slots = Slots::of(imp, terms, left, sizes, arena);
+        let slots = Slots::of(imp, terms, left, open, arena);
         let window = self.exchange.billing_window.as_secs();
         let mut deals: ArenaVec<'a, (u32, &'a Deal<'a>)> = ArenaVec::new_in(arena);
         for deal in imp.deals {

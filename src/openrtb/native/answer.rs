@@ -21,7 +21,7 @@ pub struct TrackerOut {
     pub event: u32,
     /// AdCOM list "Event Tracking Methods".
     pub method: u32,
-    /// What to load, escaped for `adm`: plain but for the quotes that are not in it.
+    /// What to load: a URL without a character that JSON escapes.
     pub url: Box<str>,
 }
 
@@ -36,7 +36,7 @@ pub struct NativeAnswer<'a> {
     pub link: &'a str,
     /// Trackers, of which only those are told that are asked for; a picture for the impression always may be.
     pub trackers: &'a [TrackerOut],
-    /// URL of a page about privacy, told where it is asked for.
+    /// URL of a page about privacy, told where it is asked for; without a character that JSON escapes.
     pub privacy: Option<&'a str>,
 }
 
