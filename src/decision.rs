@@ -48,7 +48,7 @@ use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
 use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
-    AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAnswer, Placement, Request, Size,
+    AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAsk, Placement, Request, Size,
 };
 use crate::privacy::{self, Consents, Gate};
 
@@ -67,7 +67,7 @@ pub struct Scratch {
     resolved: Resolved,
     deals: Deals,
     blocks: Blocks,
-    sizes: Bits,
+    slots: Bits,
     candidates: Candidates,
 }
 
@@ -121,7 +121,7 @@ pub struct Proposal<'a> {
     /// The proportions, where it answers those and not a size.
     pub flex: Option<(i64, i64)>,
     /// What a native ad answers, until that is its markup.
-    native: Option<&'a NativeAnswer<'a>>,
+    native: Option<&'a NativeAsk<'a>>,
 }
 
 impl<'a> Proposal<'a> {
@@ -205,7 +205,7 @@ pub fn decide<'a>(
         resolved,
         deals,
         blocks,
-        sizes,
+        slots,
         candidates,
     } = scratch;
     membership.clear(generation);
@@ -255,7 +255,7 @@ pub fn decide<'a>(
         for (place, imp) in request.imp.iter().enumerate() {
             let scratch = ImpScratch {
                 deals,
-                sizes,
+                slots,
                 candidates,
             };
             auction.imp(place, imp, arena, scratch, recorder);
@@ -366,7 +366,7 @@ struct Offer<'a, 'r> {
 /// What an imp's auction reuses from imp to imp.
 struct ImpScratch<'r> {
     deals: &'r mut Deals,
-    sizes: &'r mut Bits,
+    slots: &'r mut Bits,
     candidates: &'r mut Candidates,
 }
 
@@ -381,10 +381,10 @@ impl<'a> Auction<'a, '_> {
     ) {
         let ImpScratch {
             deals,
-            sizes,
+            slots,
             candidates,
         } = scratch;
-        let Some(offer) = self.offer(place, imp, arena, deals, sizes) else {
+        let Some(offer) = self.offer(place, imp, arena, deals, slots) else {
             return;
         };
         let book: &'a Book = &self.generation.book;
@@ -428,8 +428,11 @@ impl<'a> Auction<'a, '_> {
         let signals = &self.request.signals;
         let said = |which| macros::value(which, signals, arena);
         for proposal in own {
-            proposal.adm = match (proposal.native, &proposal.creative.adm) {
-                (Some(answer), _) => campaigns::filled(answer.markup(arena), arena, said),
+            let native = proposal.native.zip(proposal.creative.native.as_ref());
+            proposal.adm = match (native, &proposal.creative.adm) {
+                (Some((ask, ad)), _) => {
+                    campaigns::filled(native::markup(ask, ad, arena), arena, said)
+                }
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
@@ -503,7 +506,7 @@ impl<'a> Auction<'a, '_> {
         imp: &'r Imp<'a>,
         arena: &'a Bump,
         deal_ids: &'r mut Deals,
-        sizes: &'r mut Bits,
+        open: &'r mut Bits,
     ) -> Option<Offer<'a, 'r>> {
         let id = imp.id.value()?;
         let floor = imp.floor;
@@ -517,7 +520,7 @@ impl<'a> Auction<'a, '_> {
         }
         let terms = &self.generation.book.terms;
         let left = |media: &_| Left::of(media, self.request.imp, &self.proposals);
-        let slots = Slots::of(imp, terms, left, sizes, arena);
+        let slots = Slots::of(imp, terms, left, open, arena);
         let window = self.exchange.billing_window.as_secs();
         let mut deals: ArenaVec<'a, (u32, &'a Deal<'a>)> = ArenaVec::new_in(arena);
         for deal in imp.deals {

@@ -87,7 +87,9 @@ fn every_fixture_request_is_decided_as_its_name_says_and_the_swap_and_the_rollba
     decided("floor-too-high", "no-bid floor");
     refused("floor-too-high", "floor: stadium-anywhere, trailhead-vip");
     decided("wrong-size", "no-bid size");
-    decided("video-only", "no-bid format");
+    decided("audio-only", "no-bid format");
+    decided("sports-video", "bid 2.40 USD for stadium-live");
+    decided("sports-feed", "bid 2.40 USD for stadium-live");
     refused("vip-customer", "flight: trailhead-2024");
     refused("vip-customer", "paused: trailhead-winter");
 

@@ -106,7 +106,7 @@ fn the_people_of_the_requests_are_in_the_audiences_as_their_names_say() {
         "blocked-category",
         "floor-too-high",
         "wrong-size",
-        "video-only",
+        "audio-only",
     ] {
         assert!(
             has(&crm, "buyeruid", &at(vip, "/user/buyeruid"), "vip"),

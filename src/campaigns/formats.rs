@@ -27,7 +27,7 @@ pub struct NativeAd {
     pub link: Markup,
     /// What is tracked.
     pub trackers: Box<[TrackerOut]>,
-    /// URL of a page about privacy, escaped for `adm`.
+    /// URL of a page about privacy.
     pub privacy: Option<Box<str>>,
 }
 

@@ -14,7 +14,7 @@ use super::native;
 use super::pods::Left;
 use super::{Refusal, blocks};
 use crate::campaigns::{Creative, CreativeTerms, Format, MediaAd, Terms};
-use crate::openrtb::{Banner, Codes, Field, Imp, Media, NativeAnswer, NativeAsk, Size, Strings};
+use crate::openrtb::{Banner, Codes, Field, Imp, Media, NativeAsk, Size, Strings};
 
 /// What an imp offers, as far as creatives are concerned.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub(super) struct Fit<'a> {
     pub(super) flex: Option<(i64, i64)>,
     /// Where on the screen.
     pub(super) position: Option<i64>,
-    /// A native ad's answer.
-    pub(super) native: Option<&'a NativeAnswer<'a>>,
+    /// What a native ad answers.
+    pub(super) native: Option<&'a NativeAsk<'a>>,
 }
 
 impl<'a, 'r> Slots<'a, 'r> {
@@ -151,9 +151,11 @@ impl<'a, 'r> Slots<'a, 'r> {
             Format::Native => {
                 let ask = self.ask().ok_or(Refusal::Format)?;
                 let ad = creative.native.as_ref().ok_or(Refusal::Format)?;
-                let answer = native::answer(ask, ad, self.arena).ok_or(Refusal::Assets)?;
+                if !native::is_complete(ask, ad) {
+                    return Err(Refusal::Assets);
+                }
                 Ok(Fit {
-                    native: Some(self.arena.alloc(answer)),
+                    native: Some(ask),
                     ..Fit::default()
                 })
             }

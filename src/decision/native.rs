@@ -3,27 +3,48 @@
 //! Each part answers one asset at most, the first in the creative's order that fits. Required assets choose first, so that
 //! an optional one takes nothing away from them. A text that is too long fits nowhere: it is never cut.
 //!
-//! Cost: at most 64 assets by 64 parts, once for each native creative that gets here.
+//! Cost: at most 64 assets by 64 parts, once for each native creative that gets here, and once more for one that is bid.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
-use bumpalo::collections::Vec as ArenaVec;
 
 use super::fit::{plays, takes_duration, takes_mime};
 use crate::campaigns::{NativeAd, NativeAsset, NativeAssetKind};
 use crate::openrtb::{ASSETS_MAX, AssetAsk, AssetKind, Field, ImageAsk, NativeAnswer, NativeAsk};
 
-/// The ad as an answer; nothing where a required asset has none.
-pub(super) fn answer<'a>(
-    ask: &'a NativeAsk<'a>,
-    ad: &'a NativeAd,
-    arena: &'a Bump,
-) -> Option<NativeAnswer<'a>> {
-    let mut answers: ArrayVec<Option<&'a NativeAsset>, ASSETS_MAX> = ArrayVec::new();
-    answers.extend(ask.assets.iter().take(ASSETS_MAX).map(|_| None));
-    let mut taken: ArrayVec<bool, ASSETS_MAX> = ArrayVec::new();
-    taken.extend(ad.assets.iter().take(ASSETS_MAX).map(|_| false));
+/// For each asset that is asked for, the part that answers it.
+type Parts<'a> = ArrayVec<Option<&'a NativeAsset>, ASSETS_MAX>;
+
+/// Whether the ad has a part for every asset that is required, and for one at all.
+pub(super) fn is_complete(ask: &NativeAsk<'_>, ad: &NativeAd) -> bool {
+    let parts = parts(ask, ad);
+    let mut answers = ask.assets.iter().zip(&parts);
+    parts.iter().any(Option::is_some)
+        && answers.all(|(asked, part)| !asked.required || part.is_some())
+}
+
+/// What the ad answers, as a bid's markup.
+pub(super) fn markup<'a>(ask: &'a NativeAsk<'a>, ad: &'a NativeAd, arena: &'a Bump) -> &'a str {
+    let parts = parts(ask, ad);
+    let answered = parts.iter().enumerate();
+    let assets: ArrayVec<(usize, &str), ASSETS_MAX> = answered
+        .filter_map(|(place, part)| Some((place, &*(*part)?.markup.escaped)))
+        .collect();
+    let answer = NativeAnswer {
+        ask,
+        assets: &assets,
+        link: &ad.link.escaped,
+        trackers: &ad.trackers,
+        privacy: ad.privacy.as_deref(),
+    };
+    answer.markup(arena)
+}
+
+fn parts<'a>(ask: &NativeAsk<'_>, ad: &'a NativeAd) -> Parts<'a> {
+    let mut answers: Parts<'a> = ask.assets.iter().take(ASSETS_MAX).map(|_| None).collect();
+    let mut taken: ArrayVec<bool, ASSETS_MAX> =
+        ad.assets.iter().take(ASSETS_MAX).map(|_| false).collect();
     for required in [true, false] {
         for (asked, answer) in ask.assets.iter().zip(&mut answers) {
             if asked.required != required || asked.id.is_none() {
@@ -36,21 +57,7 @@ pub(super) fn answer<'a>(
             }
         }
     }
-    let complete = ask
-        .assets
-        .iter()
-        .zip(&answers)
-        .all(|(asked, answer)| !asked.required || answer.is_some());
-    let answered = answers.iter().enumerate();
-    let assets = answered.filter_map(|(place, part)| Some((place, &*(*part)?.markup.escaped)));
-    let assets = ArenaVec::from_iter_in(assets, arena).into_bump_slice();
-    (complete && !assets.is_empty()).then_some(NativeAnswer {
-        ask,
-        assets,
-        link: &ad.link.escaped,
-        trackers: &ad.trackers,
-        privacy: ad.privacy.as_deref(),
-    })
+    answers
 }
 
 fn fits(asked: &AssetAsk<'_>, part: &NativeAsset) -> bool {

@@ -111,8 +111,9 @@ pub(super) struct Proposed {
     pub(super) price: Number,
     pub(super) currency: String,
     pub(super) deal: Option<String>,
-    pub(super) w: u32,
-    pub(super) h: u32,
+    pub(super) format: String,
+    pub(super) w: Option<u32>,
+    pub(super) h: Option<u32>,
 }
 
 impl Operator {

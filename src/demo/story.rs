@@ -54,7 +54,12 @@ const CAPTIONS: &[(&str, &str)] = &[
     ),
     ("floor-too-high", "too dear"),
     ("wrong-size", "no creative of that size"),
-    ("video-only", "no video creative"),
+    ("audio-only", "no audio creative"),
+    ("sports-video", "a video, above the floor for its length"),
+    (
+        "sports-feed",
+        "a native ad of the assets that are asked for",
+    ),
 ];
 
 /// The fixture requests with their ids.
@@ -208,7 +213,11 @@ fn show_imp(
         }
         words.push(format!("for {}:", bid.line_item));
         words.push(format!("seat {},", bid.seat));
-        words.push(format!("creative {} ({}x{})", bid.creative, bid.w, bid.h));
+        let shape = match bid.w.zip(bid.h) {
+            Some((w, h)) => format!("{} {w}x{h}", bid.format),
+            None => bid.format.clone(),
+        };
+        words.push(format!("creative {} ({shape})", bid.creative));
         page.words(4, &label, &words)?;
     }
     if imp.bids.is_empty() {

@@ -181,7 +181,7 @@ impl Work {
         }
         for (key, formats) in OF_FORMATS {
             if fields.get(key).is_some() && !formats.contains(&format) {
-                let message = format!("is of no use in a {} creative", format.as_str());
+                let message = format!("is of no use where `type` is {}", format.as_str());
                 fields.wrong(key, message, errors);
             }
         }

@@ -2,12 +2,12 @@
 //! request's.
 //!
 //! All that a response says of them is made ready here: JSON, with the landing page in it, and escaped once more, for a
-//! native answer is JSON in a JSON string.
+//! native answer is JSON in a JSON string. A URL has nothing in it to escape: [`url`] sees to that.
 
 use serde_json::{Map, Value, json};
 
 use super::super::document::Fields;
-use super::super::markup::{CLICK_MACRO, Markup, json_inside};
+use super::super::markup::{CLICK_MACRO, Markup};
 use super::super::{NativeAd, NativeAsset, NativeAssetKind};
 use super::creatives::{https, is_plain, is_url, url, vast};
 use super::media::is_mime;
@@ -63,7 +63,7 @@ impl Work {
             assets: assets.into(),
             link,
             trackers,
-            privacy: privacy.map(|url| inside_adm(url).into()),
+            privacy: privacy.map(Into::into),
         }
     }
 
@@ -248,7 +248,7 @@ impl Work {
                 trackers.push(TrackerOut {
                     event,
                     method,
-                    url: inside_adm(url).into(),
+                    url: url.into(),
                 });
             }
         }
@@ -263,9 +263,4 @@ fn members_of(members: Map<String, Value>, landing: &str) -> Markup {
         .strip_prefix('{')
         .and_then(|text| text.strip_suffix('}'));
     Markup::new(inside.unwrap_or_default(), landing)
-}
-
-/// A text within a string of the document within `adm`.
-fn inside_adm(text: &str) -> String {
-    json_inside(&json_inside(text))
 }

@@ -101,7 +101,10 @@ fn mistakes_in_video_and_audio_are_told_by_path() {
                 json!({"adm": "<VAST><![CDATA[x]]>${KITH_CLICK_URL}</VAST>"}),
                 "adm (c): ${KITH_CLICK_URL} stands outside",
             ),
-            (json!({"assets": []}), "assets (c): is of no use in a "),
+            (
+                json!({"assets": []}),
+                "assets (c): is of no use where `type` is ",
+            ),
             (
                 json!({"language": "fr", "langb": "fr-CA"}),
                 "langb (c): give `language` or `langb`",
@@ -121,12 +124,12 @@ fn mistakes_in_video_and_audio_are_told_by_path() {
     check(
         "audio",
         json!({"linearity": 1}),
-        "linearity (c): is of no use in a audio",
+        "linearity (c): is of no use where `type` is audio",
     );
     check(
         "banner",
         json!({"duration": 15}),
-        "duration (c): is of no use in a banner",
+        "duration (c): is of no use where `type` is banner",
     );
 }
 

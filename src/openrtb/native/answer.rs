@@ -21,7 +21,7 @@ pub struct TrackerOut {
     pub event: u32,
     /// AdCOM list "Event Tracking Methods".
     pub method: u32,
-    /// What to load, escaped for `adm`: plain but for the quotes that are not in it.
+    /// What to load: a URL without a character that JSON escapes.
     pub url: Box<str>,
 }
 
@@ -36,13 +36,13 @@ pub struct NativeAnswer<'a> {
     pub link: &'a str,
     /// Trackers, of which only those are told that are asked for; a picture for the impression always may be.
     pub trackers: &'a [TrackerOut],
-    /// URL of a page about privacy, told where it is asked for.
+    /// URL of a page about privacy, told where it is asked for; without a character that JSON escapes.
     pub privacy: Option<&'a str>,
 }
 
-impl<'a> NativeAnswer<'a> {
+impl NativeAnswer<'_> {
     /// The whole document, as the inside of a JSON string.
-    pub fn markup(&self, arena: &'a Bump) -> &'a str {
+    pub fn markup<'a>(&self, arena: &'a Bump) -> &'a str {
         let mut out = ArenaString::new_in(arena);
         // Writing into the arena does not fail.
         let _ = self.write(&mut out);

@@ -420,6 +420,23 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
+/// How many assets serde_json finds in the request of a native object, if any.
+fn assets_of(native: &Value) -> Option<usize> {
+    let homes = ["request", "request_native"].map(|home| &native[home]);
+    let request = homes.into_iter().find(|home| !home.is_null())?;
+    let request = match request {
+        Value::String(text) => serde_json::from_str(text).ok()?,
+        other => other.clone(),
+    };
+    let root = if request["native"].is_object() {
+        &request["native"]
+    } else {
+        &request
+    };
+    let assets = root["assets"].as_array().map(Vec::len);
+    assets.filter(|assets| *assets > 0)
+}
+
 /// Every request of the public test suites: read without error, and field by field as serde_json's tree has it.
 #[test]
 fn the_corpus_reads_as_the_oracle_reads_it() {
@@ -427,10 +444,10 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
         eprintln!("skipped: ../shared/corpus is not here");
         return;
     };
-    let mut read_requests = 0;
+    let (mut read_requests, mut natives) = (0, 0);
     for line in lines.lines() {
         let tree: Value = serde_json::from_str(line).expect("the corpus is JSON");
-        good(line, |request, _| {
+        good(line, |request, arena| {
             read_requests += 1;
             assert_eq!(Some(request.id.to_owned()), text_of(&tree["id"]), "{line}");
             let user = &tree["user"];
@@ -469,6 +486,11 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
                 assert_eq!(imp.banner.is_some(), theirs["banner"].is_object(), "{line}");
                 assert_eq!(imp.video.is_some(), theirs["video"].is_object(), "{line}");
                 assert_eq!(imp.native.is_some(), theirs["native"].is_object(), "{line}");
+                if let Some(native) = imp.native {
+                    let asked = native.ask(arena).map(|ask| ask.assets.len());
+                    assert_eq!(asked, assets_of(&theirs["native"]), "{line}");
+                    natives += usize::from(asked.is_some());
+                }
                 if let Some(floor) = theirs["bidfloor"].as_f64() {
                     let ours = imp.floor.amount.value().expect("a floor").as_f64();
                     assert!((ours - floor).abs() < 2e-6, "{ours} {floor}");
@@ -494,6 +516,7 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
         });
     }
     assert_eq!(read_requests, lines.lines().count());
+    assert!(natives > 100, "{natives} native requests");
 }
 
 /// JSONTestSuite as bodies: nothing malformed is taken for a request, embedded in `ext` it never changes a field.
