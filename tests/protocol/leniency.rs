@@ -501,12 +501,21 @@ fn a_hundred_thousand_brackets_take_no_time() {
 /// `keywords` and `kwarray` may not both be there; where they are, their order says nothing.
 #[test]
 fn of_keywords_and_kwarray_the_list_counts_whatever_the_order() {
-    let world = one(&json!({"targeting": "keywords one of ['tea']"}));
     let said = [r#""keywords":"coffee""#, r#""kwarray":["tea"]"#];
     let turned = [said[1], said[0]];
-    for order in [said, turned] {
-        let body = raw("\"site\":#", &format!("{{{}}}", order.join(",")));
-        assert_eq!(world.answer(&body), ["1 li @ 2"], "{body}");
+    for (place, targeting) in [
+        ("site", "keywords"),
+        ("app", "keywords"),
+        ("user", "user_keywords"),
+    ] {
+        let world = one(&json!({"targeting": format!("{targeting} one of ['tea']")}));
+        for order in [said, turned] {
+            let body = raw(
+                &format!("\"{place}\":#"),
+                &format!("{{{}}}", order.join(",")),
+            );
+            assert_eq!(world.answer(&body), ["1 li @ 2"], "{body}");
+        }
     }
 }
 
