@@ -569,10 +569,10 @@ impl<'a> Auction<'a, '_> {
         }
         let (creative, fit) = self.creative(offer, line_item)?;
         let buys_open = terms.deals.is_empty();
+        let dsa = self.transparency(creative)?;
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
         }
-        let dsa = self.transparency(creative)?;
         let price = self.price(line_item).ok_or(Refusal::Currency)?;
         let proposal = Proposal {
             imp: offer.place,

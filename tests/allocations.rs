@@ -80,8 +80,14 @@ fn generation(config: &Config) -> Generation {
     }
     let document = format!(
         r#"{{"advertisers":[{{"id":"acme","domain":"acme.example"}}],
-            "creatives":[{{"id":"box","advertiser":"acme","type":"banner","w":300,"h":250,"adm":"<a href=\"${{KITH_CLICK_URL}}\">"}}],
-            "line_items":[{items}]}}"#
+            "creatives":[{{"id":"box","advertiser":"acme","type":"banner","w":300,"h":250,"adm":"<a href=\"${{KITH_CLICK_URL}}\">"}},
+                {{"id":"spot","advertiser":"acme","type":"video","duration":15,"mimes":["video/mp4"],"protocols":[7],"adm":"<VAST></VAST>"}},
+                {{"id":"feed","advertiser":"acme","type":"native","assets":[{{"title":{{"text":"Boots"}}}},{{"data":{{"type":2,"value":"Good \"boots\""}}}}],
+                  "eventtrackers":[{{"event":1,"method":1,"url":"https://t.acme.example/i"}}]}}],
+            "line_items":[{items},
+                {{"id":"spots","creatives":["spot"],"targeting":"not test","price":{{"cpm":"9","currency":"USD"}}}},
+                {{"id":"spots-deal","creatives":["spot"],"targeting":"not test","price":{{"cpm":"9","currency":"USD"}},"deals":["d9"]}},
+                {{"id":"feeds","creatives":["feed"],"targeting":"not test","price":{{"cpm":"9","currency":"USD"}}}}]}}"#
     );
     let book = compile(document.as_bytes()).expect("a good document");
     let meta = VersionMeta {
@@ -139,8 +145,16 @@ fn a_warm_thread_decides_without_allocating() {
             "user":{{"id":"x{user}","buyeruid":"{user}","eids":[{{"source":"Uidapi.com","uids":[{{"id":"e{user}"}}]}}]}}{extra}}}"#
         )
     };
+    let formats = r#"{"id":"r","tmax":5000,"imp":[
+        {"id":"1","exp":60,"qty":{"multiplier":2.5},"video":{"mimes":["video\/mp4"],"protocols":[2,7],"podid":"p","poddur":30,"maxseq":2,
+            "durfloors":[{"mindur":1,"maxdur":20,"bidfloor":1}],"api":[7]},"pmp":{"deals":[{"id":"d9","mincpmpersec":0.1}]}},
+        {"id":"2","video":{"mimes":["video/mp4"],"podid":"p","poddur":30}},
+        {"id":"3","banner":{"format":[{"wratio":6,"hratio":5,"wmin":100}],"mimes":["text/html"]},"audio":{"mimes":["audio/mpeg"]}},
+        {"id":"4","native":{"ver":"1.2","request":"{\"native\":{\"assets\":[{\"id\":1,\"required\":1,\"title\":{\"len\":25}},{\"id\":2,\"data\":{\"type\":2}}]}}"}},
+        {"id":"5","native":{"request":"?"}}]}"#;
     let cases = [
         ("a bid", body("u7", ""), Answer::Bid),
+        ("bids of every format", formats.to_owned(), Answer::Bid),
         ("nobody known", body("nobody", ""), Answer::NoBid),
         (
             "a closed gate",
@@ -156,6 +170,11 @@ fn a_warm_thread_decides_without_allocating() {
             let now = Instant::now();
             let answer = bidder.bid(exchange, body.as_bytes(), now, now, &mut out);
             assert_eq!(answer, *want, "{what}");
+            if what.contains("every format") {
+                let has =
+                    |member: &str| out.windows(member.len()).any(|at| at == member.as_bytes());
+                assert!(has("\"mtype\":2") && has("\"mtype\":4") && has("\"dealid\":\"d9\""));
+            }
             bidder.tick(Load::default());
         };
         for _ in 0..8 {
