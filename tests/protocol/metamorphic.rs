@@ -121,6 +121,11 @@ pub(crate) fn own_requests() -> Vec<Value> {
     ]
 }
 
+/// The two of them that the others are made of: for what is done to every member of a request.
+pub(crate) fn base_requests() -> Vec<Value> {
+    own_requests().split_off(13)
+}
+
 /// Our own requests, and those of the corpus.
 fn requests() -> Vec<Value> {
     let lines = corpus("requests.jsonl").unwrap_or_default();
