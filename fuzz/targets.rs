@@ -4,7 +4,7 @@
 //! A target panics where a promise is broken, and takes whatever else comes.
 
 use bumpalo::Bump;
-use kith::openrtb::{BadRequest, Request, read};
+use kith::openrtb::{ASSETS_MAX, BadRequest, Request, read};
 use kith::privacy::{self, Consents, GdprWhenAbsent, Policy, Purposes, Registration};
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -69,6 +69,40 @@ fn look_at(request: &Request<'_>, arena: &Bump) {
     assert!(request.unreadable.iter().count() <= 128);
     let segments = request.user.data.segments(arena, 16).unwrap_or(&[]);
     assert!(segments.len() <= 16);
+}
+
+/// A native request within a request: any bytes as its document. It is read or not without a panic, the same as a text or as an
+/// object, and only where serde_json finds it JSON too.
+pub(crate) fn native(document: &[u8]) {
+    let text = String::from_utf8_lossy(document);
+    if depth(&text) > ORACLE_DEPTH {
+        return;
+    }
+    let as_text =
+        asked(&Value::from(&*text).to_string()).expect("a text makes no request malformed");
+    if as_text.is_some() {
+        assert!(
+            serde_json::from_str::<IgnoredAny>(&text).is_ok(),
+            "asked for by what is no JSON"
+        );
+    }
+    if text.trim_start().starts_with('{')
+        && let Ok(as_object) = asked(&text)
+    {
+        assert_eq!(as_object, as_text);
+    }
+}
+
+/// What a request with this `native.request` asks for, in words.
+fn asked(document: &str) -> Result<Option<String>, BadRequest> {
+    let arena = Bump::new();
+    let body = format!(r#"{{"id":"r","imp":[{{"id":"1","native":{{"request":{document}}}}}]}}"#);
+    let request = read(body.as_bytes(), &arena, 1)?;
+    let native = request.imp.first().and_then(|imp| imp.native);
+    Ok(native.and_then(|native| native.ask(&arena)).map(|ask| {
+        assert!(!ask.assets.is_empty() && ask.assets.len() <= ASSETS_MAX);
+        format!("{ask:?}")
+    }))
 }
 
 /// How deep brackets go, strings left out.

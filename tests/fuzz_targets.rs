@@ -10,7 +10,7 @@ mod targets;
 const MUTATIONS: u32 = 4_000;
 
 /// What a mutation may put in: what JSON, requests and consent strings are made of.
-const TOKENS: [&str; 40] = [
+const TOKENS: [&str; 41] = [
     "{",
     "}",
     "[",
@@ -40,6 +40,7 @@ const TOKENS: [&str; 40] = [
     "\"consent\":",
     "\"gpp\":",
     "\"gdpr\":1",
+    "\"assets\":[{",
     "\"coppa\":",
     "\"bcat\":[",
     "\"eids\":[",
@@ -137,4 +138,9 @@ fn any_bytes_are_read_or_refused() {
 #[test]
 fn any_signals_open_the_gate_or_close_it() {
     run("gate", targets::gate);
+}
+
+#[test]
+fn any_native_document_is_asked_for_or_not() {
+    run("native", targets::native);
 }

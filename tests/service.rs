@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -279,7 +279,10 @@ fn lint_metrics(metrics: &str) {
 /// What the public test suites hold, answered by the listener as the explanation says: same bids, same prices, same 400s.
 #[test]
 fn the_corpus_is_answered_as_it_is_explained() {
-    let corpus = Path::new("../shared/corpus");
+    let corpus = std::env::var_os("KITH_CORPUS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"),
+        PathBuf::from,
+    );
     let lines = |file: &str| std::fs::read_to_string(corpus.join(file)).unwrap_or_default();
     let mut requests: Vec<String> = ["requests.jsonl", "requests_nonconforming.jsonl"]
         .iter()

@@ -388,14 +388,15 @@ impl<'a> Reader<'a> {
     fn user(&mut self, c: &mut Cursor<'a>, user: &mut User<'a>) -> Read<()> {
         *user = User::default();
         let text = FieldName::UserText;
+        let mut kwarray = None;
         let entered = self.object(c, FieldName::User, |reader, c, key| {
             match key {
                 keys::ID => user.id = reader.text(c, FieldName::UserId),
                 keys::BUYERUID => user.buyeruid = reader.text(c, FieldName::BuyerUid),
                 keys::YOB => user.yob = reader.integer(c, FieldName::Yob)?.value(),
                 keys::GENDER => user.gender = reader.text(c, text),
-                keys::KEYWORDS => user.keywords = reader.keywords(c, text)?.or(user.keywords),
-                keys::KWARRAY => user.keywords = reader.keyword_array(c, text)?.or(user.keywords),
+                keys::KEYWORDS => user.keywords = reader.keywords(c, text)?,
+                keys::KWARRAY => kwarray = reader.keyword_array(c, text)?,
                 keys::GEO => drop(reader.geo(c)?),
                 keys::EIDS => user.eids[0] = reader.eids(c)?,
                 keys::DATA => {
@@ -424,6 +425,7 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
+        user.keywords = kwarray.or(user.keywords);
         self.signals.broken |= entered == Entered::Unreadable;
         Ok(())
     }

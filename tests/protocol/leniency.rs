@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::metamorphic::{own_requests, world_of};
+use crate::metamorphic::{base_requests, world_of};
 use crate::world::{World, one};
 
 /// A request with one banner, and these fields.
@@ -73,7 +73,7 @@ fn with(request: &Value, path: &str, value: &Value) -> Value {
 
 #[test]
 fn null_is_absent_whatever_the_field() {
-    let requests = own_requests();
+    let requests = base_requests();
     let world = world_of(&requests);
     for request in &requests {
         for path in every_member(request) {
@@ -86,7 +86,7 @@ fn null_is_absent_whatever_the_field() {
 
 #[test]
 fn an_empty_text_is_absent_whatever_the_field() {
-    let requests = own_requests();
+    let requests = base_requests();
     let world = world_of(&requests);
     for request in &requests {
         for path in every_member(request) {
@@ -105,7 +105,7 @@ fn an_empty_text_is_absent_whatever_the_field() {
 
 #[test]
 fn an_ext_may_be_anything() {
-    let requests = own_requests();
+    let requests = base_requests();
     let world = world_of(&requests);
     let odd = [
         json!("x"),
@@ -152,7 +152,7 @@ fn an_ext_may_be_anything() {
 /// Whatever stands in a field, only `id` and `imp` can make a request malformed.
 #[test]
 fn no_value_of_any_type_makes_a_request_malformed() {
-    let requests = own_requests();
+    let requests = base_requests();
     let world = world_of(&requests);
     let odd = [
         json!({"x": [1]}),
@@ -501,12 +501,21 @@ fn a_hundred_thousand_brackets_take_no_time() {
 /// `keywords` and `kwarray` may not both be there; where they are, their order says nothing.
 #[test]
 fn of_keywords_and_kwarray_the_list_counts_whatever_the_order() {
-    let world = one(&json!({"targeting": "keywords one of ['tea']"}));
     let said = [r#""keywords":"coffee""#, r#""kwarray":["tea"]"#];
     let turned = [said[1], said[0]];
-    for order in [said, turned] {
-        let body = raw("\"site\":#", &format!("{{{}}}", order.join(",")));
-        assert_eq!(world.answer(&body), ["1 li @ 2"], "{body}");
+    for (place, targeting) in [
+        ("site", "keywords"),
+        ("app", "keywords"),
+        ("user", "user_keywords"),
+    ] {
+        let world = one(&json!({"targeting": format!("{targeting} one of ['tea']")}));
+        for order in [said, turned] {
+            let body = raw(
+                &format!("\"{place}\":#"),
+                &format!("{{{}}}", order.join(",")),
+            );
+            assert_eq!(world.answer(&body), ["1 li @ 2"], "{body}");
+        }
     }
 }
 

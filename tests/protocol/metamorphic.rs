@@ -67,7 +67,12 @@ pub(crate) fn own_requests() -> Vec<Value> {
                                                      {"id": "d2", "wadomain": ["acme.example"]}]}},
             {"id": "2", "instl": 1, "banner": {"format": [{"w": 320, "h": 480}, {"w": 300, "h": 600}]}, "bidfloor": 1,
              "pmp": {"private_auction": 1, "deals": [{"id": "some-deal-id", "bidfloor": 1.25}]}},
-            {"id": "3", "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 30, "protocols": [2, 3], "w": 640, "h": 480}}],
+            {"id": "3", "qty": {"multiplier": 2.5}, "exp": 600, "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 30,
+             "protocols": [2, 3], "w": 640, "h": 480, "api": [1, 7], "battr": [17], "linearity": 1, "maxbitrate": 2000, "pos": 1,
+             "mincpmpersec": 0.1, "durfloors": [{"mindur": 10, "maxdur": 20, "bidfloor": 1}]}},
+            {"id": "4", "audio": {"mimes": ["audio/mp4"], "rqddurs": [20, 30], "podid": "p", "poddur": 60, "maxseq": 2, "slotinpod": 1}},
+            {"id": "5", "native": {"ver": "1.2", "request": "{\"native\":{\"ver\":\"1.1\",\"assets\":[{\"id\":1,\"required\":1,\"title\":{\"len\":90}},{\"id\":2,\"img\":{\"type\":3,\"wmin\":100}}],\"eventtrackers\":[{\"event\":1,\"methods\":[1]}]}}"}},
+            {"id": "6", "native": {"request": {"assets": [{"id": 3, "data": {"type": 2, "len": 140}}]}}}],
         "site": {"domain": "News.Example", "cat": ["IAB1", "IAB17-2"], "keywords": "tea, coffee", "publisher": {"id": "p-1"}, "ext": {"amp": 0}},
         "device": {"ua": "Mozilla/5.0 (iPhone) Version/17.0 Mobile Safari/604.1", "ifa": "AB-CD", "os": "iOS", "osv": "17.0", "lmt": 0, "dnt": 0,
                    "devicetype": 4, "connectiontype": 2, "language": "fr", "carrier": "c", "geo": {"country": "USA", "region": "ma", "city": "Boston", "zip": "02114"}},
@@ -116,6 +121,11 @@ pub(crate) fn own_requests() -> Vec<Value> {
     ]
 }
 
+/// The two of them that the others are made of: for what is done to every member of a request.
+pub(crate) fn base_requests() -> Vec<Value> {
+    own_requests().split_off(13)
+}
+
 /// Our own requests, and those of the corpus.
 fn requests() -> Vec<Value> {
     let lines = corpus("requests.jsonl").unwrap_or_default();
@@ -151,6 +161,49 @@ fn no_other_spelling_changes_a_decision() {
     assert!(
         bids > 20 && lookups > 6 && closed > 5,
         "{bids} bids, {lookups} looked up, {closed} closed"
+    );
+}
+
+/// A native request is the text of a document, or the document itself.
+#[test]
+fn a_native_request_may_be_a_text_or_an_object() {
+    let requests = requests();
+    let world = world_of(&requests);
+    let (mut texts, mut answered) = (0, 0);
+    for request in &requests {
+        let mut opened = request.clone();
+        let mut any = false;
+        for imp in opened["imp"].as_array_mut().expect("imps") {
+            let Some(document) = imp.pointer_mut("/native/request") else {
+                continue;
+            };
+            let object: Option<Value> = document
+                .as_str()
+                .and_then(|text| serde_json::from_str(text).ok());
+            if let Some(object) = object.filter(Value::is_object) {
+                *document = object;
+                any = true;
+            }
+        }
+        if any {
+            texts += 1;
+            let (plain, body) = (request.to_string(), opened.to_string());
+            let want = world.told(&plain).expect("a request");
+            answered += usize::from(want.bids.iter().any(|bid| bid.contains(" natives @")));
+            assert_eq!(world.told(&body).as_ref(), Ok(&want), "{plain}\n{body}");
+            // And what is in the document may be spelt in any way too.
+            for how in Rewrite::ALL {
+                assert_eq!(
+                    world.told(how.of(&opened)).as_ref(),
+                    Ok(&want),
+                    "{how:?} {body}"
+                );
+            }
+        }
+    }
+    assert!(
+        texts > 0 && answered > 0,
+        "{texts} texts, {answered} answered"
     );
 }
 

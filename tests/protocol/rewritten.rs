@@ -167,7 +167,7 @@ const FLAGS: [&str; 15] = [
 ];
 
 /// Where a number is read, a flag's 0 and 1 among them.
-const NUMBERS: [&str; 55] = [
+const NUMBERS: [&str; 74] = [
     "test",
     "imp.secure",
     "imp.instl",
@@ -206,6 +206,25 @@ const NUMBERS: [&str; 55] = [
     "imp.video.protocols",
     "imp.video.api",
     "imp.video.battr",
+    "imp.video.maxbitrate",
+    "imp.video.mincpmpersec",
+    "imp.video.durfloors.mindur",
+    "imp.video.durfloors.maxdur",
+    "imp.video.durfloors.bidfloor",
+    "imp.audio.minduration",
+    "imp.audio.maxduration",
+    "imp.audio.rqddurs",
+    "imp.audio.poddur",
+    "imp.audio.maxseq",
+    "imp.audio.slotinpod",
+    "imp.audio.protocols",
+    "imp.native.request.assets.id",
+    "imp.native.request.assets.required",
+    "imp.native.request.assets.title.len",
+    "imp.native.request.assets.img.type",
+    "imp.native.request.assets.img.wmin",
+    "imp.native.request.assets.data.type",
+    "imp.native.request.assets.data.len",
     "imp.pmp.deals.bidfloor",
     "imp.pmp.deals.at",
     "device.devicetype",

@@ -13,7 +13,7 @@ use kith::decision::{Recorder, Refusal, Scratch, decide};
 use kith::generation::{Frame, Generation, LiveVersion};
 use kith::identity::IdOutcome;
 use kith::ids::{Keyer, Kind, SecretKey};
-use kith::openrtb::{BadRequest, Request};
+use kith::openrtb::{BadRequest, BidId, Request, write_bids};
 use kith::privacy::Purposes;
 use serde_json::{Value, json};
 
@@ -36,6 +36,7 @@ const SIZES: [(u32, u32); 8] = [
 /// Line items, each of which hangs on another part of a request: id, targeting, and what is changed of it.
 fn line_items() -> Value {
     let everything: Vec<String> = SIZES.iter().map(|(w, h)| format!("acme-{w}x{h}")).collect();
+    let played = ["video-15", "video-30", "audio-20"];
     let items = [
         ("anyone", "not test or test", json!({})),
         (
@@ -114,6 +115,21 @@ fn line_items() -> Value {
             json!({"creatives": ["plain"]}),
         ),
         (
+            "players",
+            "format = 'video' or format = 'audio'",
+            json!({"creatives": played}),
+        ),
+        (
+            "playing",
+            "not test or test",
+            json!({"creatives": played, "deals": ["d1", "some-deal-id"]}),
+        ),
+        (
+            "natives",
+            "format = 'native'",
+            json!({"creatives": ["native"]}),
+        ),
+        (
             "dear",
             "hour = 12",
             json!({"price": {"cpm": "900", "currency": "USD"}, "creatives": ["plain"]}),
@@ -140,8 +156,21 @@ fn document() -> Value {
                 "adm": "<a href=\"${KITH_CLICK_URL}\"></a>", "secure": true})
         })
         .collect();
-    creatives.push(json!({"id": "plain", "advertiser": "other", "type": "banner", "w": 300, "h": 250, "adm": "<b>",
-        "attr": [6], "language": "fr"}));
+    let played = |id: &str, kind: &str, mime: &str, duration: u32| {
+        json!({"id": id, "advertiser": "acme", "type": kind, "secure": true, "adm": "<VAST version=\"4.0\"></VAST>",
+            "duration": duration, "mimes": [mime], "protocols": [2, 3, 7]})
+    };
+    creatives.extend([
+        json!({"id": "plain", "advertiser": "other", "type": "banner", "w": 300, "h": 250, "adm": "<b>", "attr": [6], "language": "fr"}),
+        played("video-15", "video", "video/mp4", 15),
+        played("video-30", "video", "video/mp4", 30),
+        played("audio-20", "audio", "audio/mp4", 20),
+        json!({"id": "native", "advertiser": "acme", "type": "native", "secure": true, "assets": [
+            {"title": {"text": "Boots for long ways"}},
+            {"img": {"type": 3, "url": "https://cdn.acme.example/wide.jpg", "w": 1200, "h": 627}},
+            {"img": {"type": 1, "url": "https://cdn.acme.example/icon.png", "w": 80, "h": 80}},
+            {"data": {"type": 1, "value": "Acme"}}, {"data": {"type": 2, "value": "Say \"boots\""}}]}),
+    ]);
     json!({
         "advertisers": [
             {"id": "acme", "domain": "acme.example", "categories": ["IAB3-1"]},
@@ -232,12 +261,11 @@ impl World {
                     let deal = bid.deal.map(|deal| format!(" {deal}")).unwrap_or_default();
                     let (impid, line_item) = (bid.impid, &bid.line_item.id);
                     bids.push(format!("{impid} {line_item} @ {}{deal}", bid.price));
-                    let _ = write!(
-                        heard.story,
-                        "{} {} {:?};",
-                        bid.creative.id, bid.seat, bid.size
-                    );
                 }
+                let written: Vec<_> = proposals.iter().map(|bid| bid.bid_out(BidId(7))).collect();
+                let mut response = Vec::new();
+                write_bids(&mut response, request.id, decision.currency, &written);
+                heard.story += &String::from_utf8(response).expect("text");
                 "bid"
             }
             Err(reason) => reason.as_str(),
@@ -283,7 +311,7 @@ pub(crate) struct Told {
     pub(crate) lookups: u32,
     /// Fields that could not be read.
     pub(crate) unreadable: Vec<&'static str>,
-    /// What became of each id, and of each line item on each imp.
+    /// What became of each id, and of each line item on each imp, and the response.
     pub(crate) story: String,
 }
 

@@ -411,6 +411,17 @@ fn a_flood_of_imps_is_cut() {
     });
 }
 
+/// A file of the corpus, where it is here.
+fn corpus(file: &str) -> Option<String> {
+    let folder = std::env::var("KITH_CORPUS")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus").to_owned());
+    let text = std::fs::read_to_string(format!("{folder}/{file}"));
+    if text.is_err() {
+        eprintln!("skipped: the corpus ({file}) is not here");
+    }
+    text.ok()
+}
+
 /// What serde_json makes of a value where we read a text.
 fn text_of(value: &Value) -> Option<String> {
     match value {
@@ -440,8 +451,7 @@ fn assets_of(native: &Value) -> Option<usize> {
 /// Every request of the public test suites: read without error, and field by field as serde_json's tree has it.
 #[test]
 fn the_corpus_reads_as_the_oracle_reads_it() {
-    let Ok(lines) = std::fs::read_to_string("../shared/corpus/requests.jsonl") else {
-        eprintln!("skipped: ../shared/corpus is not here");
+    let Some(lines) = corpus("requests.jsonl") else {
         return;
     };
     let (mut read_requests, mut natives) = (0, 0);
@@ -523,8 +533,7 @@ fn the_corpus_reads_as_the_oracle_reads_it() {
 #[test]
 fn json_test_suite() {
     use base64::Engine as _;
-    let Ok(lines) = std::fs::read_to_string("../shared/corpus/json_malformed.jsonl") else {
-        eprintln!("skipped: ../shared/corpus is not here");
+    let Some(lines) = corpus("json_malformed.jsonl") else {
         return;
     };
     for line in lines.lines() {
