@@ -7,7 +7,7 @@
 //! were not there. Privacy signals are gathered across duplicates and homes, none lost.
 //!
 //! Invariant: no JSON text leaves this module but as opaque slices to echo (`id`, `impid`, `dealid`) or
-//! to come back for a later look (`user.data`). Cost: 27,500 instructions for 2.8 KB (callgrind,
+//! to come back for a later look (`user.data`). Cost: 28,000 instructions for 2.8 KB (callgrind,
 //! `read` of `bench counts`), UTF-8 check included; strings with escapes and lists go
 //! into the caller's arena, so that a warm reader allocates nothing.
 
