@@ -234,11 +234,11 @@ pub fn decide<'a>(
         if exchange.refuse.unknown_people && !membership.is_known() {
             return Err(NoBid::UnknownPerson);
         }
-        resolved.set_segments(gate.ok().map(|leave| SegmentFacts {
+        resolved.set_segments(gate.ok().map(|_| SegmentFacts {
             member: membership.member.words(),
             unreadable: membership.unreadable.words(),
             // In none of those that may be read: perhaps in one of the others.
-            any: (membership.any || !leave.is_limited()).then_some(membership.any),
+            any: (membership.any || membership.all_are_readable()).then_some(membership.any),
         }));
         book.candidates(resolved, candidates);
         let mut auction = Auction {
@@ -539,9 +539,11 @@ impl<'a> Auction<'a, '_> {
             slots,
             secure: imp.secure == Field::Value(true),
             private: imp.private_auction == Field::Value(true),
-            late: imp
-                .exp
-                .is_some_and(|exp| u64::try_from(exp).is_ok_and(|exp| exp > window)),
+            late: match imp.exp {
+                Field::Absent => false,
+                Field::Unreadable => true,
+                Field::Value(exp) => u64::try_from(exp).is_ok_and(|exp| exp > window),
+            },
             multiplier: imp.multiplier.value().unwrap_or(Multiplier::ONE),
             floor: floors::converted(floor, self.currency, &self.generation.frame.rates),
             deals,
@@ -593,7 +595,7 @@ impl<'a> Auction<'a, '_> {
                 let slot = offer.slots.media(creative.format);
                 slot.is_some_and(|slot| slot.media.pod.is_dynamic())
             }),
-            exp: offer.imp.exp.map(|_| {
+            exp: offer.imp.exp.value().map(|_| {
                 let window = self.exchange.billing_window.as_secs();
                 u32::try_from(window).unwrap_or(u32::MAX)
             }),

@@ -50,13 +50,14 @@ impl Policy {
         }
         // What was synchronised by cookies (2) or not matched at all (1) has no matcher to be trusted.
         let is_matched = !matches!(eid.mm, Field::Absent | Field::Value(0..=2));
-        let matcher = eid.matcher.unwrap_or(eid.source);
+        let matcher = match eid.matcher {
+            Field::Absent => Field::Value(eid.source),
+            said => said,
+        };
         if is_matched && !is_listed(&self.matchers, matcher) {
             return Some(IdOutcome::Matcher);
         }
-        if let Some(inserter) = eid.inserter
-            && !is_listed(&self.inserters, inserter)
-        {
+        if eid.inserter != Field::Absent && !is_listed(&self.inserters, eid.inserter) {
             return Some(IdOutcome::Inserter);
         }
         None
@@ -83,12 +84,14 @@ fn is_refused(refused: &[i64], code: Field<i64>) -> bool {
     }
 }
 
-fn is_listed(domains: &[String], domain: &str) -> bool {
-    let domain = trimmed(domain);
-    domains.is_empty()
-        || domains
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(domain))
+/// Whether a domain is listed, or there is no list; one that cannot be read is in none.
+fn is_listed(domains: &[String], domain: Field<&str>) -> bool {
+    let is_known = |domain: &str| {
+        let domain = trimmed(domain);
+        let mut known = domains.iter();
+        known.any(|known| known.eq_ignore_ascii_case(domain))
+    };
+    domains.is_empty() || domain.value().is_some_and(is_known)
 }
 
 /// What became of one id.

@@ -147,9 +147,9 @@ impl Open {
         self.granted.covers(needed)
     }
 
-    /// Whether some purpose was not granted.
+    /// Whether some purpose that there is was not granted.
     pub fn is_limited(self) -> bool {
-        !self.may(Purposes::ALL)
+        !self.may(Purposes::DEFINED)
     }
 }
 
@@ -169,7 +169,7 @@ pub enum Closed {
     Gpc,
     /// `us_privacy` says opted out, or cannot be read.
     UsPrivacy,
-    /// `regs`, `user`, `device` or an `ext` of theirs cannot be read.
+    /// `regs`, `user`, `device`, `regs.ext` or `user.ext` cannot be read.
     Unreadable,
     /// A GPP section that applies denies or is missing, or the string cannot be read.
     Gpp,
@@ -246,7 +246,7 @@ pub fn gate(request: &Request<'_>, policy: &Policy, consents: &mut Consents) -> 
     let gpp = read_gpp(signals, policy, consents)?;
     let mut granted = Purposes::ALL;
     if gpp.eu_applies || gdpr_applies(signals, policy) {
-        granted = granted.and(by_tc_strings(signals, policy, consents, gpp.eu));
+        granted = by_tc_strings(signals, policy, consents, gpp.eu).and(gpp.eu_at_most);
         if granted.is_empty() {
             return Err(Closed::Gdpr);
         }
@@ -262,8 +262,10 @@ pub fn gate(request: &Request<'_>, policy: &Policy, consents: &mut Consents) -> 
 struct GppSays {
     /// The European section applies.
     eu_applies: bool,
-    /// What it grants, where it is there.
+    /// What it grants where it applies.
     eu: Option<Purposes>,
+    /// Where GDPR applies for another reason, no more than it grants where it is there.
+    eu_at_most: Purposes,
     /// What the Canadian section grants; everything where it does not apply.
     ca: Purposes,
 }
@@ -277,6 +279,7 @@ fn read_gpp(
     let mut says = GppSays {
         eu_applies: false,
         eu: None,
+        eu_at_most: Purposes::ALL,
         ca: Purposes::ALL,
     };
     let listed = &signals.gpp_sid;
@@ -287,6 +290,9 @@ fn read_gpp(
     for text in signals.gpp.iter() {
         strings = strings.saturating_add(1);
         let gpp = consents.gpp(text, policy).ok_or(Closed::Gpp)?;
+        if gpp.sections().any(|section| section == gpp::TCF_EU) {
+            says.eu_at_most = says.eu_at_most.and(gpp.eu);
+        }
         let said: &mut dyn Iterator<Item = u8> = if listed.are_known() {
             &mut listed.iter()
         } else {
@@ -386,8 +392,18 @@ const UNDER_GDPR: [(&str, &str); 39] = [
     ("ALA", "AX"),
 ];
 
+/// Codes that are none, and are sent for the United Kingdom, Greece and all of the union.
+const UNDER_GDPR_BESIDES: [&str; 3] = ["UK", "EL", "EU"];
+
+/// Whether a country is one of them. What is no code may be any country.
 fn under_gdpr(country: &str) -> bool {
     let country = country.trim();
+    let is_code =
+        (2..=3).contains(&country.len()) && country.bytes().all(|b| b.is_ascii_alphabetic());
+    let mut besides = UNDER_GDPR_BESIDES.iter();
+    if !is_code || besides.any(|code| country.eq_ignore_ascii_case(code)) {
+        return true;
+    }
     UNDER_GDPR.iter().any(|(long, short)| {
         country.eq_ignore_ascii_case(long) || country.eq_ignore_ascii_case(short)
     })

@@ -10,7 +10,7 @@ use crate::audience::{Approach, Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, LiveDataset, NO_SLOT};
 use crate::ids::UserKey;
-use crate::privacy::Open;
+use crate::privacy::{Open, Purposes};
 
 /// What lookups answered, by dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +64,7 @@ impl Membership {
         let readable = |dataset: &LiveDataset| leave.may(dataset.purposes);
         self.readable
             .extend(generation.datasets.iter().map(readable));
-        if leave.is_limited() {
+        if !leave.may(Purposes::ALL) {
             for (slot, needed) in (0u32..).zip(&generation.slot_purposes) {
                 if !leave.may(*needed) {
                     self.unreadable.insert(slot);
@@ -94,6 +94,11 @@ impl Membership {
             self.approaches
                 .extend(own.map(|probe| dataset.audience.approach(*probe)));
         }
+    }
+
+    /// Whether every dataset may be read.
+    pub(super) fn all_are_readable(&self) -> bool {
+        !self.readable.contains(&false)
     }
 
     /// Whether any dataset knows any of the ids.

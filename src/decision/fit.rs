@@ -183,7 +183,8 @@ impl<'a, 'r> Slots<'a, 'r> {
             None
         } else {
             banner.flex.iter().find(|flex| {
-                w.checked_mul(flex.hratio) == h.checked_mul(flex.wratio) && w >= flex.wmin
+                let sides = w.checked_mul(flex.hratio).zip(h.checked_mul(flex.wratio));
+                sides.is_some_and(|(one, other)| one == other) && w >= flex.wmin
             })
         };
         Ok(Fit {

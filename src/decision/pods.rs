@@ -29,7 +29,13 @@ impl Left {
             seconds: pod.poddur,
             ads: pod.maxseq,
         };
-        if !pod.is_dynamic() || pod.podid.is_none() {
+        if !pod.is_dynamic() || pod.podid == Field::Absent {
+            return left;
+        }
+        // Which others it shares its bounds with is not known.
+        if pod.podid.is_unreadable() {
+            left.seconds = Field::Unreadable;
+            left.ads = Field::Unreadable;
             return left;
         }
         for proposal in proposals {
@@ -90,19 +96,24 @@ pub(super) fn keep_what_fits<'a>(
     }
     let mut video = slots.video.map(|slot| slot.left).unwrap_or_default();
     let mut audio = slots.audio.map(|slot| slot.left).unwrap_or_default();
+    let podid = |slot: Option<MediaSlot<'a>>| slot.and_then(|slot| slot.media.pod.podid.value());
+    let is_one_pod = podid(slots.video).is_some() && podid(slots.video) == podid(slots.audio);
     let mut place = 0usize;
     proposals.retain(|proposal| {
         let is_own = place >= first;
         place = place.saturating_add(1);
-        let left = match proposal.creative.format {
-            Format::Video if is_own => &mut video,
-            Format::Audio if is_own => &mut audio,
+        let (left, other) = match proposal.creative.format {
+            Format::Video if is_own => (&mut video, &mut audio),
+            Format::Audio if is_own => (&mut audio, &mut video),
             _ => return true,
         };
         let seconds = proposal.seconds();
         let fits = left.has_time(seconds) && left.has_place();
         if fits {
             left.take(seconds);
+            if is_one_pod {
+                other.take(seconds);
+            }
         }
         fits
     });

@@ -90,7 +90,7 @@ pub struct Media<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pod<'a> {
     /// What the slots of one pod have in common.
-    pub podid: Option<&'a str>,
+    pub podid: Field<&'a str>,
     /// Seconds that ads may fill in all.
     pub poddur: Field<i64>,
     /// Most ads.

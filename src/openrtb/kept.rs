@@ -12,9 +12,13 @@ use super::keys;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UserData<'a>(pub(super) Option<Raw<'a>>);
 
+/// Longest owner, and longest id of a segment, in bytes: each segment is a copy of both.
+const SEGMENT_BYTES_MAX: usize = 256;
+
 impl<'a> UserData<'a> {
     /// The exchange's segments as `<segtax>:<id>`, or `<data.id>:<id>` where no taxonomy is named (else
-    /// `<data.name>:<id>`). `None` when there is no `data` at all. At most `max` of them.
+    /// `<data.name>:<id>`). `None` when there is no `data` at all. At most `max` of them; those with an owner or id of over
+    /// 256 bytes are left out.
     pub fn segments(&self, arena: &'a Bump, max: usize) -> Option<&'a [&'a str]> {
         let raw = self.0?;
         let mut segments = bumpalo::collections::Vec::new_in(arena);
@@ -49,7 +53,9 @@ impl<'a> UserData<'a> {
                 let Some(segment_id) = segment_id else {
                     return Ok(());
                 };
-                if segments.len() < max {
+                let is_short = |text: &str| text.len() <= SEGMENT_BYTES_MAX;
+                let owner_is_short = segtax.is_some() || id.or(name).is_none_or(is_short);
+                if segments.len() < max && is_short(segment_id) && owner_is_short {
                     let text = match (segtax, id.or(name)) {
                         (Some(segtax), _) => {
                             bumpalo::format!(in arena, "{}:{}", segtax, segment_id)

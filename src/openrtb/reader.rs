@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
                 keys::INSTL => imp.instl = self.flag(c, FieldName::ImpInstl)?.value(),
                 keys::RWDD => imp.rwdd = self.flag(c, FieldName::ImpRewarded)?.value(),
                 keys::PMP => self.pmp(c, &mut imp)?,
-                keys::EXP => imp.exp = self.integer(c, FieldName::ImpExp)?.value(),
+                keys::EXP => imp.exp = self.integer(c, FieldName::ImpExp)?,
                 keys::QTY => imp.multiplier = self.multiplier(c)?,
                 _ => c.skip()?,
             }
@@ -264,8 +264,8 @@ impl<'a> Reader<'a> {
                         .value()
                         .map(AuctionType::from_code)
                 }
-                keys::WSEAT => deal.wseat = reader.strings(c, FieldName::DealSeats)?,
-                keys::WADOMAIN => deal.wadomain = reader.strings(c, FieldName::DealDomains)?,
+                keys::WSEAT => deal.wseat = reader.few_strings(c, FieldName::DealSeats)?,
+                keys::WADOMAIN => deal.wadomain = reader.few_strings(c, FieldName::DealDomains)?,
                 keys::GUAR => deal.guar = reader.flag(c, FieldName::DealGuaranteed)?,
                 keys::MINCPMPERSEC | keys::DURFLOORS => {
                     reader.duration_floor(c, key, &mut deal.duration_floors)?
@@ -433,13 +433,13 @@ impl<'a> Reader<'a> {
     fn eids(&mut self, c: &mut Cursor<'a>) -> Read<&'a [Eid<'a>]> {
         let eids = self.list(c, FieldName::Eids, |reader, c| {
             let (mut source, mut uids) = (None, None);
-            let (mut inserter, mut matcher, mut mm) = (None, None, Field::Absent);
+            let (mut inserter, mut matcher, mut mm) = (Field::Absent, Field::Absent, Field::Absent);
             reader.object(c, FieldName::Eids, |reader, c, key| {
                 match key {
                     keys::SOURCE => source = reader.text(c, FieldName::Eids),
                     keys::UIDS => uids = reader.uids(c)?,
-                    keys::INSERTER => inserter = reader.text(c, FieldName::EidMatch),
-                    keys::MATCHER => matcher = reader.text(c, FieldName::EidMatch),
+                    keys::INSERTER => inserter = reader.text_field(c, FieldName::EidMatch)?,
+                    keys::MATCHER => matcher = reader.text_field(c, FieldName::EidMatch)?,
                     keys::MM => mm = reader.integer(c, FieldName::EidMatch)?,
                     _ => c.skip()?,
                 }
@@ -502,7 +502,14 @@ impl<'a> Reader<'a> {
                     Field::Absent | Field::Value(0 | 1) => {}
                     Field::Value(_) | Field::Unreadable => dsa.required = true,
                 },
-                keys::PUBRENDER => dsa.pubrender = reader.integer(c, FieldName::Dsa)?,
+                keys::PUBRENDER => {
+                    let said = reader.integer(c, FieldName::Dsa)?;
+                    dsa.pubrender = match (dsa.pubrender, said) {
+                        (Field::Absent, only) | (only, Field::Absent) => only,
+                        (before, said) if before == said => said,
+                        _ => Field::Unreadable,
+                    };
+                }
                 _ => c.skip()?,
             }
             Ok(())

@@ -140,7 +140,7 @@ pub struct Imp<'a> {
     /// `pmp.deals` with a readable id, in order.
     pub deals: &'a [Deal<'a>],
     /// Seconds that may go by between the auction and the impression.
-    pub exp: Option<i64>,
+    pub exp: Field<i64>,
     /// `qty.multiplier`; one impression when not said.
     pub multiplier: Field<Multiplier>,
 }
@@ -248,9 +248,9 @@ pub struct Eid<'a> {
     /// Source domain, as sent.
     pub source: &'a str,
     /// Domain of who put it into the request.
-    pub inserter: Option<&'a str>,
+    pub inserter: Field<&'a str>,
     /// Domain of who matched it; the source itself where none is named.
-    pub matcher: Option<&'a str>,
+    pub matcher: Field<&'a str>,
     /// How it was matched (AdCOM list "ID Match Methods").
     pub mm: Field<i64>,
     /// At least one.

@@ -47,6 +47,11 @@ impl<'t> Bits<'t> {
         self.take(1).map(|bit| bit == 1)
     }
 
+    /// How many bits there are from here.
+    pub(super) fn left(&self) -> usize {
+        self.text.len().saturating_mul(6).saturating_sub(self.at)
+    }
+
     /// Goes `count` bits on; nothing where there are not so many.
     pub(super) fn skip(&mut self, count: usize) -> Option<()> {
         let at = self.at.saturating_add(count);

@@ -11,6 +11,8 @@ impl Purposes {
     pub const NONE: Self = Self(0);
     /// All 24.
     pub const ALL: Self = Self(0x01ff_fffe);
+    /// The eleven that TCF 2.2 defines.
+    pub const DEFINED: Self = Self(0x0ffe);
     /// What reading and using a person's profile takes where nothing else is declared: to store and read (1), to make a
     /// profile (3), to choose advertising by it (4).
     pub const PROFILE: Self = Self(1 << 1 | 1 << 3 | 1 << 4);

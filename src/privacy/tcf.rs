@@ -67,7 +67,10 @@ impl TcString {
             match ahead.take(3)? {
                 0 if core.is_some() => return None,
                 0 => core = Some(read_core(layout, &mut bits, vendor)?),
-                DISCLOSED_VENDORS => disclosed = Some(in_vendors(&mut ahead, vendor)?),
+                DISCLOSED_VENDORS => {
+                    let is_in = in_vendors(&mut ahead, vendor)?;
+                    disclosed = Some(is_in && disclosed.unwrap_or(true));
+                }
                 _ => {}
             }
         }
@@ -136,12 +139,8 @@ fn read_core(layout: Layout, bits: &mut Bits<'_>, vendor: u16) -> Option<TcStrin
     match layout {
         Layout::Europe => read_restrictions(bits, vendor, &mut tc)?,
         // They came with version 1.1 of the section, which is told by nothing but that they are there.
-        Layout::Canada => {
-            let before = tc;
-            if read_restrictions(bits, vendor, &mut tc).is_none() {
-                tc = before;
-            }
-        }
+        Layout::Canada if bits.left() < 12 => {}
+        Layout::Canada => read_restrictions(bits, vendor, &mut tc)?,
     }
     Some(tc)
 }

@@ -75,6 +75,18 @@ fn gdpr_unsaid_goes_by_country_or_by_a_consent_string() {
     );
     check(r#""device":{"geo":{"country":"USA"}}"#, None);
     check(r#""device":{"geo":"FRA"}"#, Some(Closed::Gdpr));
+    // What is no code may be any country.
+    for country in [
+        r#""UK""#,
+        r#""EL""#,
+        r#""eu""#,
+        r#""France""#,
+        "250",
+        r#""F""#,
+    ] {
+        let fields = format!(r#""device":{{"geo":{{"country":{country}}}}}"#);
+        check(&fields, Some(Closed::Gdpr));
+    }
     check(
         r#""device":{"geo":{"country":["FRA"]}}"#,
         Some(Closed::Gdpr),

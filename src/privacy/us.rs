@@ -3,7 +3,7 @@
 //! All US sections have one shape: a version of six bits, then fields of two bits, then perhaps a segment with the Global
 //! Privacy Control. They differ in which field stands where, and that is the table here (IAB Tech Lab, "GPP Sections").
 //! Opted out is who has opted out of sale, of sharing or of targeted advertising, whose browser sends Global Privacy
-//! Control, and a known child without consent. A value that no field may have counts as opted out.
+//! Control, and a known child without consent. A value that none of these fields may have counts as opted out.
 
 use super::bits::Bits;
 

@@ -152,6 +152,11 @@ fn sizes_may_be_proportions() {
             assert_eq!(decision.outcome.expect("a bid")[0].flex, Some((12, 10)));
         },
     );
+    // Two products that are both too large are not the same.
+    let huge = json!([{"wratio": 9_000_000_000_000_000_000i64, "hratio": 8_000_000_000_000_000_000i64}, {"wratio": 6, "hratio": 5}]);
+    world.decide(&banner(json!({"format": huge})), |decision, _| {
+        assert_eq!(decision.outcome.expect("a bid")[0].flex, Some((6, 5)));
+    });
     // A size that is asked for as such is answered as such.
     let both = json!({"w": 300, "h": 250, "format": [{"wratio": 12, "hratio": 10}]});
     world.decide(&banner(both), |decision, _| {
@@ -211,6 +216,10 @@ fn a_player_plays_only_what_it_lists() {
         (json!({"protocols": null, "protocol": 2}), "media"),
         (json!({"protocols": null, "protocol": {}}), "media"),
         (json!({"protocols": [7], "protocol": 2}), BID),
+        // A list that is held against every creative is a short one.
+        (json!({"mimes": vec!["video/mp4"; 256]}), BID),
+        (json!({"mimes": vec!["video/mp4"; 257]}), "format"),
+        (json!({"protocols": vec![7; 257]}), "media"),
         (json!({"linearity": 1}), BID),
         (json!({"linearity": 2}), "media"),
         (json!({"linearity": "?"}), "media"),
@@ -586,8 +595,9 @@ fn an_impression_may_not_come_later_than_its_notice_is_taken() {
         (json!(-1), BID),
         (json!(3601), "expiry"),
         (json!(1e15), "expiry"),
-        // Advice that cannot be read is none.
-        (json!("soon"), BID),
+        // What cannot be read may be any time.
+        (json!("soon"), "expiry"),
+        (Value::Null, BID),
     ] {
         world.check(slot(exp), &[want]);
     }

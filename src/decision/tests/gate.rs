@@ -252,6 +252,21 @@ fn each_dataset_is_read_for_its_own_purposes() {
 }
 
 #[test]
+fn who_consents_to_all_that_there_is_has_no_limits() {
+    let items = json!([item(
+        "nobody's",
+        "1",
+        json!({"targeting": "segments is empty"})
+    )]);
+    let world = World::under(VENDOR, items, &[("crm", "buyeruid,u1,vip\n")]);
+    let with = |purposes: &[u8]| json!({"regs": {"gdpr": 1}, "user": {"buyeruid": "u2", "consent": Tc::to(purposes).text()}});
+    let all: Vec<u8> = (1..=11).collect();
+    world.check(with(&all), &["1 nobody's @ 1"]);
+    assert_eq!(explained(&world, with(&all))["privacy"]["verdict"], "open");
+    world.check(with(&[2]), &["targeting"]);
+}
+
+#[test]
 fn privacy_macros_in_markup_say_what_the_request_says() {
     let adm = "<img src=\"https://t.example/?a=${GDPR}&b=${GDPR_CONSENT_755}&c=${GPP_STRING_755}&d=${GPP_SID}&e=${AUCTION_PRICE}\">";
     let document = json!({
@@ -274,6 +289,15 @@ fn privacy_macros_in_markup_say_what_the_request_says() {
         (
             json!({"regs": {"gpp": all, "gpp_sid": [2, 10]}}),
             format!("a=&b=&c={all}&d=2_10"),
+        ),
+        // What homes say otherwise, or is too long for such a string, is not passed on.
+        (
+            json!({"regs": {"gdpr": 1}, "user": {"consent": tc, "ext": {"consent": "CPother"}}}),
+            "a=1&b=&c=&d=".to_owned(),
+        ),
+        (
+            json!({"regs": {"gdpr": 0}, "user": {"consent": "A".repeat(4_097)}}),
+            "a=0&b=&c=&d=".to_owned(),
         ),
         // What is no such string is not put into a page.
         (

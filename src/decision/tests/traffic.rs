@@ -158,6 +158,8 @@ fn a_request_under_the_digital_services_act_is_told_who_pays() {
     // In the newer home too, and where both are there the stricter counts.
     let homes = json!({"regs": {"dsa": {"dsarequired": 0}, "ext": {"dsa": {"dsarequired": 2}}}});
     world(Value::Null).check(homes, &["dsa"]);
+    let homes = json!({"regs": {"dsa": {"dsarequired": 3, "pubrender": 0}, "ext": {"dsa": {"pubrender": 1}}}});
+    ours(0).check(homes, &["dsa"]);
     let told = |fields: Value| {
         explained(&ours(0), fields)["response"]["seatbid"][0]["bid"][0]["ext"].clone()
     };
@@ -244,6 +246,16 @@ fn extended_ids_are_used_as_the_exchanges_policy_says() {
             false,
         ),
         ("inserters = ['i.com']", eid(json!({}), json!(1)), true),
+        (
+            "inserters = ['i.com']",
+            eid(json!({"inserter": ["i.com"]}), json!(1)),
+            false,
+        ),
+        (
+            "matchers = ['a.com']",
+            eid(json!({"mm": 3, "matcher": {}}), json!(1)),
+            false,
+        ),
     ] {
         let want = if is_used { "1 li @ 2" } else { "targeting" };
         let told = with_ids(keys).bids(fields.clone());

@@ -25,10 +25,10 @@ impl<'a> Reader<'a> {
                 keys::W => w = reader.integer(c, FieldName::BannerSize)?,
                 keys::H => h = reader.integer(c, FieldName::BannerSize)?,
                 keys::FORMAT => reader.format(c, &mut banner)?,
-                keys::MIMES => banner.mimes = reader.strings(c, FieldName::FormatMimes)?,
-                keys::API => banner.api = reader.integers(c, FieldName::FormatApi)?,
-                keys::BATTR => banner.battr = reader.integers(c, FieldName::FormatBattr)?,
-                keys::BTYPE => banner.btype = reader.integers(c, FieldName::BannerBtype)?,
+                keys::MIMES => banner.mimes = reader.few_strings(c, FieldName::FormatMimes)?,
+                keys::API => banner.api = reader.few_integers(c, FieldName::FormatApi)?,
+                keys::BATTR => banner.battr = reader.few_integers(c, FieldName::FormatBattr)?,
+                keys::BTYPE => banner.btype = reader.few_integers(c, FieldName::BannerBtype)?,
                 keys::POS => banner.pos = reader.integer(c, FieldName::FormatPosition)?.value(),
                 _ => c.skip()?,
             }
@@ -116,21 +116,21 @@ impl<'a> Reader<'a> {
     ) -> Read<()> {
         let duration = FieldName::MediaDuration;
         match key {
-            keys::MIMES => media.mimes = self.strings(c, FieldName::FormatMimes)?,
+            keys::MIMES => media.mimes = self.few_strings(c, FieldName::FormatMimes)?,
             keys::MINDURATION => media.minduration = self.integer(c, duration)?,
             keys::MAXDURATION => media.maxduration = self.integer(c, duration)?,
-            keys::RQDDURS => media.rqddurs = self.integers(c, duration)?,
-            keys::PROTOCOLS => media.protocols = self.integers(c, FieldName::MediaProtocols)?,
+            keys::RQDDURS => media.rqddurs = self.few_integers(c, duration)?,
+            keys::PROTOCOLS => media.protocols = self.few_integers(c, FieldName::MediaProtocols)?,
             keys::PROTOCOL => *protocol = self.integer(c, FieldName::MediaProtocols)?,
             keys::W => media.w = self.integer(c, FieldName::MediaSize)?.value(),
             keys::H => media.h = self.integer(c, FieldName::MediaSize)?.value(),
             keys::LINEARITY => media.linearity = self.integer(c, FieldName::MediaLinearity)?,
-            keys::BATTR => media.battr = self.integers(c, FieldName::FormatBattr)?,
-            keys::API => media.api = self.integers(c, FieldName::FormatApi)?,
+            keys::BATTR => media.battr = self.few_integers(c, FieldName::FormatBattr)?,
+            keys::API => media.api = self.few_integers(c, FieldName::FormatApi)?,
             keys::MINBITRATE => media.minbitrate = self.integer(c, FieldName::MediaBitrate)?,
             keys::MAXBITRATE => media.maxbitrate = self.integer(c, FieldName::MediaBitrate)?,
             keys::POS => media.pos = self.integer(c, FieldName::FormatPosition)?.value(),
-            keys::PODID => media.pod.podid = self.text(c, FieldName::MediaPod),
+            keys::PODID => media.pod.podid = self.text_field(c, FieldName::MediaPod)?,
             keys::PODDUR => media.pod.poddur = self.integer(c, FieldName::MediaPod)?,
             keys::MAXSEQ => media.pod.maxseq = self.integer(c, FieldName::MediaPod)?,
             keys::SLOTINPOD => {
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         c: &mut Cursor<'a>,
         name: FieldName,
     ) -> Read<Field<&'a [DurFloor]>> {
-        self.list(c, name, |reader, c| {
+        let list = self.list(c, name, |reader, c| {
             let mut range = DurFloor {
                 mindur: None,
                 maxdur: None,
@@ -174,7 +174,8 @@ impl<'a> Reader<'a> {
                 range.bidfloor = Field::Unreadable;
             }
             Ok(Some(range))
-        })
+        })?;
+        Ok(self.few(list, name))
     }
 
     /// Native: what is asked for stays as it was sent, to be read when a creative gets that far.
@@ -186,8 +187,8 @@ impl<'a> Reader<'a> {
                 keys::REQUEST => native.request = reader.document(c)?,
                 keys::REQUEST_NATIVE => other_home = reader.document(c)?,
                 keys::VER => native.ver = reader.text(c, FieldName::NativeRequest),
-                keys::API => native.api = reader.integers(c, FieldName::FormatApi)?,
-                keys::BATTR => native.battr = reader.integers(c, FieldName::FormatBattr)?,
+                keys::API => native.api = reader.few_integers(c, FieldName::FormatApi)?,
+                keys::BATTR => native.battr = reader.few_integers(c, FieldName::FormatBattr)?,
                 _ => c.skip()?,
             }
             Ok(())

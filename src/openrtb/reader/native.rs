@@ -81,7 +81,16 @@ impl<'a> Reader<'a> {
         match key {
             keys::VER => found.ver = self.text(c, NAME),
             keys::ASSETS => {
-                found.assets = self.list(c, NAME, |reader, c| reader.asset(c).map(Some))?;
+                let mut assets = 0usize;
+                found.assets = self.list(c, NAME, |reader, c| {
+                    assets = assets.saturating_add(1);
+                    // One too many is enough to know that there are.
+                    if assets > ASSETS_MAX.saturating_add(1) {
+                        c.skip()?;
+                        return Ok(None);
+                    }
+                    reader.asset(c).map(Some)
+                })?;
             }
             keys::EVENTTRACKERS => {
                 let trackers = self.list(c, NAME, |reader, c| reader.event_tracker(c))?;
@@ -141,7 +150,7 @@ impl<'a> Reader<'a> {
                 keys::H => image.h = reader.integer(c, NAME)?,
                 keys::WMIN => image.wmin = reader.integer(c, NAME)?,
                 keys::HMIN => image.hmin = reader.integer(c, NAME)?,
-                keys::MIMES => image.mimes = reader.strings(c, NAME)?,
+                keys::MIMES => image.mimes = reader.few_strings(c, NAME)?,
                 _ => c.skip()?,
             }
             Ok(())

@@ -355,8 +355,8 @@ fn eids_of_both_homes_are_read_and_junk_among_them_is_noted() {
             request.user.eids[0],
             [Eid {
                 source: "a.com",
-                inserter: Some("i.com"),
-                matcher: Some("m.com"),
+                inserter: Field::Value("i.com"),
+                matcher: Field::Value("m.com"),
                 mm: Field::Value(3),
                 uids: &[Uid {
                     id: "late",
@@ -660,5 +660,13 @@ fn the_exchanges_segments_have_their_taxonomy_or_their_owner() {
     });
     good(with("user", r#"{"data":"x"}"#), |request, arena| {
         assert_eq!(request.user.data.segments(arena, 100), None);
+    });
+    // Each segment is a copy of its owner: a long one would be a thousand long ones.
+    let long = "x".repeat(257);
+    let body = format!(
+        r#"{{"data":[{{"id":"{long}","segment":[{{"id":"1"}}]}},{{"id":"d","segment":[{{"id":"{long}"}},{{"id":"2"}}]}}]}}"#
+    );
+    good(with("user", &body), |request, arena| {
+        assert_eq!(request.user.data.segments(arena, 100), Some(&["d:2"][..]));
     });
 }

@@ -10,6 +10,9 @@ use super::super::request::Strings;
 use super::{Read, Reader};
 use crate::money::{Currency, Price};
 
+/// Most elements of a list within an imp. Real ones have up to about thirty.
+const IMP_LIST_MAX: usize = 256;
+
 /// What was where an object should be.
 #[derive(PartialEq, Eq)]
 pub(super) enum Entered {
@@ -158,6 +161,28 @@ impl<'a> Reader<'a> {
             Some(integer) => Ok(Some(integer)),
             None => Ok(fields::integer(c.value()?, reader.arena).value()),
         })
+    }
+
+    /// A list within an imp. It is held against one creative after the other, so one that is long cannot be read.
+    pub(super) fn few<T>(&mut self, list: Field<&'a [T]>, name: FieldName) -> Field<&'a [T]> {
+        match list {
+            Field::Value(list) if list.len() > IMP_LIST_MAX => self.note(Field::Unreadable, name),
+            list => list,
+        }
+    }
+
+    pub(super) fn few_strings(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
+        let list = self.strings(c, name)?;
+        Ok(self.few(list, name))
+    }
+
+    pub(super) fn few_integers(
+        &mut self,
+        c: &mut Cursor<'a>,
+        name: FieldName,
+    ) -> Read<Field<&'a [i64]>> {
+        let list = self.integers(c, name)?;
+        Ok(self.few(list, name))
     }
 
     #[inline(never)]

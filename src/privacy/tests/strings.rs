@@ -324,8 +324,21 @@ fn the_european_section_is_the_consent() {
     let other = Tc::to(&[1, 2]).text();
     assert_eq!(with("[2]", r#","gdpr":1"#, &other), Ok(vec![1]));
     assert_eq!(with("[2]", "", "nonsense"), Err(Closed::Gdpr));
-    // The flag without the section: the string's section is not asked.
+    // The flag without the section: the string's section grants nothing, and takes away.
     assert_eq!(with("[-1]", r#","gdpr":1"#, ""), Err(Closed::Gdpr));
+    assert_eq!(with("[-1]", r#","gdpr":1"#, &other), Ok(vec![1]));
+}
+
+#[test]
+fn a_canadian_string_that_is_cut_short_is_none() {
+    let whole = canadian(&[1, 3]);
+    let is_open = |text: &str| with_gpp(&gpp(&[(5, text.to_owned())]), "[5]").is_ok();
+    assert!(is_open(&whole));
+    // Without its restrictions it is one of version 1.0.
+    assert!(is_open(&whole[..whole.len() - 2]));
+    // Two restrictions are announced, and there are none.
+    let cut = format!("{}{}", &whole[..whole.len() - 1], "C");
+    assert!(!is_open(&cut), "{cut}");
 }
 
 #[test]

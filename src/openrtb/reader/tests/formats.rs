@@ -43,7 +43,7 @@ fn video_and_audio_are_read_in_all_disguises() {
             let pod = media.pod;
             assert_eq!(
                 (pod.podid, pod.poddur, pod.maxseq, pod.slotinpod),
-                (Some("12"), Field::Value(60), Field::Value(4), -1)
+                (Field::Value("12"), Field::Value(60), Field::Value(4), -1)
             );
             assert_eq!(
                 media
@@ -238,7 +238,7 @@ fn what_an_imp_says_of_time_and_number() {
         "pmp":{"deals":[{"id":"d","guar":true,"mincpmpersec":0.1,"durfloors":[{"bidfloor":1}]},{"id":"e","guar":2}]}}]}"#;
     good(body, |request, _| {
         let imp = &request.imp[0];
-        assert_eq!((imp.exp, imp.rwdd), (Some(60), Some(true)));
+        assert_eq!((imp.exp, imp.rwdd), (Field::Value(60), Some(true)));
         assert_eq!(
             imp.multiplier.value().map(|said| said.millionths()),
             Some(14_200_000)
