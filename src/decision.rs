@@ -59,6 +59,9 @@ pub use reasons::{NoBid, Refusal};
 /// Longest time we take for a request, whatever its `tmax` says, in milliseconds.
 pub const ANSWER_MS_MAX: i64 = 5_000;
 
+/// Most markup in one answer, in bytes. Whoever offers many imps and deals is not sent it by the hundred megabytes.
+pub const MARKUP_BYTES_MAX: usize = 2 << 20;
+
 /// What a bid thread reuses from request to request.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -158,8 +161,12 @@ pub trait Recorder {
     fn gate(&mut self, _gate: Gate) {}
     /// An id was seen.
     fn id(&mut self, _source: &str, _outcome: IdOutcome) {}
+    /// Nobody can bid on an imp, for what it says or does not say.
+    fn unusable(&mut self, _imp: usize, _why: &'static str) {}
     /// A line item was considered for an imp; `Ok` where it went into the auction.
     fn line_item(&mut self, _imp: usize, _line_item: &LineItem, _verdict: Result<(), Refusal>) {}
+    /// A bid of the auction was taken out again.
+    fn dropped(&mut self, _imp: usize, _line_item: &LineItem, _refusal: Refusal) {}
 }
 
 /// Listens to nothing.
@@ -250,6 +257,7 @@ pub fn decide<'a>(
             now,
             resolved,
             proposals: ArenaVec::new_in(arena),
+            room: MARKUP_BYTES_MAX,
             nearest: NoBid::NoUsableImp,
         };
         for (place, imp) in request.imp.iter().enumerate() {
@@ -338,6 +346,8 @@ struct Auction<'a, 'r> {
     resolved: &'r Resolved,
     blocks: &'r mut Blocks,
     proposals: ArenaVec<'a, Proposal<'a>>,
+    /// Bytes of markup that the answer may still have.
+    room: usize,
     /// How far the nearest line item came.
     nearest: NoBid,
 }
@@ -384,8 +394,9 @@ impl<'a> Auction<'a, '_> {
             slots,
             candidates,
         } = scratch;
-        let Some(offer) = self.offer(place, imp, arena, deals, slots) else {
-            return;
+        let offer = match self.offer(place, imp, arena, deals, slots) {
+            Ok(offer) => offer,
+            Err(why) => return recorder.unusable(place, why),
         };
         let book: &'a Book = &self.generation.book;
         if R::HEARS_ALL {
@@ -394,7 +405,7 @@ impl<'a> Auction<'a, '_> {
                 recorder.line_item(place, line_item, verdict);
                 self.came(verdict);
             }
-            self.finish(&offer, arena);
+            self.finish(&offer, arena, recorder);
             return;
         }
         book.candidates_of_slots(offer.slots.open.words(), candidates);
@@ -414,19 +425,22 @@ impl<'a> Auction<'a, '_> {
         if self.proposals.is_empty() {
             self.ask_the_rest(&offer, candidates);
         }
-        self.finish(&offer, arena);
+        self.finish(&offer, arena, recorder);
     }
 
-    /// An imp's bids are those that its pod has room for, in the order of their line items' ids, then of deals, whoever was
-    /// asked first.
-    fn finish(&mut self, offer: &Offer<'a, '_>, arena: &'a Bump) {
-        pods::keep_what_fits(&mut self.proposals, offer.first, &offer.slots);
+    /// An imp's bids are those that its pod and the answer have room for, in the order of their line items' ids, then of
+    /// deals, whoever was asked first.
+    fn finish<R: Recorder>(&mut self, offer: &Offer<'a, '_>, arena: &'a Bump, recorder: &mut R) {
+        pods::keep_what_fits(&mut self.proposals, offer.first, &offer.slots, |proposal| {
+            recorder.dropped(offer.place, proposal.line_item, Refusal::Pod);
+        });
         let Some(own) = self.proposals.get_mut(offer.first..) else {
             return;
         };
         own.sort_unstable_by_key(|proposal| (proposal.line_item.index, proposal.deal));
         let signals = &self.request.signals;
         let said = |which| macros::value(which, signals, arena);
+        let mut fitting = 0usize;
         for proposal in own {
             let native = proposal.native.zip(proposal.creative.native.as_ref());
             proposal.adm = match (native, &proposal.creative.adm) {
@@ -436,7 +450,17 @@ impl<'a> Auction<'a, '_> {
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
+            match self.room.checked_sub(proposal.adm.len()) {
+                Some(room) => self.room = room,
+                None => break,
+            }
+            fitting = fitting.saturating_add(1);
         }
+        let kept = offer.first.saturating_add(fitting);
+        for proposal in self.proposals.get(kept..).unwrap_or(&[]) {
+            recorder.dropped(offer.place, proposal.line_item, Refusal::AnswerSize);
+        }
+        self.proposals.truncate(kept);
     }
 
     /// Notes how far a line item came.
@@ -499,7 +523,7 @@ impl<'a> Auction<'a, '_> {
             .filter(|price| *price > Price::ZERO)
     }
 
-    /// What the imp offers; nothing where it has no id or limits that cannot be read.
+    /// What the imp offers; or why nobody can bid on it.
     fn offer<'r>(
         &self,
         place: usize,
@@ -507,8 +531,8 @@ impl<'a> Auction<'a, '_> {
         arena: &'a Bump,
         deal_ids: &'r mut Deals,
         open: &'r mut Bits,
-    ) -> Option<Offer<'a, 'r>> {
-        let id = imp.id.value()?;
+    ) -> Result<Offer<'a, 'r>, &'static str> {
+        let id = imp.id.value().ok_or("the imp has no id that can be read")?;
         let floor = imp.floor;
         let unreadable = floor.amount.is_unreadable()
             || floor.currency.is_unreadable()
@@ -516,7 +540,9 @@ impl<'a> Auction<'a, '_> {
             || imp.private_auction.is_unreadable()
             || imp.multiplier.is_unreadable();
         if unreadable {
-            return None;
+            return Err(
+                "the imp's floor, its currency, `secure`, `private_auction` or `qty` cannot be read",
+            );
         }
         let terms = &self.generation.book.terms;
         let left = |media: &_| Left::of(media, self.request.imp, &self.proposals);
@@ -532,7 +558,7 @@ impl<'a> Auction<'a, '_> {
         }
         let ids = ArenaVec::from_iter_in(imp.deals.iter().map(|deal| deal.id), arena);
         self.generation.book.resolve_deals(&ids, deal_ids);
-        Some(Offer {
+        Ok(Offer {
             place,
             id,
             imp,
@@ -572,8 +598,43 @@ impl<'a> Auction<'a, '_> {
         if offer.late {
             return Err(Refusal::Expiry);
         }
-        let (creative, fit) = self.creative(offer, line_item)?;
-        let buys_open = terms.deals.is_empty();
+        // The first of its creatives with which it bids. Where there is none, the reason is that of the creative that came
+        // nearest.
+        let book: &'a Book = &self.generation.book;
+        let mut nearest = Refusal::Format;
+        for place in &line_item.creatives {
+            let creative = usize::try_from(*place)
+                .ok()
+                .and_then(|place| book.creatives.get(place));
+            let (Some(creative), Some(of_creative)) = (creative, book.terms.creative(*place))
+            else {
+                continue;
+            };
+            let verdict = self
+                .fit(offer, line_item, creative, of_creative)
+                .and_then(|fit| self.propose(offer, line_item, &terms.deals, creative, fit));
+            match verdict {
+                Ok(()) => return Ok(()),
+                Err(refusal) => nearest = nearest.max(refusal),
+            }
+            // Another creative bids no more.
+            if nearest == Refusal::Outbid && terms.deals.is_empty() {
+                break;
+            }
+        }
+        Err(nearest)
+    }
+
+    /// Enters the line item into the auction with a creative that may be shown.
+    fn propose(
+        &mut self,
+        offer: &Offer<'a, '_>,
+        line_item: &'a LineItem,
+        deals: &[u32],
+        creative: &'a Creative,
+        fit: Fit<'a>,
+    ) -> Result<(), Refusal> {
+        let buys_open = deals.is_empty();
         let dsa = self.transparency(creative)?;
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
@@ -605,7 +666,7 @@ impl<'a> Auction<'a, '_> {
         if buys_open {
             self.open_bid(offer, proposal)
         } else {
-            self.deal_bids(offer, &terms.deals, proposal)
+            self.deal_bids(offer, deals, proposal)
         }
     }
 
@@ -632,31 +693,8 @@ impl<'a> Auction<'a, '_> {
         Ok(ours)
     }
 
-    /// The line item's first creative that may be shown here and with which its targeting is true. Where there is
-    /// none, the reason is that of the creative that came nearest.
-    fn creative(
-        &mut self,
-        offer: &Offer<'a, '_>,
-        line_item: &'a LineItem,
-    ) -> Result<(&'a Creative, Fit<'a>), Refusal> {
-        let book: &'a Book = &self.generation.book;
-        let mut nearest = Refusal::Format;
-        for place in &line_item.creatives {
-            let creative = usize::try_from(*place)
-                .ok()
-                .and_then(|place| book.creatives.get(place));
-            let (Some(creative), Some(terms)) = (creative, book.terms.creative(*place)) else {
-                continue;
-            };
-            match self.try_creative(offer, line_item, creative, terms) {
-                Ok(fit) => return Ok((creative, fit)),
-                Err(refusal) => nearest = nearest.max(refusal),
-            }
-        }
-        Err(nearest)
-    }
-
-    fn try_creative(
+    /// Whether a creative may be shown here, the line item's targeting is true with it, and how it is shown.
+    fn fit(
         &mut self,
         offer: &Offer<'a, '_>,
         line_item: &LineItem,

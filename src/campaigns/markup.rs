@@ -78,7 +78,7 @@ impl Markup {
         }
     }
 
-    /// All of it with the privacy macros filled in. A value must be of letters, digits and `-_.~` only.
+    /// All of it with the privacy macros filled in. A value must be of letters, digits and `-_.~=` only.
     pub fn filled<'a>(
         &'a self,
         arena: &'a Bump,

@@ -31,7 +31,9 @@ struct Listener<'k> {
     gate: Option<Gate>,
     ids: Vec<Value>,
     keys: Vec<UserKey>,
+    unusable: Vec<(usize, &'static str)>,
     considered: Vec<(usize, Box<str>, Result<(), Refusal>)>,
+    dropped: Vec<(usize, Box<str>, Refusal)>,
 }
 
 impl<'k> Listener<'k> {
@@ -116,6 +118,14 @@ impl Recorder for Listener<'_> {
     fn line_item(&mut self, imp: usize, line_item: &LineItem, verdict: Result<(), Refusal>) {
         self.considered.push((imp, line_item.id.clone(), verdict));
     }
+
+    fn unusable(&mut self, imp: usize, why: &'static str) {
+        self.unusable.push((imp, why));
+    }
+
+    fn dropped(&mut self, imp: usize, line_item: &LineItem, refusal: Refusal) {
+        self.dropped.push((imp, line_item.id.clone(), refusal));
+    }
 }
 
 /// Decides on a request and tells the whole story.
@@ -133,7 +143,9 @@ pub fn explain(
         gate: None,
         ids: Vec::new(),
         keys: Vec::new(),
+        unusable: Vec::new(),
         considered: Vec::new(),
+        dropped: Vec::new(),
     };
     let decision = decide(
         generation,
@@ -159,7 +171,14 @@ pub fn explain(
                     match verdict {
                         Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null}),
                         other => {
-                            let refusal = other.err().unwrap_or(Refusal::Outbid);
+                            let dropped = || {
+                                let mut dropped = listener.dropped.iter();
+                                dropped.find(|(at, dropped, _)| *at == place && dropped == id)
+                            };
+                            let refusal = other
+                                .err()
+                                .or_else(|| dropped().map(|(.., refusal)| *refusal))
+                                .unwrap_or(Refusal::Outbid);
                             json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why()})
                         }
                     }
@@ -175,7 +194,8 @@ pub fn explain(
                         "w": bid.size.map(|size| size.w), "h": bid.size.map(|size| size.h)})
                 })
                 .collect();
-            json!({"id": imp.id.value(), "line_items": line_items, "bids": bids})
+            let why = listener.unusable.iter().find(|(at, _)| *at == place);
+            json!({"id": imp.id.value(), "line_items": line_items, "bids": bids, "why": why.map(|(_, why)| *why)})
         })
         .collect();
     let (verdict, why) = match decision.gate {

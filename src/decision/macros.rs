@@ -1,7 +1,7 @@
 //! What the privacy macros in a creative's markup become: what the request says, passed on as it is.
 //!
-//! It comes from outside and goes into markup, so a string that is no TC or GPP string by its letters or its length is left out, and so is one that another home
-//! contradicts.
+//! It comes from outside and goes into markup, so a string that is no TC or GPP string by its letters or its length is
+//! left out, and so is one that another home contradicts.
 
 use bumpalo::Bump;
 use bumpalo::collections::String as ArenaString;

@@ -79,11 +79,12 @@ fn is_enough(left: Field<i64>, needed: i64) -> bool {
     }
 }
 
-/// Of one imp's bids, from `first` on, keeps the dearest that its pods have room for together.
+/// Of one imp's bids, from `first` on, keeps the dearest that its pods have room for together, and tells of the others.
 pub(super) fn keep_what_fits<'a>(
     proposals: &mut ArenaVec<'a, Proposal<'a>>,
     first: usize,
     slots: &Slots<'a, '_>,
+    mut dropped: impl FnMut(&Proposal<'a>),
 ) {
     let bounded =
         |slot: Option<MediaSlot<'a>>| slot.is_some_and(|slot| slot.media.pod.is_dynamic());
@@ -114,6 +115,8 @@ pub(super) fn keep_what_fits<'a>(
             if is_one_pod {
                 other.take(seconds);
             }
+        } else {
+            dropped(proposal);
         }
         fits
     });

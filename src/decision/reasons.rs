@@ -56,6 +56,8 @@ pub enum Refusal {
     Floor,
     /// Another line item bids more.
     Outbid,
+    /// The answer has as much markup as it may.
+    AnswerSize,
 }
 
 /// Why a request as a whole gets no bid.
@@ -139,6 +141,7 @@ labels! { Refusal:
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
     Floor "floor" 501 "the price is under the floor",
     Outbid "outbid" 500 "another line item bids more",
+    AnswerSize "answer_size" 500 "the answer has as much markup as it may (2 MiB)",
 }
 
 labels! { NoBid:

@@ -14,6 +14,9 @@ use crate::openrtb::{Device, Field, Request};
 /// What crawlers that say so have in their user agents, in lower case.
 const CRAWLERS: [&str; 3] = ["bot", "crawler", "spider"];
 
+/// A maker of phones, whose name is in the user agents of those who have one.
+const NO_CRAWLER: &str = "cubot";
+
 /// Why the request gets no bid, if it does.
 pub(super) fn refused<'a>(
     refuse: &Refuse,
@@ -21,12 +24,17 @@ pub(super) fn refused<'a>(
     arena: &'a Bump,
 ) -> Option<NoBid> {
     let device = &request.device;
-    if refuse.crawlers && agent_has(device, arena, CRAWLERS.into_iter()) {
-        return Some(NoBid::Crawler);
-    }
-    let agents = refuse.agents.iter().map(String::as_str);
-    if !refuse.agents.is_empty() && agent_has(device, arena, agents) {
-        return Some(NoBid::NonHuman);
+    if (refuse.crawlers || !refuse.agents.is_empty())
+        && let Some(agent) = device.ua
+    {
+        let agent = arena.alloc_str(agent);
+        agent.make_ascii_lowercase();
+        if refuse.crawlers && is_crawler(agent) {
+            return Some(NoBid::Crawler);
+        }
+        if refuse.agents.iter().any(|word| agent.contains(&**word)) {
+            return Some(NoBid::NonHuman);
+        }
     }
     if !refuse.networks.is_empty() && is_within(device, refuse) {
         return Some(NoBid::DataCentre);
@@ -57,17 +65,9 @@ pub(super) fn refused<'a>(
     None
 }
 
-fn agent_has<'w>(
-    device: &Device<'_>,
-    arena: &Bump,
-    mut words: impl Iterator<Item = &'w str>,
-) -> bool {
-    let Some(agent) = device.ua else {
-        return false;
-    };
-    let agent = arena.alloc_str(agent);
-    agent.make_ascii_lowercase();
-    words.any(|word| memchr::memmem::find(agent.as_bytes(), word.as_bytes()).is_some())
+fn is_crawler(agent: &str) -> bool {
+    let mut parts = agent.split(NO_CRAWLER);
+    parts.any(|part| CRAWLERS.iter().any(|word| part.contains(word)))
 }
 
 fn is_within(device: &Device<'_>, refuse: &Refuse) -> bool {

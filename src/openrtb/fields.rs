@@ -54,23 +54,35 @@ pub(super) fn text<'a>(raw: Raw<'a>, arena: &'a Bump) -> Field<&'a str> {
     }
 }
 
-/// A number, also as `"1"` or `1.0`; what follows the point is cut off.
+/// A whole number, also as `"1"`, `1.0` or `1e3`. One with a fraction is none: cut off, a least value would be less than
+/// was asked for, and -1.9 another number's meaning.
 pub(super) fn integer<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<i64> {
     number_text(raw, arena).and_then(|text| {
-        let digits = text.split_once('.').map_or(text, |(whole, fraction)| {
-            if fraction.bytes().all(|b| b.is_ascii_digit()) {
-                whole
-            } else {
-                text
-            }
-        });
-        if let Ok(integer) = digits.parse::<i64>() {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        if fraction.bytes().all(|b| b == b'0')
+            && let Ok(integer) = whole.parse::<i64>()
+        {
             return Some(integer);
         }
-        // 1e3 and the like: exact enough up to 2^53, and out of bounds beyond.
-        let float: f64 = text.parse().ok()?;
-        (float.abs() < 9e15).then_some(float.trunc() as i64)
+        let float = exact(text)?;
+        (float.trunc() == float).then_some(float as i64)
     })
+}
+
+/// A time in milliseconds; what it has beyond whole ones is cut off.
+pub(super) fn milliseconds<'t>(raw: Raw<'t>, arena: &'t Bump) -> Field<i64> {
+    match integer(raw, arena) {
+        Field::Unreadable => {
+            number_text(raw, arena).and_then(|text| Some(exact(text)?.trunc() as i64))
+        }
+        read => read,
+    }
+}
+
+/// A number whose whole part a float holds exactly: those under 2^53.
+fn exact(text: &str) -> Option<f64> {
+    let float: f64 = text.parse().ok()?;
+    (float.abs() < 9e15).then_some(float)
 }
 
 /// A 0/1 flag, also as `"1"`, `1.0` or `true`. Any other value cannot be read: 0.9 is not 0, and blank is not absent.
@@ -276,7 +288,11 @@ mod tests {
         for (json, want) in [
             ("1", Value(1)),
             ("1.0", Value(1)),
-            ("933.33", Value(933)),
+            ("933.33", Unreadable),
+            ("\"-1.9\"", Unreadable),
+            ("15e-1", Unreadable),
+            ("150e-1", Value(15)),
+            ("1.0e0", Value(1)),
             ("\"1\"", Value(1)),
             ("\" 7 \"", Value(7)),
             ("1e3", Value(1000)),
@@ -291,6 +307,24 @@ mod tests {
             ("99999999999999999999", Unreadable),
         ] {
             assert_eq!(with(json, integer), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn times_lose_what_they_have_beyond_milliseconds() {
+        use Field::{Absent, Unreadable, Value};
+        for (json, want) in [
+            ("933.33", Value(933)),
+            ("\"120.9\"", Value(120)),
+            ("0.5", Value(0)),
+            ("-0.5", Value(0)),
+            ("80", Value(80)),
+            ("1.2e2", Value(120)),
+            ("null", Absent),
+            ("1e400", Unreadable),
+            ("\"soon\"", Unreadable),
+        ] {
+            assert_eq!(with(json, milliseconds), want, "{json}");
         }
     }
 

@@ -70,10 +70,10 @@ impl Rewrite {
             }
             Value::String(text) => self.string(text, out),
             Value::Number(number) => match self {
-                Self::Pointed if NUMBERS.contains(&path) && !number.is_f64() => {
+                Self::Pointed if is_number(path) && !number.is_f64() => {
                     out.push_str(&format!("{number}.0"));
                 }
-                Self::Quoted if NUMBERS.contains(&path) => out.push_str(&format!("\"{number}\"")),
+                Self::Quoted if is_number(path) => out.push_str(&format!("\"{number}\"")),
                 Self::Booleans if FLAGS.contains(&path) && number.as_u64() == Some(0) => {
                     out.push_str("false")
                 }
@@ -147,6 +147,10 @@ impl Rewrite {
     }
 }
 
+fn is_number(path: &str) -> bool {
+    FLAGS.contains(&path) || NUMBERS.contains(&path)
+}
+
 /// Where a 0/1 flag is read.
 const FLAGS: [&str; 15] = [
     "test",
@@ -166,20 +170,8 @@ const FLAGS: [&str; 15] = [
     "source.ext.schain.complete",
 ];
 
-/// Where a number is read, a flag's 0 and 1 among them.
-const NUMBERS: [&str; 74] = [
-    "test",
-    "imp.secure",
-    "imp.instl",
-    "imp.rwdd",
-    "imp.pmp.private_auction",
-    "device.lmt",
-    "device.dnt",
-    "regs.coppa",
-    "regs.gdpr",
-    "regs.gpc",
-    "regs.ext.gdpr",
-    "regs.ext.gpc",
+/// Where any other number is read.
+const NUMBERS: [&str; 59] = [
     "at",
     "tmax",
     "cattax",
@@ -199,7 +191,6 @@ const NUMBERS: [&str; 74] = [
     "imp.video.w",
     "imp.video.h",
     "imp.video.pos",
-    "imp.video.skip",
     "imp.video.minduration",
     "imp.video.maxduration",
     "imp.video.linearity",
@@ -240,8 +231,6 @@ const NUMBERS: [&str; 74] = [
     "regs.dsa.dsarequired",
     "regs.ext.dsa.dsarequired",
     "imp.qty.multiplier",
-    "source.schain.complete",
-    "source.ext.schain.complete",
 ];
 
 /// Where what is empty says no more than `null`.

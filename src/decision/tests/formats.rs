@@ -477,6 +477,44 @@ fn floors_may_depend_on_the_length() {
 }
 
 #[test]
+fn where_one_creative_is_under_its_floor_the_next_is_tried() {
+    let slot = video(json!({"mincpmpersec": 0.1}));
+    // Thirty seconds cost three dollars, fifteen one and a half.
+    showing(&["thirty", "video"]).check(offering("video", slot.clone()), &[BID]);
+    showing(&["thirty"]).check(offering("video", slot), &["floor"]);
+    let either = json!({"imp": [{"id": "1", "bidfloor": 1, "banner": {"w": 300, "h": 250},
+        "video": video(json!({"mincpmpersec": 0.2}))}]});
+    showing(&["video", "banner"]).check(either, &[BID]);
+}
+
+#[test]
+fn an_answer_has_no_more_markup_than_it_may() {
+    let long = "x".repeat(200 << 10);
+    let mut book = document(json!([
+        item("li", "2", json!({"creatives": ["banner"]})),
+        item("short", "1", json!({"creatives": ["app"], "deals": ["d"]}))
+    ]));
+    book["creatives"][0]["adm"] = json!(long);
+    let book = compile(book.to_string().as_bytes()).expect("a good document");
+    let world = World::with_book(book, &[]);
+    let deal = json!({"deals": [{"id": "d"}]});
+    let imps: Vec<Value> = (0..14)
+        .map(|id| imp(json!({"id": id.to_string(), "pmp": deal})))
+        .collect();
+    let fields = json!({"imp": imps});
+    let bids = world.bids(fields.clone());
+    // Ten of the long ones fit; the short ones before them are kept.
+    assert_eq!(bids.iter().filter(|bid| bid.contains(" li ")).count(), 10);
+    assert_eq!(bids.first().map(String::as_str), Some("0 li @ 2"));
+    let story = explained(&world, fields);
+    let last = story["imps"][13]["line_items"][0].clone();
+    assert_eq!(
+        (last["id"].as_str(), last["reason"].as_str()),
+        (Some("li"), Some("answer_size"))
+    );
+}
+
+#[test]
 fn a_deals_floors_come_before_those_of_the_slot() {
     let world = world(json!([item(
         "li",

@@ -26,6 +26,9 @@ fn crawlers_and_other_agents() {
         check("crawlers = true", ua(text), "crawler");
     }
     check("crawlers = true", ua("Mozilla/5.0 (iPhone)"), "");
+    // Phones of that name, and a crawler that says it comes from one.
+    check("crawlers = true", ua("Mozilla/5.0 (Linux; CUBOT X30)"), "");
+    check("crawlers = true", ua("CUBOT X30; Googlebot"), "crawler");
     check("crawlers = true", json!({}), "");
     check(
         "agents = ['Headless']",

@@ -76,6 +76,15 @@ impl<'a> Reader<'a> {
         Ok(self.note(field, name))
     }
 
+    /// A time of which only whole milliseconds matter.
+    pub(super) fn milliseconds(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<i64>> {
+        if let Some(whole) = c.small_integer() {
+            return Ok(Field::Value(whole));
+        }
+        let field = fields::milliseconds(c.value()?, self.arena);
+        Ok(self.note(field, name))
+    }
+
     #[inline(never)]
     pub(super) fn flag(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Field<bool>> {
         match c.digit() {
