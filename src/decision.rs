@@ -59,8 +59,8 @@ pub use reasons::{NoBid, Refusal};
 /// Longest time we take for a request, whatever its `tmax` says, in milliseconds.
 pub const ANSWER_MS_MAX: i64 = 5_000;
 
-/// Most markup in one answer, in bytes. Whoever offers many imps and deals is not sent it by the hundred megabytes.
-pub const MARKUP_BYTES_MAX: usize = 2 << 20;
+/// Longest answer, in bytes. Whoever offers many imps and deals is not sent markup and his own ids by the hundred megabytes.
+pub const ANSWER_BYTES_MAX: usize = 2 << 20;
 
 /// What a bid thread reuses from request to request.
 #[derive(Debug, Default)]
@@ -257,7 +257,7 @@ pub fn decide<'a>(
             now,
             resolved,
             proposals: ArenaVec::new_in(arena),
-            room: MARKUP_BYTES_MAX,
+            room: ANSWER_BYTES_MAX,
             nearest: NoBid::NoUsableImp,
         };
         for (place, imp) in request.imp.iter().enumerate() {
@@ -346,7 +346,7 @@ struct Auction<'a, 'r> {
     resolved: &'r Resolved,
     blocks: &'r mut Blocks,
     proposals: ArenaVec<'a, Proposal<'a>>,
-    /// Bytes of markup that the answer may still have.
+    /// Bytes that the answer may still have.
     room: usize,
     /// How far the nearest line item came.
     nearest: NoBid,
@@ -450,7 +450,7 @@ impl<'a> Auction<'a, '_> {
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
-            match self.room.checked_sub(proposal.adm.len()) {
+            match self.room.checked_sub(proposal.bid_out(BidId(0)).bytes()) {
                 Some(room) => self.room = room,
                 None => break,
             }

@@ -48,8 +48,10 @@ impl Policy {
         if is_refused(&self.refused_match_methods, eid.mm) {
             return Some(IdOutcome::MatchMethod);
         }
-        // What was synchronised by cookies (2) or not matched at all (1) has no matcher to be trusted.
-        let is_matched = !matches!(eid.mm, Field::Absent | Field::Value(0..=2));
+        // What was synchronised by cookies (2) or not matched at all (1) needs nobody who did it; who is named must be
+        // trusted.
+        let is_matched =
+            eid.matcher != Field::Absent || !matches!(eid.mm, Field::Absent | Field::Value(0..=2));
         let matcher = match eid.matcher {
             Field::Absent => Field::Value(eid.source),
             said => said,

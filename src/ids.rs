@@ -381,13 +381,45 @@ fn check_id(id: &str) -> Result<(), IdRefused> {
     if id.bytes().all(|b| b == b'0' || b == b'-') {
         return Err(IdRefused::AllZero);
     }
-    if ["null", "unknown", "optout"]
-        .iter()
-        .any(|p| id.eq_ignore_ascii_case(p))
-    {
+    if is_placeholder(id) {
         return Err(IdRefused::Placeholder);
     }
     Ok(())
+}
+
+/// What is sent where there is no id, in lower case.
+const PLACEHOLDERS: [&str; 8] = [
+    "null",
+    "unknown",
+    "optout",
+    "undefined",
+    "none",
+    "nan",
+    "n/a",
+    "-1",
+];
+const PLACEHOLDER_BYTES_MAX: usize = 9;
+
+/// How a macro begins and ends that nobody has filled in.
+const MACROS: [(&str, &str); 5] = [
+    ("${", "}"),
+    ("{", "}"),
+    ("%%", "%%"),
+    ("[", "]"),
+    ("__", "__"),
+];
+
+fn is_placeholder(id: &str) -> bool {
+    let is_word = id.len() <= PLACEHOLDER_BYTES_MAX
+        && PLACEHOLDERS
+            .iter()
+            .any(|word| id.eq_ignore_ascii_case(word));
+    let may_be_macro = matches!(id.as_bytes(), [b'$' | b'{' | b'%' | b'[' | b'_', ..]);
+    is_word
+        || may_be_macro
+            && MACROS
+                .iter()
+                .any(|(begin, end)| id.starts_with(begin) && id.ends_with(end))
 }
 
 /// Why an id is refused: looked up, it would merge thousands of people or none.
@@ -402,7 +434,7 @@ pub enum IdRefused {
     /// Only zeros and dashes, as devices send that withhold their id.
     #[error("the id is all zeros")]
     AllZero,
-    /// `null`, `unknown` or `optout`.
+    /// `null`, `unknown`, `optout` and the like, or a macro that nobody has filled in.
     #[error("the id is a placeholder, not an id")]
     Placeholder,
     /// A control character inside.
@@ -681,7 +713,28 @@ mod tests {
         );
         assert_eq!(refused("0000-000-000-0000"), IdRefused::AllZero);
         assert_eq!(refused("NULL"), IdRefused::Placeholder);
-        assert_eq!(refused("OptOut"), IdRefused::Placeholder);
+        for placeholder in [
+            "OptOut",
+            "undefined",
+            "None",
+            "-1",
+            "N/A",
+            "${UID}",
+            "{{IFA}}",
+            "{ifa}",
+            "%%ID%%",
+            "[IDFA]",
+            "__IDFA__",
+        ] {
+            assert_eq!(
+                refused(placeholder),
+                IdRefused::Placeholder,
+                "{placeholder}"
+            );
+        }
+        for id in ["nobody", "__x", "{x", "1-", "none-1"] {
+            assert!(keyer().user_key("ifa", id).is_ok(), "{id}");
+        }
         assert_eq!(refused("a\0b"), IdRefused::ControlCharacter);
         assert_eq!(refused(&"x".repeat(257)), IdRefused::TooLong);
         assert_eq!(keyer().user_key("", "x"), Err(IdRefused::NoSource));

@@ -29,7 +29,8 @@ pub use fields::{Field, FieldName, FieldSet};
 pub use formats::{Banner, Codes, DurFloor, DurationFloors, Flex, Media, Pod, Size};
 pub use kept::{BrandVersion, Chain, SupplyChain, UserAgent, UserData};
 pub use native::{
-    ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, Native, NativeAnswer, NativeAsk, TrackerOut,
+    ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, ImageType, ImageTypes, Native, NativeAnswer,
+    NativeAsk, TrackerOut,
 };
 pub use reader::{BadRequest, read};
 pub use repair::{Text, readable};

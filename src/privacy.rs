@@ -82,7 +82,11 @@ impl Policy {
         // 0 and 1 are no consent management platforms: test strings, and strings made by hand.
         let is_of_a_platform = tc.cmp_id > 1;
         let is_ours = self.vendor_id != 0;
-        let is_disclosed = !self.tcf_strict || (tc.service_specific && tc.disclosed == Some(true));
+        // A string that says to whom it was disclosed, and not to us, does not mean us with what else it says.
+        let is_disclosed = match tc.disclosed {
+            Some(disclosed) => disclosed && (tc.service_specific || !self.tcf_strict),
+            None => !self.tcf_strict,
+        };
         if !(is_of_a_platform && is_ours && is_disclosed) {
             return Purposes::NONE;
         }
@@ -119,14 +123,24 @@ impl Policy {
         )
     }
 
-    /// What a Canadian TC string grants us: express consent alone.
+    /// What a Canadian TC string grants us: express consent alone. Its bit for purpose 1 is not used (GPP, "IAB Canada TCF",
+    /// `PurposesExpressConsent`): who consents to any purpose is not asked about that one, and the publisher may still forbid
+    /// it.
     fn granted_in_canada(&self, tc: &TcString) -> Purposes {
         if self.vendor_id == 0 || tc.cmp_id <= 1 {
             return Purposes::NONE;
         }
-        tc.by_consent()
-            .without(tc.forbidden)
-            .without(tc.legitimate_interest_required)
+        let without_restricted = |purposes: Purposes| {
+            purposes
+                .without(tc.forbidden)
+                .without(tc.legitimate_interest_required)
+        };
+        let one = Purposes::of(&[1]);
+        let consented = without_restricted(tc.by_consent().without(one));
+        if consented == Purposes::NONE {
+            return Purposes::NONE;
+        }
+        consented.or(without_restricted(one))
     }
 }
 
@@ -349,7 +363,7 @@ fn gdpr_applies(signals: &Signals<'_>, policy: &Policy) -> bool {
 }
 
 /// EEA, United Kingdom and Switzerland, and the parts of them with codes of their own, as alpha-3 and alpha-2.
-const UNDER_GDPR: [(&str, &str); 39] = [
+const UNDER_GDPR: [(&str, &str); 43] = [
     ("AUT", "AT"),
     ("BEL", "BE"),
     ("BGR", "BG"),
@@ -390,6 +404,11 @@ const UNDER_GDPR: [(&str, &str); 39] = [
     ("REU", "RE"),
     ("MAF", "MF"),
     ("ALA", "AX"),
+    // Where the same law applies, or one of the same text.
+    ("BLM", "BL"),
+    ("GIB", "GI"),
+    ("SJM", "SJ"),
+    ("FXX", "FX"),
 ];
 
 /// Codes that are none, and are sent for the United Kingdom, Greece and all of the union.
@@ -404,7 +423,27 @@ fn under_gdpr(country: &str) -> bool {
     if !is_code || besides.any(|code| country.eq_ignore_ascii_case(code)) {
         return true;
     }
-    UNDER_GDPR.iter().any(|(long, short)| {
+    let is_listed = UNDER_GDPR.iter().any(|(long, short)| {
         country.eq_ignore_ascii_case(long) || country.eq_ignore_ascii_case(short)
-    })
+    });
+    is_listed || is_nobodys(country)
+}
+
+/// Whether a code is one that ISO 3166 gives to no country, so that `ZZ`, say, stands for an unknown one. Kosovo is not
+/// unknown.
+fn is_nobodys(code: &str) -> bool {
+    if ["XK", "XKX"]
+        .iter()
+        .any(|kosovo| code.eq_ignore_ascii_case(kosovo))
+    {
+        return false;
+    }
+    let mut letters = code.bytes().map(|letter| letter.to_ascii_uppercase());
+    matches!(
+        (letters.next(), letters.next()),
+        (Some(b'A'), Some(b'A'))
+            | (Some(b'Q'), Some(b'M'..=b'Z'))
+            | (Some(b'X'), Some(_))
+            | (Some(b'Z'), Some(b'Z'))
+    )
 }

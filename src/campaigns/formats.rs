@@ -1,7 +1,7 @@
 //! What a creative is made of besides a banner's markup: the facts of a video or an audio, the assets of a native ad.
 
 use super::markup::Markup;
-use crate::openrtb::TrackerOut;
+use crate::openrtb::{ImageType, TrackerOut};
 
 /// A VAST document's facts, as the campaigns document declares them. The VAST itself is never read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub enum NativeAssetKind {
         w: u32,
         /// Height in pixels.
         h: u32,
-        /// MIME type, where it is declared or the URL's ending tells.
-        mime: Option<Box<str>>,
+        /// What it is written in, where that is declared or the URL's ending tells.
+        mime: Option<ImageType>,
     },
     /// A text of some kind.
     Data {

@@ -78,8 +78,8 @@ pub struct CreativeTerms {
     pub categories: Box<[Box<[u32]>]>,
     /// Its advertiser's domain and those above it.
     pub domains: Box<[u32]>,
-    /// Its language, where it has one.
-    pub language: Option<u32>,
+    /// Its language tag and those above it (`zh-hant`, `zh`); none where it has no language.
+    pub languages: Box<[u32]>,
     /// The app that it advertises, where it does.
     pub bundle: Option<u32>,
     /// Whether its markup holds a script.
@@ -161,14 +161,13 @@ impl Terms {
                     cattax: creative.cattax,
                     categories,
                     domains,
-                    language: creative
-                        .language
-                        .as_deref()
-                        .or(creative.langb.as_deref())
-                        .map(|tag| {
-                            let language = primary(tag).to_ascii_lowercase();
-                            terms.languages.number(&language)
-                        }),
+                    languages: {
+                        let tag = creative.language.as_deref().or(creative.langb.as_deref());
+                        let tag = tag.unwrap_or("").trim().to_ascii_lowercase();
+                        upwards(&tag, '-', Side::Right)
+                            .map(|tag| terms.languages.number(tag))
+                            .collect()
+                    },
                     bundle: creative
                         .bundle
                         .as_deref()
@@ -269,9 +268,9 @@ impl Terms {
         self.domains.get_folded(name.trim().trim_end_matches('.'))
     }
 
-    /// The number of a creative's language, by an ISO 639-1 code or a BCP 47 tag, whatever its case.
-    pub fn language(&self, tag: &str) -> Option<u32> {
-        self.languages.get_folded(primary(tag))
+    /// The number of a language tag, whatever its case, and of each above it.
+    pub fn language<'t>(&self, tag: &'t str) -> impl Iterator<Item = Option<u32>> + use<'t, '_> {
+        upwards(tag.trim(), '-', Side::Right).map(|tag| self.languages.get_folded(tag))
     }
 
     /// How many languages there are.
@@ -293,11 +292,6 @@ impl Terms {
     pub fn creative(&self, place: u32) -> Option<&CreativeTerms> {
         self.creatives.get(place as usize)
     }
-}
-
-/// The language of a tag, without region and script.
-fn primary(tag: &str) -> &str {
-    tag.trim().split(['-', '_']).next().unwrap_or("")
 }
 
 /// Euclid's; of 0 and 0 it is 0.

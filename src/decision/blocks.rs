@@ -26,8 +26,9 @@ pub(super) struct Blocks {
     allowed_categories: Bits,
     blocked_domains: Bits,
     blocked_apps: Bits,
-    /// Set only where `wlang` or `wlangb` is sent.
+    /// Set only where `wlang` or `wlangb` is sent: the tags listed, and those above them.
     allowed_languages: Bits,
+    languages_above: Bits,
 }
 
 impl Blocks {
@@ -108,7 +109,8 @@ impl Blocks {
             .is_some_and(|bundle| self.blocked_apps.contains(bundle))
     }
 
-    /// Whether the creative's language may be shown; one without a language may.
+    /// Whether the creative's language may be shown: it is listed, or under one that is (`zh-Hant` where `zh` is), or says
+    /// less than one that is. One without a language may.
     pub(super) fn language_allowed(
         &mut self,
         request: &Request<'_>,
@@ -117,10 +119,11 @@ impl Blocks {
     ) -> bool {
         self.make(request, terms);
         let limited = request.wlang.value().is_some() || request.wlangb.value().is_some();
-        !limited
-            || ours
-                .language
-                .is_none_or(|language| self.allowed_languages.contains(language))
+        let Some(own) = ours.languages.first().filter(|_| limited) else {
+            return true;
+        };
+        let mut tags = ours.languages.iter();
+        tags.any(|tag| self.allowed_languages.contains(*tag)) || self.languages_above.contains(*own)
     }
 
     fn make(&mut self, request: &Request<'_>, terms: &Terms) {
@@ -142,13 +145,15 @@ impl Blocks {
             }
         }
         self.allowed_languages.clear(terms.languages());
-        for language in [request.wlang, request.wlangb]
-            .iter()
-            .filter_map(|list| list.value())
-            .flatten()
-        {
-            if let Some(number) = terms.language(language) {
-                self.allowed_languages.insert(number);
+        self.languages_above.clear(terms.languages());
+        let lists = [request.wlang, request.wlangb];
+        for tag in lists.iter().filter_map(|list| list.value()).flatten() {
+            for (steps, number) in terms.language(tag).enumerate() {
+                let set = match steps {
+                    0 => &mut self.allowed_languages,
+                    _ => &mut self.languages_above,
+                };
+                number.into_iter().for_each(|number| set.insert(number));
             }
         }
         self.blocked_apps.clear(terms.bundles());

@@ -9,7 +9,7 @@
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
 
-use super::fit::{plays, takes_duration, takes_mime};
+use super::fit::{plays, takes_duration};
 use crate::campaigns::{NativeAd, NativeAsset, NativeAssetKind};
 use crate::openrtb::{ASSETS_MAX, AssetAsk, AssetKind, Field, ImageAsk, NativeAnswer, NativeAsk};
 
@@ -18,15 +18,12 @@ type Parts<'a> = ArrayVec<Option<&'a NativeAsset>, ASSETS_MAX>;
 
 /// Whether the ad has a part for every asset that is required, and for one at all.
 pub(super) fn is_complete(ask: &NativeAsk<'_>, ad: &NativeAd) -> bool {
-    let parts = parts(ask, ad);
-    let mut answers = ask.assets.iter().zip(&parts);
-    parts.iter().any(Option::is_some)
-        && answers.all(|(asked, part)| !asked.required || part.is_some())
+    parts(ask, ad).is_some_and(|parts| parts.iter().any(Option::is_some))
 }
 
 /// What the ad answers, as a bid's markup.
 pub(super) fn markup<'a>(ask: &'a NativeAsk<'a>, ad: &'a NativeAd, arena: &'a Bump) -> &'a str {
-    let parts = parts(ask, ad);
+    let parts = parts(ask, ad).unwrap_or_default();
     let answered = parts.iter().enumerate();
     let assets: ArrayVec<(usize, &str), ASSETS_MAX> = answered
         .filter_map(|(place, part)| Some((place, &*(*part)?.markup.escaped)))
@@ -41,23 +38,31 @@ pub(super) fn markup<'a>(ask: &'a NativeAsk<'a>, ad: &'a NativeAd, arena: &'a Bu
     answer.markup(arena)
 }
 
-fn parts<'a>(ask: &NativeAsk<'_>, ad: &'a NativeAd) -> Parts<'a> {
+/// Nothing where a required asset has no answer; the first such one ends the search.
+fn parts<'a>(ask: &NativeAsk<'_>, ad: &'a NativeAd) -> Option<Parts<'a>> {
     let mut answers: Parts<'a> = ask.assets.iter().take(ASSETS_MAX).map(|_| None).collect();
     let mut taken: ArrayVec<bool, ASSETS_MAX> =
         ad.assets.iter().take(ASSETS_MAX).map(|_| false).collect();
     for required in [true, false] {
         for (asked, answer) in ask.assets.iter().zip(&mut answers) {
-            if asked.required != required || asked.id.is_none() {
+            if asked.required != required {
                 continue;
             }
             let mut free = ad.assets.iter().zip(&mut taken);
-            if let Some((part, taken)) = free.find(|(part, taken)| !**taken && fits(asked, part)) {
-                *taken = true;
-                *answer = Some(part);
+            let found = asked
+                .id
+                .and_then(|_| free.find(|(part, taken)| !**taken && fits(asked, part)));
+            match found {
+                Some((part, taken)) => {
+                    *taken = true;
+                    *answer = Some(part);
+                }
+                None if required => return None,
+                None => {}
             }
         }
     }
-    answers
+    Some(answers)
 }
 
 fn fits(asked: &AssetAsk<'_>, part: &NativeAsset) -> bool {
@@ -72,8 +77,12 @@ fn fits(asked: &AssetAsk<'_>, part: &NativeAsset) -> bool {
                 Field::Unreadable => false,
                 Field::Value(wanted) => wanted == i64::from(*kind),
             };
-            let mime = mime.as_ref().map_or(&[][..], std::slice::from_ref);
-            kind_fits && size_fits(image, *w, *h) && takes_image(image, mime)
+            let type_fits = match image.mimes {
+                Field::Absent => true,
+                Field::Unreadable => false,
+                Field::Value(types) => mime.is_some_and(|mime| types.contains(mime)),
+            };
+            kind_fits && type_fits && size_fits(image, *w, *h)
         }
         (AssetKind::Video(media), NativeAssetKind::Video(ad)) => {
             media.mimes.value().is_some() && plays(media, ad) && takes_duration(media, ad.duration)
@@ -92,7 +101,7 @@ fn is_within(chars: usize, len: Field<i64>) -> bool {
 }
 
 /// A least length stands before an exact one: then the client scales.
-fn size_fits(image: &ImageAsk<'_>, w: u32, h: u32) -> bool {
+fn size_fits(image: &ImageAsk, w: u32, h: u32) -> bool {
     let side = |exact: Field<i64>, least: Field<i64>, ours: u32| match (least, exact) {
         (Field::Value(least), _) => least <= i64::from(ours),
         (Field::Unreadable, _) | (Field::Absent, Field::Unreadable) => false,
@@ -100,15 +109,4 @@ fn size_fits(image: &ImageAsk<'_>, w: u32, h: u32) -> bool {
         (Field::Absent, Field::Value(exact)) => exact == i64::from(ours),
     };
     side(image.w, image.wmin, w) && side(image.h, image.hmin, h)
-}
-
-/// `image/jpg` is what many write for `image/jpeg`.
-fn takes_image(image: &ImageAsk<'_>, mime: &[Box<str>]) -> bool {
-    let is_jpeg = |mime: &str| ["image/jpeg", "image/jpg"].contains(&mime);
-    let jpeg_by_another_name = mime.iter().any(|mime| is_jpeg(mime))
-        && image.mimes.value().is_some_and(|listed| {
-            let mut listed = listed.iter();
-            listed.any(|mime| mime.trim().eq_ignore_ascii_case("image/jpg"))
-        });
-    takes_mime(image.mimes, mime) || jpeg_by_another_name
 }

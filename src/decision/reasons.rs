@@ -56,7 +56,7 @@ pub enum Refusal {
     Floor,
     /// Another line item bids more.
     Outbid,
-    /// The answer has as much markup as it may.
+    /// The answer is as long as it may be.
     AnswerSize,
 }
 
@@ -141,7 +141,7 @@ labels! { Refusal:
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
     Floor "floor" 501 "the price is under the floor",
     Outbid "outbid" 500 "another line item bids more",
-    AnswerSize "answer_size" 500 "the answer has as much markup as it may (2 MiB)",
+    AnswerSize "answer_size" 500 "the bids before it make the answer as long as it may be (2 MiB)",
 }
 
 labels! { NoBid:

@@ -494,6 +494,14 @@ fn what_a_request_forbids_is_not_bid() {
         (json!({"badv": ["ACME.example"]}), "blocked_advertiser"),
         (json!({"badv": ["example"]}), "blocked_advertiser"),
         (json!({"bcat": "IAB3"}), "unreadable_limit"),
+        // What is blank blocks nothing; an allow list of it allows nothing.
+        (
+            json!({"bcat": [""], "badv": [null], "bapp": ["", null], "bseat": [""]}),
+            "1 li @ 2",
+        ),
+        (json!({"bcat": ["", 7.5, []]}), "1 li @ 2"),
+        (json!({"bcat": ["", []]}), "unreadable_limit"),
+        (json!({"wseat": [""]}), "unreadable_limit"),
         (json!({"badv": 7}), "unreadable_limit"),
         (json!({"wseat": [{}]}), "unreadable_limit"),
         (json!({"bcat": ["IAB4"], "cattax": []}), "unreadable_limit"),

@@ -14,7 +14,6 @@ use super::fields::Field;
 use super::formats::{Codes, Media};
 use super::json::Raw;
 use super::reader::native_ask;
-use super::request::Strings;
 
 /// Most assets that a request may ask for. Whoever asks for more gets no native bid: one of them may be required.
 pub const ASSETS_MAX: usize = 64;
@@ -83,7 +82,7 @@ pub enum AssetKind<'a> {
         len: Field<i64>,
     },
     /// A picture.
-    Image(ImageAsk<'a>),
+    Image(ImageAsk),
     /// A text of some kind.
     Data {
         /// AdCOM list "Native Data Asset Types".
@@ -99,7 +98,7 @@ pub enum AssetKind<'a> {
 
 /// Native 1.2 §4.4: a picture.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ImageAsk<'a> {
+pub struct ImageAsk {
     /// AdCOM list "Native Image Asset Types"; any where it is not said.
     pub kind: Field<i64>,
     /// Width; exact where no least width is said.
@@ -110,6 +109,57 @@ pub struct ImageAsk<'a> {
     pub wmin: Field<i64>,
     /// Least height.
     pub hmin: Field<i64>,
-    /// MIME types allowed.
-    pub mimes: Strings<'a>,
+    /// Types allowed.
+    pub mimes: Field<ImageTypes>,
+}
+
+/// What pictures are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is its name")]
+pub enum ImageType {
+    Jpeg,
+    Png,
+    Gif,
+    Webp,
+    Avif,
+    Svg,
+}
+
+impl ImageType {
+    /// By its MIME type, whatever the case. `image/jpg` is what many write for `image/jpeg`.
+    pub fn of_mime(mime: &str) -> Option<Self> {
+        let known = [
+            ("image/jpeg", Self::Jpeg),
+            ("image/jpg", Self::Jpeg),
+            ("image/png", Self::Png),
+            ("image/gif", Self::Gif),
+            ("image/webp", Self::Webp),
+            ("image/avif", Self::Avif),
+            ("image/svg+xml", Self::Svg),
+        ];
+        let mime = mime.trim();
+        let mut known = known.into_iter();
+        known.find_map(|(name, found)| name.eq_ignore_ascii_case(mime).then_some(found))
+    }
+}
+
+/// A set of [`ImageType`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ImageTypes(u8);
+
+impl ImageTypes {
+    /// Those of a list of MIME types that are known.
+    pub(super) fn of_mimes(list: &[&str]) -> Self {
+        let known = list.iter().filter_map(|mime| ImageType::of_mime(mime));
+        Self(known.fold(0, |set, found| set | Self::bit(found)))
+    }
+
+    /// Whether it is among them.
+    pub fn contains(self, image: ImageType) -> bool {
+        self.0 & Self::bit(image) != 0
+    }
+
+    fn bit(image: ImageType) -> u8 {
+        1u8.rotate_left(image as u32)
+    }
 }

@@ -141,12 +141,12 @@ impl<'a> Reader<'a> {
                 }
                 keys::CUR => request.cur = self.strings(c, FieldName::Cur)?,
                 keys::WSEAT => request.wseat = self.strings(c, FieldName::Wseat)?,
-                keys::BSEAT => request.bseat = self.strings(c, FieldName::Bseat)?,
-                keys::BCAT => request.bcat = self.strings(c, FieldName::Bcat)?,
+                keys::BSEAT => request.bseat = self.blocks(c, FieldName::Bseat)?,
+                keys::BCAT => request.bcat = self.blocks(c, FieldName::Bcat)?,
                 keys::ACAT => request.acat = self.strings(c, FieldName::Acat)?,
                 keys::CATTAX => request.cattax = self.integer(c, FieldName::Cattax)?,
-                keys::BADV => request.badv = self.strings(c, FieldName::Badv)?,
-                keys::BAPP => request.bapp = self.strings(c, FieldName::Bapp)?,
+                keys::BADV => request.badv = self.blocks(c, FieldName::Badv)?,
+                keys::BAPP => request.bapp = self.blocks(c, FieldName::Bapp)?,
                 keys::WLANG => request.wlang = self.strings(c, FieldName::Wlang)?,
                 keys::WLANGB => request.wlangb = self.strings(c, FieldName::Wlang)?,
                 _ => c.skip()?,
@@ -474,11 +474,6 @@ impl<'a> Reader<'a> {
 
     fn regs(&mut self, c: &mut Cursor<'a>, dsa: &mut Dsa) -> Read<()> {
         let entered = self.object(c, FieldName::Regs, |reader, c, key| match key {
-            keys::COPPA => {
-                let said = reader.privacy_flag(c, FieldName::Coppa)?;
-                reader.signals.coppa.fold(said);
-                Ok(())
-            }
             keys::EXT => {
                 let entered = reader.object(c, FieldName::Regs, |reader, c, key| match key {
                     keys::DSA => reader.dsa(c, dsa),
@@ -522,6 +517,10 @@ impl<'a> Reader<'a> {
     /// A field that lives in `regs` since 2.6 and in `regs.ext` before.
     fn regs_field(&mut self, c: &mut Cursor<'a>, key: Key) -> Read<()> {
         match key {
+            keys::COPPA => {
+                let said = self.privacy_flag(c, FieldName::Coppa)?;
+                self.signals.coppa.fold(said);
+            }
             keys::GDPR => {
                 let said = self.privacy_flag(c, FieldName::Gdpr)?;
                 self.signals.gdpr.fold(said);

@@ -39,6 +39,25 @@ pub struct BidOut<'a> {
     pub flex: Option<(i64, i64)>,
 }
 
+impl BidOut<'_> {
+    /// About how many bytes it takes in a response, escapes apart.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            self.seat,
+            self.impid,
+            self.line_item_json,
+            self.adm_json,
+            self.creative_json,
+            self.dealid.unwrap_or(""),
+            self.dsa_json,
+        ];
+        // The names of members, the punctuation, the numbers.
+        texts
+            .iter()
+            .fold(128, |sum, text| sum.saturating_add(text.len()))
+    }
+}
+
 /// §4.2.3 `mtype`: what a markup is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mtype {

@@ -63,7 +63,7 @@ pub struct SectionIds {
     listed: u64,
     /// −1 was listed: none applies, where no other is listed.
     none: bool,
-    /// An id that cannot be read, or one outside 1 to 63 (−1 apart).
+    /// An id that cannot be read, or one outside 0 to 63 (−1 apart).
     pub unreadable: bool,
 }
 
@@ -73,6 +73,8 @@ impl SectionIds {
         match u32::try_from(id) {
             Ok(id @ 1..=63) => self.listed |= 1u64.rotate_left(id),
             _ if id == -1 => self.none = true,
+            // What a consent platform says before it knows.
+            _ if id == 0 => {}
             _ => self.unreadable = true,
         }
     }

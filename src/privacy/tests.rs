@@ -73,13 +73,22 @@ fn gdpr_unsaid_goes_by_country_or_by_a_consent_string() {
         r#""device":{"geo":{"country":"USA"}},"user":{"geo":{"country":"CHE"}}"#,
         Some(Closed::Gdpr),
     );
-    check(r#""device":{"geo":{"country":"USA"}}"#, None);
+    for country in ["USA", "XK", "XKX", "QAT", "ABW", "ZAF"] {
+        let fields = format!(r#""device":{{"geo":{{"country":"{country}"}}}}"#);
+        check(&fields, None);
+    }
+    check(r#""regs":{"ext":{"coppa":1}}"#, Some(Closed::Coppa));
     check(r#""device":{"geo":"FRA"}"#, Some(Closed::Gdpr));
     // What is no code may be any country.
     for country in [
         r#""UK""#,
         r#""EL""#,
         r#""eu""#,
+        r#""GIB""#,
+        r#""ZZ""#,
+        r#""xxx""#,
+        r#""QM""#,
+        r#""AAA""#,
         r#""France""#,
         "250",
         r#""F""#,

@@ -10,23 +10,22 @@ use super::super::document::Fields;
 use super::super::markup::{CLICK_MACRO, Markup};
 use super::super::{NativeAd, NativeAsset, NativeAssetKind};
 use super::creatives::{https, is_plain, is_url, url, vast};
-use super::media::is_mime;
 use super::{CODES_MAX, Work};
-use crate::openrtb::TrackerOut;
+use crate::openrtb::{ImageType, TrackerOut};
 
 /// Most assets of one creative.
 const ASSETS_MAX: usize = 64;
 /// Longest title or text, in characters.
 const CHARS_MAX: usize = 1000;
 /// Endings of URLs, and the types that they tell.
-const ENDINGS: [(&str, &str); 7] = [
-    ("jpg", "image/jpeg"),
-    ("jpeg", "image/jpeg"),
-    ("png", "image/png"),
-    ("gif", "image/gif"),
-    ("webp", "image/webp"),
-    ("avif", "image/avif"),
-    ("svg", "image/svg+xml"),
+const ENDINGS: [(&str, ImageType); 7] = [
+    ("jpg", ImageType::Jpeg),
+    ("jpeg", ImageType::Jpeg),
+    ("png", ImageType::Png),
+    ("gif", ImageType::Gif),
+    ("webp", ImageType::Webp),
+    ("avif", ImageType::Avif),
+    ("svg", ImageType::Svg),
 ];
 
 impl Work {
@@ -135,8 +134,10 @@ impl Work {
         let w = fields.integer("w", 1..=20_000, errors);
         let h = fields.integer("h", 1..=20_000, errors);
         let mime = fields.text("mime", errors);
-        if mime.is_some_and(|mime| !is_mime(mime)) {
-            fields.wrong("mime", "expected a MIME type like image/png", errors);
+        let declared = mime.and_then(ImageType::of_mime);
+        if mime.is_some() && declared.is_none() {
+            let message = "expected image/jpeg, png, gif, webp, avif or svg+xml";
+            fields.wrong("mime", message, errors);
         }
         if secure {
             https(fields, "url", link, errors);
@@ -147,13 +148,11 @@ impl Work {
             path.rsplit_once('.')
                 .is_some_and(|(_, found)| found.eq_ignore_ascii_case(ending))
         });
-        let mime = mime.map(str::to_ascii_lowercase);
-        let mime = mime.or_else(|| told.map(|(_, mime)| (*mime).to_owned()));
         let image = NativeAssetKind::Image {
             kind: kind?,
             w,
             h,
-            mime: mime.map(Into::into),
+            mime: declared.or(told.map(|(_, told)| *told)),
         };
         Some((image, json!({"url": link, "w": w, "h": h})))
     }

@@ -174,7 +174,7 @@ fn mistakes_in_native_are_told_by_path() {
         ),
         (
             json!({"assets": [{"img": {"type": 3, "url": "https://x.example/a", "w": 1, "h": 1, "mime": "png"}}]}),
-            "assets[0].img.mime (c): expected a MIME",
+            "assets[0].img.mime (c): expected image/jpeg",
         ),
         (
             json!({"assets": [{"video": {"vasttag": "<VAST>", "duration": 9, "mimes": ["video/mp4"]}}]}),
@@ -253,7 +253,7 @@ fn a_native_creative_is_ready_to_be_written() {
         r#"\"title\":{\"text\":\"Sa \\\"botte\\\" https://acme.example/l?a=1&b=2\"}"#
     );
     let mime = |asset: &NativeAsset| match &asset.kind {
-        NativeAssetKind::Image { mime, .. } => mime.clone().map(String::from),
+        NativeAssetKind::Image { mime, .. } => *mime,
         _ => None,
     };
     let mimes: Vec<_> = native.assets.iter().map(mime).collect();
@@ -261,8 +261,8 @@ fn a_native_creative_is_ready_to_be_written() {
         mimes,
         [
             None,
-            Some("image/jpeg".to_owned()),
-            Some("image/png".to_owned())
+            Some(crate::openrtb::ImageType::Jpeg),
+            Some(crate::openrtb::ImageType::Png)
         ]
     );
     assert_eq!(

@@ -217,8 +217,8 @@ fn a_player_plays_only_what_it_lists() {
         (json!({"protocols": null, "protocol": {}}), "media"),
         (json!({"protocols": [7], "protocol": 2}), BID),
         // A list that is held against every creative is a short one.
-        (json!({"mimes": vec!["video/mp4"; 256]}), BID),
-        (json!({"mimes": vec!["video/mp4"; 257]}), "format"),
+        (json!({"mimes": vec!["video/mp4"; 32]}), BID),
+        (json!({"mimes": vec!["video/mp4"; 33]}), "format"),
         (json!({"protocols": vec![7; 257]}), "media"),
         (json!({"linearity": 1}), BID),
         (json!({"linearity": 2}), "media"),
@@ -365,7 +365,12 @@ fn a_language_tag_is_allowed_by_its_language() {
     let world = showing(&["french"]);
     for (fields, want) in [
         (json!({"wlang": ["fr"]}), BID),
-        (json!({"wlangb": ["FR-be"]}), BID),
+        (json!({"wlangb": ["FR"]}), BID),
+        (json!({"wlangb": ["fr-ca"]}), BID),
+        // It says less than what is asked for, and may be all of it.
+        (json!({"wlangb": ["fr-CA-x-old"]}), BID),
+        (json!({"wlangb": ["fr-BE"]}), "language"),
+        (json!({"wlangb": ["f"]}), "language"),
         (json!({"wlang": ["en"]}), "language"),
     ] {
         let mut request = offering("banner", json!({"w": 300, "h": 250}));
@@ -507,6 +512,18 @@ fn an_answer_has_no_more_markup_than_it_may() {
     assert_eq!(bids.iter().filter(|bid| bid.contains(" li ")).count(), 10);
     assert_eq!(bids.first().map(String::as_str), Some("0 li @ 2"));
     let story = explained(&world, fields);
+    assert!(story["response"].to_string().len() < ANSWER_BYTES_MAX + 1000);
+    // The exchange's own ids count too.
+    let id = "i".repeat(700 << 10);
+    let long = World::new(
+        json!([
+            item("open", "1", json!({})),
+            item("deal", "1", json!({"deals": ["d", "e"]}))
+        ]),
+        &[],
+    );
+    let imp = imp(json!({"id": id, "pmp": {"deals": [{"id": "d"}, {"id": "e"}]}}));
+    assert_eq!(long.bids(json!({"imp": [imp]})).len(), 2);
     let last = story["imps"][13]["line_items"][0].clone();
     assert_eq!(
         (last["id"].as_str(), last["reason"].as_str()),

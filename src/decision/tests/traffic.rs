@@ -237,6 +237,12 @@ fn extended_ids_are_used_as_the_exchanges_policy_says() {
         ("matchers = ['m.com']", mm(json!(3)), false),
         ("matchers = ['a.com']", mm(json!(3)), true),
         ("matchers = ['m.com']", mm(json!(2)), true),
+        // Saying less of how it was done makes nobody trusted.
+        (
+            "matchers = ['m.com']",
+            eid(json!({"matcher": "n.com"}), json!(1)),
+            false,
+        ),
         ("matchers = ['m.com']", mm(Value::Null), true),
         (
             "inserters = ['i.com']",

@@ -10,7 +10,7 @@ use super::super::json::{Cursor, Key, Raw, Shape};
 use super::super::keys;
 use super::super::list::List;
 use super::super::native::Native;
-use super::values::Entered;
+use super::values::{Entered, IMP_LIST_MAX};
 use super::{Read, Reader};
 
 /// Most proportions kept of a banner's `format`.
@@ -25,7 +25,7 @@ impl<'a> Reader<'a> {
                 keys::W => w = reader.integer(c, FieldName::BannerSize)?,
                 keys::H => h = reader.integer(c, FieldName::BannerSize)?,
                 keys::FORMAT => reader.format(c, &mut banner)?,
-                keys::MIMES => banner.mimes = reader.few_strings(c, FieldName::FormatMimes)?,
+                keys::MIMES => banner.mimes = reader.types(c, FieldName::FormatMimes)?,
                 keys::API => banner.api = reader.few_integers(c, FieldName::FormatApi)?,
                 keys::BATTR => banner.battr = reader.few_integers(c, FieldName::FormatBattr)?,
                 keys::BTYPE => banner.btype = reader.few_integers(c, FieldName::BannerBtype)?,
@@ -84,8 +84,11 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
-        if !sizes.is_empty() {
-            banner.sizes = sizes.slice();
+        // Each may be held against every line item's creative.
+        banner.sizes = sizes.slice();
+        if banner.sizes.len() > IMP_LIST_MAX {
+            self.unreadable.insert(name);
+            banner.sizes = &[];
         }
         banner.flex = flex.into_bump_slice();
         Ok(())
@@ -116,7 +119,7 @@ impl<'a> Reader<'a> {
     ) -> Read<()> {
         let duration = FieldName::MediaDuration;
         match key {
-            keys::MIMES => media.mimes = self.few_strings(c, FieldName::FormatMimes)?,
+            keys::MIMES => media.mimes = self.types(c, FieldName::FormatMimes)?,
             keys::MINDURATION => media.minduration = self.integer(c, duration)?,
             keys::MAXDURATION => media.maxduration = self.integer(c, duration)?,
             keys::RQDDURS => media.rqddurs = self.few_integers(c, duration)?,

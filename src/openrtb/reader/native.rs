@@ -8,7 +8,7 @@ use bumpalo::Bump;
 use super::super::fields::{Field, FieldName, FieldSet};
 use super::super::json::{Cursor, Key, NotJson, Raw, Shape};
 use super::super::keys;
-use super::super::native::{ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, NativeAsk};
+use super::super::native::{ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, ImageTypes, NativeAsk};
 use super::super::signals::Signals;
 use super::values::Entered;
 use super::{Read, Reader};
@@ -150,7 +150,10 @@ impl<'a> Reader<'a> {
                 keys::H => image.h = reader.integer(c, NAME)?,
                 keys::WMIN => image.wmin = reader.integer(c, NAME)?,
                 keys::HMIN => image.hmin = reader.integer(c, NAME)?,
-                keys::MIMES => image.mimes = reader.few_strings(c, NAME)?,
+                keys::MIMES => {
+                    let mimes = reader.strings(c, NAME)?;
+                    image.mimes = mimes.and_then(|list| Some(ImageTypes::of_mimes(list)));
+                }
                 _ => c.skip()?,
             }
             Ok(())

@@ -276,6 +276,14 @@ fn sizes_come_from_format_and_from_w_and_h() {
         &[(300, 250), (320, 50)],
     );
     sizes("{}", &[]);
+    let many = |count: usize| {
+        format!(
+            r#"{{"format":[{}{{"w":1,"h":1}}]}}"#,
+            r#"{"w":1,"h":1},"#.repeat(count - 1)
+        )
+    };
+    sizes(&many(256), &[(1, 1); 256]);
+    sizes(&many(257), &[]);
     good(with_imp("banner", "null"), |request, _| {
         assert!(request.imp[0].banner.is_none() && request.unreadable.is_empty())
     });

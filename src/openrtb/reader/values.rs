@@ -11,7 +11,9 @@ use super::{Read, Reader};
 use crate::money::{Currency, Price};
 
 /// Most elements of a list within an imp. Real ones have up to about thirty.
-const IMP_LIST_MAX: usize = 256;
+pub(super) const IMP_LIST_MAX: usize = 256;
+/// Most MIME types of a slot: they are texts, and compared as such. Real lists have up to ten.
+const TYPES_MAX: usize = 32;
 
 /// What was where an object should be.
 #[derive(PartialEq, Eq)]
@@ -183,6 +185,29 @@ impl<'a> Reader<'a> {
     pub(super) fn few_strings(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
         let list = self.strings(c, name)?;
         Ok(self.few(list, name))
+    }
+
+    pub(super) fn types(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
+        match self.strings(c, name)? {
+            Field::Value(list) if list.len() > TYPES_MAX => Ok(self.note(Field::Unreadable, name)),
+            list => Ok(list),
+        }
+    }
+
+    /// What is blocked. Blank elements block nothing: a list of those alone is none.
+    pub(super) fn blocks(&mut self, c: &mut Cursor<'a>, name: FieldName) -> Read<Strings<'a>> {
+        let mut is_blank = c.at_array();
+        let list = self.list(c, name, |reader, c| match c.plain_string() {
+            Some("") => Ok(None),
+            Some(text) => Ok(Some(text)),
+            None => {
+                let field = fields::text(c.value()?, reader.arena);
+                is_blank &= !field.is_unreadable();
+                Ok(field.value())
+            }
+        })?;
+        let is_blank = is_blank && list.is_unreadable();
+        Ok(if is_blank { Field::Absent } else { list })
     }
 
     pub(super) fn few_integers(

@@ -177,14 +177,15 @@ fn the_rules_of_2_3_are_behind_a_switch() {
         service_specific,
         ..Tc::to(&[1])
     };
-    for (tc, want) in [
-        (shown(Some(vec![7]), true), true),
-        (shown(Some(vec![7]), false), false),
-        (shown(Some(vec![6]), true), false),
-        (shown(None, true), false),
+    for (tc, by_default, strictly) in [
+        (shown(Some(vec![7]), true), true, true),
+        (shown(Some(vec![7]), false), true, false),
+        (shown(None, true), true, false),
+        // It says to whom it was disclosed, and it was not to us.
+        (shown(Some(vec![6]), true), false, false),
     ] {
-        assert!(!grants(&tc, &ours()).is_empty());
-        assert_eq!(!grants(&tc, &strict).is_empty(), want);
+        assert_eq!(!grants(&tc, &ours()).is_empty(), by_default);
+        assert_eq!(!grants(&tc, &strict).is_empty(), strictly);
     }
 }
 
@@ -285,18 +286,18 @@ fn only_sections_that_apply_count() {
     };
     assert_eq!(granted("[2]"), Ok(vec![1, 4]));
     assert_eq!(granted("[5]"), Ok(vec![1, 2]));
+    assert_eq!(granted("[5,0]"), Ok(vec![1, 2]));
     assert_eq!(granted("[2,5]"), Ok(vec![1]));
     assert_eq!(granted("[6]"), Err(Closed::Gpp));
     assert_eq!(granted("[7]"), Ok((1..=24).collect()));
     assert_eq!(granted("[-1]"), Ok((1..=24).collect()));
     assert_eq!(granted("[7,-1]"), Ok((1..=24).collect()));
     // Listed and not there; not known; unreadable.
-    for sids in [
-        "[8]", "[1]", "[3]", "[40]", "[0]", "[64]", "[\"x\"]", "\"x\"",
-    ] {
+    for sids in ["[8]", "[1]", "[3]", "[40]", "[64]", "[\"x\"]", "\"x\""] {
         assert_eq!(granted(sids), Err(Closed::Gpp), "{sids}");
     }
-    // Nobody says which apply: all that are there.
+    // Nobody says which apply, or says it before it is known: all that are there.
+    assert_eq!(granted("[0]"), Err(Closed::Gpp));
     assert_eq!(granted(""), Err(Closed::Gpp));
     let open = gpp(&[
         (2, Tc::to(&[1, 4]).text()),
@@ -327,6 +328,18 @@ fn the_european_section_is_the_consent() {
     // The flag without the section: the string's section grants nothing, and takes away.
     assert_eq!(with("[-1]", r#","gdpr":1"#, ""), Err(Closed::Gdpr));
     assert_eq!(with("[-1]", r#","gdpr":1"#, &other), Ok(vec![1]));
+}
+
+#[test]
+fn purpose_one_is_not_asked_for_in_canada() {
+    let granted = |purposes: &[u8]| -> Result<Vec<u8>, Closed> {
+        with_gpp(&gpp(&[(5, canadian(purposes))]), "[5]")
+            .map(|open| open.granted().iter().collect())
+    };
+    assert_eq!(granted(&[3, 4]), Ok(vec![1, 3, 4]));
+    // Nor is it an answer to anything else.
+    assert_eq!(granted(&[1]), Err(Closed::Gpp));
+    assert_eq!(granted(&[]), Err(Closed::Gpp));
 }
 
 #[test]
