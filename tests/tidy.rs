@@ -363,7 +363,8 @@ fn files(root: &Path) -> Vec<PathBuf> {
             let entry = entry.expect("a readable entry");
             let name = entry.file_name();
             let data = folder == root && name == "data";
-            if data || name.to_str().is_some_and(|name| skipped.contains(name)) {
+            let fuzzed = folder == root.join("fuzz") && (name == "corpus" || name == "artifacts");
+            if data || fuzzed || name.to_str().is_some_and(|name| skipped.contains(name)) {
                 continue;
             }
             let kind = entry.file_type().expect("a kind of file");
