@@ -16,14 +16,17 @@
 //!
 //! Cost: 6.75 bytes an id and about 1.2 bytes a membership; two dependent memory loads a lookup.
 
+mod bits;
 mod bucket;
 mod builder;
+mod code;
 mod format;
 mod inspect;
 mod memory;
 mod reader;
 mod remix;
 mod rows;
+mod shard;
 
 #[cfg(test)]
 mod tests;

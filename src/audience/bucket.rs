@@ -1,4 +1,4 @@
-//! One bucket's bytes, and the set of one id: the writer and the reader of the arena.
+//! Format 1, which is no longer written: one bucket's bytes, and the set of one id.
 //!
 //! ```text
 //! bucket := count:u8  fingerprint:u40 × count  length:varint × count  set × count      (an empty bucket has no bytes)
@@ -15,14 +15,9 @@
 
 use std::cmp::Ordering;
 
+use super::bits::Nonsense;
+use super::code::Membership;
 use super::remix::FINGERPRINT_BYTES;
-
-/// Most ids in a bucket. With 40-bit fingerprints 255 keep even the fullest bucket below a false match of 2⁻³².
-pub(super) const BUCKET_IDS_MAX: usize = 255;
-
-/// The bytes are not what the format says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nonsense;
 
 /// How the memberships of a file are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,22 +54,6 @@ impl Expiry {
             since,
         })
     }
-}
-
-/// A membership as stored: the segment's rank, and the second it expires at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Membership {
-    pub(super) rank: u32,
-    pub(super) expires: Option<i64>,
-}
-
-/// Appends a varint: seven bits a byte, lowest first, the top bit set on all but the last.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Takes a varint off the front. Only the shortest form of a number is one.
@@ -119,87 +98,6 @@ fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Nonsense> {
     let (taken, rest) = bytes.split_at_checked(length).ok_or(Nonsense)?;
     *bytes = rest;
     Ok(taken)
-}
-
-/// Gathers the ids of one bucket and writes them in their order.
-#[derive(Debug, Default)]
-pub(super) struct BucketWriter {
-    ids: Vec<(u64, std::ops::Range<usize>, bool)>,
-    sets: Vec<u8>,
-}
-
-/// Why a bucket cannot be written under this salt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Crowded {
-    /// Two ids have the same fingerprint.
-    Clash,
-    /// Over [`BUCKET_IDS_MAX`] ids.
-    Full,
-}
-
-impl BucketWriter {
-    /// Adds an id and its memberships: ascending ranks, at least one. No expiry lies before the file's first.
-    pub(super) fn add(&mut self, fingerprint: u64, memberships: &[Membership], expiry: Expiry) {
-        let from = self.sets.len();
-        let since = match expiry {
-            Expiry::Since(since) if memberships.iter().any(|m| m.expires.is_some()) => Some(since),
-            _ => None,
-        };
-        let mut next = 0u64;
-        for membership in memberships {
-            let rank = u64::from(membership.rank);
-            let gap = rank.saturating_sub(next);
-            next = rank.saturating_add(1);
-            match (since, membership.expires) {
-                (None, _) => put_varint(&mut self.sets, gap),
-                (Some(_), None) => put_varint(&mut self.sets, gap << 1),
-                (Some(since), Some(at)) => {
-                    put_varint(&mut self.sets, gap << 1 | 1);
-                    put_varint(&mut self.sets, at.saturating_sub(since).unsigned_abs());
-                }
-            }
-        }
-        self.ids
-            .push((fingerprint, from..self.sets.len(), since.is_some()));
-    }
-
-    /// Appends the bucket to `out` and starts the next one.
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>, expiry: Expiry) -> Result<(), Crowded> {
-        if self.ids.is_empty() {
-            return Ok(());
-        }
-        self.ids.sort_unstable_by_key(|id| id.0);
-        if self
-            .ids
-            .windows(2)
-            .any(|pair| matches!(pair, [a, b] if a.0 == b.0))
-        {
-            return Err(Crowded::Clash);
-        }
-        if self.ids.len() > BUCKET_IDS_MAX {
-            return Err(Crowded::Full);
-        }
-        out.push(self.ids.len() as u8);
-        for (fingerprint, ..) in &self.ids {
-            out.extend(fingerprint.to_le_bytes().iter().take(FINGERPRINT_BYTES));
-        }
-        for (_, set, expires) in &self.ids {
-            let length = set.len() as u64;
-            put_varint(
-                out,
-                match expiry {
-                    Expiry::Unused => length,
-                    Expiry::Since(_) => length << 1 | u64::from(*expires),
-                },
-            );
-        }
-        for (_, set, _) in &self.ids {
-            out.extend_from_slice(self.sets.get(set.clone()).unwrap_or_default());
-        }
-        self.ids.clear();
-        self.sets.clear();
-        Ok(())
-    }
 }
 
 /// One bucket's bytes, taken apart as far as its fingerprints.
@@ -407,6 +305,14 @@ impl Iterator for Set<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+        while value >= 0x80 {
+            out.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
 
     fn set(bytes: &[u8], since: Option<i64>) -> Set<'_> {
         Set {

@@ -16,9 +16,11 @@ use crate::ids::{KeyId, Keyer, Kind, Name, UserKey};
 
 use super::VersionMeta;
 use super::format::SEGMENTS_MAX;
+use super::remix::{Remix, salt};
 use super::rows::{
     self, NotKept, REJECTED_KEPT_MAX, ReadError, Refused, RejectedRow, RowFormat, RowReport,
 };
+use super::shard::Hashed;
 
 /// Collects rows and makes one version file of them.
 #[derive(Debug)]
@@ -38,9 +40,10 @@ impl Builder {
         if meta.base.is_some() {
             return Err(BuildError::DeltaNotBuiltYet);
         }
+        let remix = Remix::new(&salt(&meta.dataset, meta.version, 0));
         Ok(Self {
             meta,
-            collected: Collected::new(keyer),
+            collected: Collected::new(keyer, remix),
         })
     }
 
@@ -94,9 +97,9 @@ pub enum BuildError {
     /// The records would be longer than a directory can point into, or a count overflows.
     #[error("too much for one version file; spread the ids over several datasets")]
     TooLarge,
-    /// Under every salt tried two ids would have been one. Does not happen by chance.
-    #[error("no salt keeps the ids of this version apart; build it under another version number")]
-    NoSalt,
+    /// Under every mixing tried two ids would have been one. Does not happen by chance.
+    #[error("nothing keeps the ids of this version apart; build it under another version number")]
+    NoMixing,
     /// `out` failed.
     #[error("the version file could not be written: {0}")]
     Io(#[from] io::Error),
@@ -112,10 +115,8 @@ fn first_reason(report: &RowReport) -> String {
 /// A row as it is kept.
 #[derive(Debug, Clone, Copy)]
 struct KeptRow {
-    /// Where its id will stand; filled in by `arrange`.
-    spread: u64,
-    /// The halves of the user key: as one number it would be aligned to 16 bytes.
-    key: [u64; 2],
+    /// Where its id will stand.
+    hashed: Hashed,
     segments: Span,
     /// The second it expires at, or [`NEVER`].
     expires: i64,
@@ -141,17 +142,11 @@ impl Span {
     }
 }
 
-impl KeptRow {
-    fn key(&self) -> UserKey {
-        let [high, low] = self.key;
-        UserKey(u128::from(high) << 64 | u128::from(low))
-    }
-}
-
 /// All that was read so far.
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) keyer: Keyer,
+    remix: Remix,
     rows: Vec<KeptRow>,
     /// The segments of all rows, one row's after the other's, by the number they got when first seen.
     named: Vec<u16>,
@@ -163,9 +158,10 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    fn new(keyer: Keyer) -> Self {
+    fn new(keyer: Keyer, remix: Remix) -> Self {
         Self {
             keyer,
+            remix,
             rows: Vec::new(),
             named: Vec::new(),
             segments_max: SEGMENTS_MAX as usize,
@@ -250,8 +246,7 @@ impl Draft<'_> {
 
     pub(super) fn keep(self, key: UserKey, expires: Option<i64>) {
         self.into.rows.push(KeptRow {
-            spread: 0,
-            key: [(key.0 >> 64) as u64, key.0 as u64],
+            hashed: self.into.remix.mix(key),
             segments: Span::new(self.named_before, self.into.named.len()),
             expires: expires.unwrap_or(NEVER),
         });

@@ -1,10 +1,11 @@
 //! The frame of a `.kith` file: header, sections, checksums. The byte map with every field is `docs/snapshot-format.md`.
 //!
 //! ```text
-//! header (512 bytes) | segments | directory | records | checksums
+//! header (512 bytes) | code | records | index | segments | checksums            format 2
+//! header (512 bytes) | segments | directory | records | checksums               format 1, read and no longer written
 //! ```
 //!
-//! Little-endian, fixed-width, no pointers, no gaps: a section begins where the one before ends, the last ends where the
+//! Little-endian, no pointers, no gaps: a section begins where the one before ends, the last ends where the
 //! file ends. The header ends in its own CRC-32 and holds one of each section and the file's length; `checksums`
 //! holds one of each 64 KiB of what lies between, so that damage is found where it is.
 //!
@@ -16,15 +17,16 @@
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, Kind, Name};
 
-use super::bucket::Expiry;
+use super::bits::AT_ONCE;
 use super::reader::Flaw;
 use super::remix::{FINGERPRINT_BITS, buckets_for, salt};
+use super::shard::{ENTRY_BYTES, HASH_BYTES, SHARD_BITS_MAX};
 use super::{AsOf, VersionMeta};
 
 /// Begins every version file: a byte no text has, the name, and line ends that a transfer "as text" would change.
 const MAGIC: [u8; 8] = *b"\x89KITH\r\n\x1a";
-/// The newest format this Kith writes and reads.
-pub const VERSION_FILE_FORMAT: u32 = 1;
+/// The newest format this Kith reads, and the one it writes.
+pub const VERSION_FILE_FORMAT: u32 = 2;
 /// Most segments a dataset can have; a row keeps each as 16 bits while a version is built.
 pub const SEGMENTS_MAX: u32 = 65_535;
 
@@ -34,19 +36,17 @@ const HEADER_CRC_BYTES: usize = 4;
 pub(super) const BLOCK_BYTES: usize = 64 << 10;
 /// One entry of the segment table.
 pub(super) const SEGMENT_ENTRY_BYTES: usize = 80;
-/// One entry of the directory: an offset into the records, 40 bits.
+/// Format 1: one entry of the directory, an offset into the records, 40 bits.
 pub(super) const OFFSET_BYTES: usize = 5;
-/// Most bytes of records that a directory can point into: 1 TiB, some 50 thousand million ids.
+/// Most bytes of records that 40 bits can point into: 1 TiB, some 100 thousand million ids.
 pub(super) const RECORDS_BYTES_MAX: u64 = (1 << 40) - 1;
-/// Salts tried before a build gives up. One fails for about one in 3,000 versions of 100 million ids.
-pub(super) const SALTS_MAX: u32 = 16;
+/// Format 1: salts that a build tried.
+const SALTS_MAX: u32 = 16;
 
 const NAME_FIELD_BYTES: usize = 64;
 const FLAG_BASE: u32 = 1;
 const FLAG_EXPIRY: u32 = 2;
-
-/// The sections in their order, by the names that reports use.
-pub(super) const SECTION_NAMES: [&str; 4] = ["segments", "directory", "records", "checksums"];
+const FLAG_LENGTHS: u32 = 4;
 
 /// Length and CRC-32 of one section; its offset follows from the lengths before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,43 +55,83 @@ pub(super) struct Section {
     pub(super) crc: u32,
 }
 
+/// What the two formats say differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Format 1.
+    One {
+        /// Which salt was the first to keep all ids apart.
+        salt_counter: u32,
+    },
+    /// Format 2.
+    Two {
+        /// Bits of the hash that name the shard.
+        shard_bits: u32,
+        /// Bits of an expiry; 0 where none expires.
+        expiry_bits: u32,
+        /// Whether lengths stand before the sets.
+        lengths: bool,
+        /// The full version whose salt it has: its own number, or for a delta that of the version at the bottom.
+        root: u64,
+        /// Of a delta: pairs that it takes away.
+        removed: u64,
+    },
+}
+
 /// All the header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) meta: VersionMeta,
     pub(super) key_id: KeyId,
-    pub(super) salt_counter: u32,
     pub(super) ids: u64,
     pub(super) rows: u64,
     pub(super) memberships: u64,
     pub(super) segments: u32,
-    pub(super) expiry: Expiry,
-    pub(super) sections: [Section; 4],
+    /// When the first membership that expires does, Unix seconds.
+    pub(super) first_expiry: Option<i64>,
+    pub(super) body: Body,
+    /// As many as [`names`](Self::section_names).
+    pub(super) sections: Vec<Section>,
 }
 
 impl Header {
-    pub(super) fn salt(&self) -> [u8; 16] {
-        salt(&self.meta.dataset, self.meta.version, self.salt_counter)
+    pub(super) fn format(&self) -> u32 {
+        match self.body {
+            Body::One { .. } => 1,
+            Body::Two { .. } => 2,
+        }
     }
 
-    pub(super) fn buckets(&self) -> u64 {
-        buckets_for(self.ids)
+    pub(super) fn salt(&self) -> [u8; 16] {
+        let (version, counter) = match self.body {
+            Body::One { salt_counter } => (self.meta.version, salt_counter),
+            Body::Two { root, .. } => (root, 0),
+        };
+        salt(&self.meta.dataset, version, counter)
+    }
+
+    /// The sections in their order, by the names that reports use.
+    pub(super) fn section_names(&self) -> &'static [&'static str] {
+        match self.body {
+            Body::One { .. } => &["segments", "directory", "records", "checksums"],
+            Body::Two { .. } => &["code", "records", "index", "segments", "checksums"],
+        }
     }
 
     /// Where each section lies, by offset and length; nothing where they do not fit a file.
-    pub(super) fn places(&self) -> Option<[(u64, u64); 4]> {
-        let mut places = [(0, 0); 4];
+    pub(super) fn places(&self) -> Option<Vec<(u64, u64)>> {
         let mut offset = HEADER_BYTES as u64;
-        for (place, section) in places.iter_mut().zip(&self.sections) {
-            *place = (offset, section.length);
+        let place = |section: &Section| {
+            let at = offset;
             offset = offset.checked_add(section.length)?;
-        }
-        Some(places)
+            Some((at, section.length))
+        };
+        self.sections.iter().map(place).collect()
     }
 
     /// The length of the whole file.
     pub(super) fn file_bytes(&self) -> Option<u64> {
-        let [.., (offset, length)] = self.places()?;
+        let (offset, length) = self.places()?.last().copied()?;
         offset.checked_add(length)
     }
 
@@ -108,28 +148,38 @@ impl Header {
             Some(AsOf::Time(time)) => (1, time.unix_ms.to_le_bytes()),
             Some(AsOf::Position(position)) => (2, position.to_le_bytes()),
         };
-        let (expiry_flag, since) = match self.expiry {
-            Expiry::Unused => (0, 0),
-            Expiry::Since(since) => (FLAG_EXPIRY, since),
-        };
-        let base_flag = if self.meta.base.is_some() {
-            FLAG_BASE
-        } else {
-            0
+        let mut flags = 0;
+        let mut set = |flag, is: bool| flags |= if is { flag } else { 0 };
+        set(FLAG_BASE, self.meta.base.is_some());
+        set(FLAG_EXPIRY, self.first_expiry.is_some());
+        let (salt_counter, fingerprint_bits, spread) = match self.body {
+            Body::One { salt_counter } => (salt_counter, FINGERPRINT_BITS, buckets_for(self.ids)),
+            Body::Two {
+                shard_bits,
+                lengths,
+                ..
+            } => {
+                set(FLAG_LENGTHS, lengths);
+                let bits = match self.meta.base {
+                    None => FINGERPRINT_BITS,
+                    Some(_) => (HASH_BYTES as u32).saturating_mul(8),
+                };
+                (0, bits, shard_bits.into())
+            }
         };
         let name = self.meta.dataset.as_str().as_bytes();
 
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend(MAGIC);
-        out.extend(VERSION_FILE_FORMAT.to_le_bytes());
+        out.extend(self.format().to_le_bytes());
         out.extend((HEADER_BYTES as u32).to_le_bytes());
         out.extend(self.file_bytes()?.to_le_bytes());
         out.extend(kind.to_le_bytes());
-        out.extend((base_flag | expiry_flag).to_le_bytes());
+        out.extend(flags.to_le_bytes());
         out.extend(self.meta.version.to_le_bytes());
         out.extend(self.meta.base.unwrap_or(0).to_le_bytes());
         out.extend(as_of_kind.to_le_bytes());
-        out.extend(self.salt_counter.to_le_bytes());
+        out.extend(salt_counter.to_le_bytes());
         out.extend(as_of);
         out.extend(self.key_id.0);
         out.extend(self.salt());
@@ -137,14 +187,25 @@ impl Header {
         out.extend(self.rows.to_le_bytes());
         out.extend(self.memberships.to_le_bytes());
         out.extend(self.segments.to_le_bytes());
-        out.extend(FINGERPRINT_BITS.to_le_bytes());
-        out.extend(self.buckets().to_le_bytes());
-        out.extend(since.to_le_bytes());
+        out.extend(fingerprint_bits.to_le_bytes());
+        out.extend(u64::to_le_bytes(spread));
+        out.extend(self.first_expiry.unwrap_or(0).to_le_bytes());
         out.extend((BLOCK_BYTES as u32).to_le_bytes());
         out.extend((self.sections.len() as u32).to_le_bytes());
         out.extend((name.len() as u32).to_le_bytes());
         out.extend(name);
         out.resize(NAME_AT.checked_add(NAME_FIELD_BYTES)?, 0);
+        if let Body::Two {
+            expiry_bits,
+            root,
+            removed,
+            ..
+        } = self.body
+        {
+            out.extend(expiry_bits.to_le_bytes());
+            out.extend(root.to_le_bytes());
+            out.extend(removed.to_le_bytes());
+        }
         out.resize(TABLE_AT, 0);
         for (number, (section, (offset, length))) in
             (1u32..).zip(self.sections.iter().zip(self.places()?))
@@ -225,21 +286,33 @@ impl Header {
         let memberships = fields.u64()?;
         let segments = fields.u32()?;
         let _fingerprint_bits = fields.u32()?;
-        let _buckets = fields.u64()?;
+        let spread = fields.u64()?;
         let since = i64::from_le_bytes(fields.array()?);
         let _block_bytes = fields.u32()?;
         let _sections = fields.u32()?;
         let name_bytes = fields.u32()?;
         let name = fields.array::<NAME_FIELD_BYTES>()?;
         let dataset = read_name(&name, name_bytes).ok_or(Flaw::Contradiction("the dataset"))?;
-        let mut sections = [Section::default(); 4];
+        let (body, sections) = if format < 2 {
+            (Body::One { salt_counter }, 4)
+        } else {
+            let body = Body::Two {
+                shard_bits: u32::try_from(spread).unwrap_or(u32::MAX),
+                expiry_bits: fields.u32()?,
+                lengths: flags & FLAG_LENGTHS != 0,
+                root: fields.u64()?,
+                removed: fields.u64()?,
+            };
+            (body, 5)
+        };
         let mut table = Fields(bytes.get(TABLE_AT..).unwrap_or_default());
-        for section in &mut sections {
+        let sections = (0..sections).map(|_| {
             let _number = table.u32()?;
-            section.crc = table.u32()?;
+            let crc = table.u32()?;
             let _offset = table.u64()?;
-            section.length = table.u64()?;
-        }
+            let length = table.u64()?;
+            Ok(Section { length, crc })
+        });
         Ok(Self {
             meta: VersionMeta {
                 kind,
@@ -249,17 +322,13 @@ impl Header {
                 as_of,
             },
             key_id,
-            salt_counter,
             ids,
             rows,
             memberships,
             segments,
-            expiry: if flags & FLAG_EXPIRY != 0 {
-                Expiry::Since(since)
-            } else {
-                Expiry::Unused
-            },
-            sections,
+            first_expiry: (flags & FLAG_EXPIRY != 0).then_some(since),
+            body,
+            sections: sections.collect::<Result<_, Flaw>>()?,
         })
     }
 
@@ -267,58 +336,99 @@ impl Header {
         if self.meta.kind != Kind::Audience {
             return Err(Flaw::KindNotReadYet(self.meta.kind));
         }
-        if self.meta.base.is_some() {
-            return Err(Flaw::DeltaNotReadYet);
-        }
-        let [segments, directory, records, checksums] = self.sections;
+        let is_delta = self.meta.base.is_some();
         let length_of = |count: u64, each: usize| count.checked_mul(each as u64);
-        let offsets = self.buckets().checked_add(1);
-        let blocks = blocks_of(self.sections).ok_or(Flaw::Contradiction("the section table"))?;
+        let blocks = self
+            .blocks()
+            .ok_or(Flaw::Contradiction("the section table"))?;
+        let length = |at: usize| self.sections.get(at).map_or(0, |section| section.length);
+        let (segment_table, records, checksums) = match self.body {
+            Body::One { .. } => (length(0), length(2), length(3)),
+            Body::Two { .. } => (length(3), length(1), length(4)),
+        };
+        let body_claims = match self.body {
+            Body::One { salt_counter } => {
+                let offsets = buckets_for(self.ids).checked_add(1);
+                let directory = offsets.and_then(|n| length_of(n, OFFSET_BYTES));
+                [
+                    (salt_counter < SALTS_MAX && !is_delta, "the salt counter"),
+                    (directory == Some(length(1)), "the length of the directory"),
+                    (self.segments > 0, "the count of segments"),
+                ]
+            }
+            Body::Two {
+                shard_bits,
+                expiry_bits,
+                root,
+                removed,
+                ..
+            } => {
+                let shards = 1u64.checked_shl(shard_bits).unwrap_or(0);
+                let index = shards
+                    .checked_add(1)
+                    .and_then(|n| length_of(n, ENTRY_BYTES));
+                let expires = self.first_expiry.is_some();
+                [
+                    (
+                        shard_bits <= SHARD_BITS_MAX && index == Some(length(2)),
+                        "the length of the index",
+                    ),
+                    (
+                        expires == (expiry_bits > 0) && expiry_bits <= AT_ONCE,
+                        "the bits of an expiry",
+                    ),
+                    (
+                        match self.meta.base {
+                            None => root == self.meta.version && removed == 0 && self.segments > 0,
+                            Some(base) => root <= base && base < self.meta.version,
+                        },
+                        "the version that it is based on",
+                    ),
+                ]
+            }
+        };
         let claims = [
-            (self.salt_counter < SALTS_MAX, "the salt counter"),
             (
-                self.ids > 0 && self.rows >= self.ids && self.memberships >= self.ids,
+                self.ids > 0 && self.rows >= self.ids && (is_delta || self.memberships >= self.ids),
                 "the counts of ids, rows and memberships",
             ),
             (
-                (1..=SEGMENTS_MAX).contains(&self.segments)
-                    && u64::from(self.segments) <= self.memberships,
+                self.segments <= SEGMENTS_MAX
+                    && (is_delta || u64::from(self.segments) <= self.memberships),
                 "the count of segments",
             ),
             (
-                length_of(self.segments.into(), SEGMENT_ENTRY_BYTES) == Some(segments.length),
+                length_of(self.segments.into(), SEGMENT_ENTRY_BYTES) == Some(segment_table),
                 "the length of the segment table",
             ),
+            (records <= RECORDS_BYTES_MAX, "the length of the records"),
             (
-                offsets.and_then(|n| length_of(n, OFFSET_BYTES)) == Some(directory.length),
-                "the length of the directory",
-            ),
-            (
-                records.length <= RECORDS_BYTES_MAX,
-                "the length of the records",
-            ),
-            (
-                length_of(blocks, 4) == Some(checksums.length),
+                length_of(blocks, 4) == Some(checksums),
                 "the length of the checksums",
             ),
         ];
-        match claims.into_iter().find(|(holds, _)| !holds) {
+        match claims
+            .into_iter()
+            .chain(body_claims)
+            .find(|(holds, _)| !holds)
+        {
             Some((_, what)) => Err(Flaw::Contradiction(what)),
             None => Ok(()),
         }
+    }
+
+    /// How many block checksums the sections before the last need.
+    fn blocks(&self) -> Option<u64> {
+        let (_, covered) = self.sections.split_last()?;
+        let mut covered = covered.iter();
+        let bytes = covered.try_fold(0u64, |sum, section| sum.checked_add(section.length))?;
+        Some(bytes.div_ceil(BLOCK_BYTES as u64))
     }
 }
 
 /// Where the dataset's name stands, and where the section table does.
 const NAME_AT: usize = 148;
 const TABLE_AT: usize = 256;
-
-/// How many block checksums the sections before `checksums` need.
-fn blocks_of(sections: [Section; 4]) -> Option<u64> {
-    let [a, b, c, _] = sections;
-    let covered = a.length.checked_add(b.length)?.checked_add(c.length)?;
-    Some(covered.div_ceil(BLOCK_BYTES as u64))
-}
 
 /// A name in a zero-padded field.
 pub(super) fn read_name(field: &[u8; NAME_FIELD_BYTES], length: u32) -> Option<Name> {

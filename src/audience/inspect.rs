@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::ids::{Kind, Name};
 
-use super::format::VERSION_FILE_FORMAT;
 use super::{AsOf, Audience, OpenError};
 
 /// Most segments listed by size.
@@ -75,7 +74,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
         dataset: meta.dataset.clone(),
         kind: meta.kind,
         version: meta.version,
-        format: VERSION_FILE_FORMAT,
+        format: audience.format(),
         as_of: meta.as_of,
         key_id: audience.key_id().to_string(),
         ids: audience.ids(),

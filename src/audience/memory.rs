@@ -47,21 +47,18 @@ impl Deref for Memory {
     }
 }
 
-/// Lines of the cache that are asked for at most: a bucket of eight ids in nine segments each has three.
-const PREFETCH_LINES_MAX: usize = 4;
-
-/// Asks the processor to have the first bytes of a slice at hand soon.
+/// Asks the processor to have the first bytes of a slice at hand soon, so many lines of its cache at most.
 #[inline]
-pub(super) fn prefetch(bytes: &[u8]) {
+pub(super) fn prefetch(bytes: &[u8], lines: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for line in bytes.chunks(64).take(PREFETCH_LINES_MAX) {
+        for line in bytes.chunks(64).take(lines) {
             // SAFETY: the instruction is a hint. It reads nothing into the program, writes nothing and does not fault
             // whatever the address; SSE, which it needs, is part of x86-64. The pointer is that of a live slice.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = (bytes, PREFETCH_LINES_MAX);
+    let _ = (bytes, lines);
 }

@@ -19,10 +19,12 @@ use std::path::Path;
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, Kind, Name, UserKey};
 
-use super::bucket::{Bucket, Nonsense};
-use super::format::{HEADER_BYTES, Header, OFFSET_BYTES, SECTION_NAMES};
+use super::bits::Nonsense;
+use super::bucket;
+use super::format::{HEADER_BYTES, Header, OFFSET_BYTES};
 use super::memory::{self, Memory};
-use super::remix::{Remix, bucket_of};
+use super::remix::{Remix, bucket_of, fingerprint};
+use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
 use super::{Lookup, VersionMeta};
 
 /// An open, verified version of an audience dataset. Immutable, `Send` and `Sync`.
@@ -30,26 +32,51 @@ pub struct Audience {
     header: Header,
     memory: Memory,
     remix: Remix,
-    buckets: u64,
-    directory: Range<usize>,
-    records: Range<usize>,
+    arena: Arena,
     segments: Segments,
 }
 
-/// A lookup after its first step: in which bucket of one version a key would stand.
+/// Where ids stand in memory, by the file's format.
+enum Arena {
+    /// Format 1: one directory over all buckets.
+    One {
+        buckets: u64,
+        directory: Range<usize>,
+        records: Range<usize>,
+        expiry: bucket::Expiry,
+    },
+    /// Format 2: an index of shards.
+    Two {
+        layout: shard::Layout,
+        index: Range<usize>,
+        records: Range<usize>,
+    },
+}
+
+/// A lookup after its first step: where in the version's memory stands where the key's bucket is.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    bucket: u64,
-    fingerprint: u64,
+    hashed: Hashed,
+    /// Where the bucket's two offsets stand.
+    offsets: usize,
+    /// Where they count from.
+    origin: usize,
+    /// How many bytes each has.
+    width: u8,
+    mixing: u8,
 }
 
 /// A lookup after its second step: where that bucket's bytes are.
 #[derive(Debug, Clone, Copy)]
 pub struct Approach {
+    hashed: Hashed,
     start: usize,
     end: usize,
-    fingerprint: u64,
+    mixing: u8,
 }
+
+/// Lines of the cache that are asked for of a bucket at most: one of eight ids in nine segments each has three.
+const PREFETCH_LINES_MAX: usize = 4;
 
 /// The segment table, unpacked.
 struct Segments {
@@ -97,15 +124,13 @@ impl Audience {
     /// The one way in. `read_at` fills a slice from an offset of a file that is `length` bytes long.
     fn read(length: u64, read_at: &dyn Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Self, Flaw> {
         let (header, memory) = verify::read(length, read_at)?;
-        let [segments, directory, records, _] = verify::ranges(&header)?;
-        let segments = verify::segments(&header, memory.get(segments).unwrap_or_default())?;
+        let places = verify::ranges(&header)?;
+        let (arena, segments) = verify::arena(&header, &places, &memory)?;
         let audience = Self {
             remix: Remix::new(&header.salt()),
-            buckets: header.buckets(),
             header,
             memory,
-            directory,
-            records,
+            arena,
             segments,
         };
         verify::records(&audience)?;
@@ -135,6 +160,11 @@ impl Audience {
     /// How many (id, segment) pairs it holds, those included that have expired.
     pub fn membership_count(&self) -> u64 {
         self.header.memberships
+    }
+
+    /// The number of the file's format.
+    pub fn format(&self) -> u32 {
+        self.header.format()
     }
 
     /// The file's length, which is also what it occupies in memory, but for the segment names.
@@ -185,28 +215,63 @@ impl Audience {
     /// Each step of a lookup waits for one load from memory, unless it was asked for in time: take a request's ids through each
     /// step together, in every dataset, and their loads overlap.
     pub fn probe(&self, key: UserKey) -> Probe {
-        let mixed = self.remix.mix(key);
-        let bucket = bucket_of(mixed.spread, self.buckets);
-        if let Some(offsets) = self.offsets(bucket) {
-            memory::prefetch(offsets);
+        let hashed = self.remix.mix(key);
+        // Where nothing stands, a place that no memory has.
+        let mut probe = Probe {
+            hashed,
+            offsets: usize::MAX,
+            origin: 0,
+            width: 0,
+            mixing: 0,
+        };
+        match &self.arena {
+            Arena::One {
+                buckets,
+                directory,
+                records,
+                ..
+            } => {
+                let bucket = bucket_of(hashed.spread, *buckets) as usize;
+                probe.offsets = bucket
+                    .wrapping_mul(OFFSET_BYTES)
+                    .wrapping_add(directory.start);
+                probe.origin = records.start;
+                probe.width = OFFSET_BYTES as u8;
+            }
+            Arena::Two {
+                layout,
+                index,
+                records,
+            } => {
+                let shard = hashed.shard(layout.shard_bits);
+                if let Some(entry) = self.entry(index, shard)
+                    && let Some(offsets) = entry.offsets_of(hashed, layout.shard_bits)
+                {
+                    let start = records.start.wrapping_add(entry.start as usize);
+                    probe.offsets = start.wrapping_add(offsets);
+                    probe.origin = start.wrapping_add(entry.directory_bytes());
+                    probe.width = entry.width;
+                    probe.mixing = entry.mixing;
+                }
+            }
         }
-        Probe {
-            bucket,
-            fingerprint: mixed.fingerprint,
+        if let Some(offsets) = self.memory.get(probe.offsets..) {
+            memory::prefetch(offsets, 1);
         }
+        probe
     }
 
     /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
     pub fn approach(&self, probe: Probe) -> Approach {
-        // Where the directory is damaged, a range that no bytes have.
-        let (start, end) = self.bucket_range(probe.bucket).unwrap_or((1, 0));
-        if let Ok(bytes) = self.record_bytes(start, end) {
-            memory::prefetch(bytes);
+        let (start, end) = self.bucket_range(probe);
+        if let Some(bytes) = self.memory.get(start..end) {
+            memory::prefetch(bytes, PREFETCH_LINES_MAX);
         }
         Approach {
+            hashed: probe.hashed,
             start,
             end,
-            fingerprint: probe.fingerprint,
+            mixing: probe.mixing,
         }
     }
 
@@ -240,15 +305,35 @@ impl Audience {
         all
     }
 
+    #[inline(always)]
     fn each(&self, approach: Approach, member: impl FnMut(u32, Option<i64>)) -> Lookup {
         let walk = || -> Result<Lookup, Nonsense> {
-            let bytes = self.record_bytes(approach.start, approach.end)?;
-            let bucket = Bucket::parse(bytes, self.header.expiry)?;
-            let Some(set) = bucket.find(approach.fingerprint)? else {
-                return Ok(Lookup::Absent);
-            };
-            if set.walk(member)? > self.segments.of_rank.len() as u64 {
-                return Err(Nonsense);
+            let Approach {
+                hashed,
+                start,
+                end,
+                mixing,
+            } = approach;
+            match &self.arena {
+                Arena::Two { layout, .. } => {
+                    let length = end.checked_sub(start).ok_or(Nonsense)?;
+                    let bytes = self.memory.get(start..).ok_or(Nonsense)?;
+                    let bucket = shard::Bucket::parse(layout, bytes, length)?;
+                    let Some(mut found) = bucket.find(layout, hashed, mixing)? else {
+                        return Ok(Lookup::Absent);
+                    };
+                    layout.code.walk(&mut found.0, member)?;
+                }
+                Arena::One { expiry, .. } => {
+                    let bytes = self.memory.get(start..end).ok_or(Nonsense)?;
+                    let bucket = bucket::Bucket::parse(bytes, *expiry)?;
+                    let Some(set) = bucket.find(fingerprint(hashed))? else {
+                        return Ok(Lookup::Absent);
+                    };
+                    if set.walk(member)? > self.segments.of_rank.len() as u64 {
+                        return Err(Nonsense);
+                    }
+                }
             }
             Ok(Lookup::Found)
         };
@@ -260,38 +345,40 @@ impl Audience {
         self.segments.of_rank.get(rank).copied().ok_or(Nonsense)
     }
 
-    fn bucket_bytes(&self, number: u64) -> Result<&[u8], Nonsense> {
-        let (start, end) = self.bucket_range(number)?;
-        self.record_bytes(start, end)
+    /// A shard's entry of the index.
+    #[inline(always)]
+    fn entry(&self, index: &Range<usize>, shard: usize) -> Option<Entry> {
+        let at = shard.wrapping_mul(ENTRY_BYTES).wrapping_add(index.start);
+        let bytes = self.memory.get(at..)?.first_chunk()?;
+        Some(Entry::decode(*bytes))
     }
 
-    /// A bucket's entry in the directory, and the next one's: where it begins and ends.
-    fn offsets(&self, number: u64) -> Option<&[u8; 2 * OFFSET_BYTES]> {
-        let at = usize::try_from(number).ok()?.checked_mul(OFFSET_BYTES)?;
-        let directory = self.memory.get(self.directory.clone())?;
-        directory.get(at..)?.first_chunk()
-    }
-
-    /// Where a bucket begins and ends among the records.
-    fn bucket_range(&self, number: u64) -> Result<(usize, usize), Nonsense> {
-        let [a, b, c, d, e, f, g, h, i, j] = *self.offsets(number).ok_or(Nonsense)?;
-        let offset = |[a, b, c, d, e]: [u8; OFFSET_BYTES]| {
-            usize::try_from(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])).map_err(|_| Nonsense)
+    /// Where a bucket begins and ends in memory. An empty range where there is none, and one that no memory has where the
+    /// directory is damaged.
+    #[inline(always)]
+    fn bucket_range(&self, probe: Probe) -> (usize, usize) {
+        if probe.offsets == usize::MAX {
+            return (0, 0);
+        }
+        let width = usize::from(probe.width);
+        let offset = |at: usize| {
+            let bytes: [u8; 8] = *self.memory.get(at..)?.first_chunk()?;
+            let mask = !u64::MAX.checked_shl(u32::from(probe.width).wrapping_mul(8))?;
+            let offset = usize::try_from(u64::from_le_bytes(bytes) & mask).ok()?;
+            probe.origin.checked_add(offset)
         };
-        Ok((offset([a, b, c, d, e])?, offset([f, g, h, i, j])?))
-    }
-
-    fn record_bytes(&self, start: usize, end: usize) -> Result<&[u8], Nonsense> {
-        let records = self.memory.get(self.records.clone()).ok_or(Nonsense)?;
-        records.get(start..end).ok_or(Nonsense)
+        let both = offset(probe.offsets).zip(offset(probe.offsets.wrapping_add(width)));
+        both.unwrap_or((1, 0))
     }
 
     /// The bytes of each part of the file, in the order of the file.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         std::iter::once(("header", HEADER_BYTES as u64)).chain(
-            SECTION_NAMES
-                .into_iter()
-                .zip(self.header.sections.map(|section| section.length)),
+            self.header
+                .section_names()
+                .iter()
+                .zip(&self.header.sections)
+                .map(|(name, section)| (*name, section.length)),
         )
     }
 }

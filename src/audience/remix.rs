@@ -10,29 +10,21 @@
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::SipHasher13;
 
+use super::shard::Hashed;
 use crate::ids::{Name, UserKey};
 
 /// Bits of a stored fingerprint.
 pub(super) const FINGERPRINT_BITS: u32 = 40;
-/// Bytes of a stored fingerprint.
+/// Format 1: bytes of a stored fingerprint.
 pub(super) const FINGERPRINT_BYTES: usize = 5;
 const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
 
-/// Ids a bucket holds on average. More would save table bytes (5 / 8 of a byte an id now) and cost scanning.
+/// Format 1: ids a bucket holds on average.
 const IDS_PER_BUCKET: u64 = 8;
 
 /// Says where a key stands in a file.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Remix(SipHasher13);
-
-/// A key as one file sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mixed {
-    /// Decides the bucket: buckets come in the order of spreads, however many there are.
-    pub(super) spread: u64,
-    /// Tells the bucket's ids apart.
-    pub(super) fingerprint: u64,
-}
 
 /// The public salt of a version, for the `counter`-th attempt at one without clashes.
 pub(super) fn salt(dataset: &Name, version: u64, counter: u32) -> [u8; 16] {
@@ -55,21 +47,26 @@ impl Remix {
         Self(SipHasher13::new_with_key(salt))
     }
 
-    pub(super) fn mix(&self, key: UserKey) -> Mixed {
+    pub(super) fn mix(&self, key: UserKey) -> Hashed {
         let hash = self.0.hash(&key.0.to_le_bytes());
-        Mixed {
+        Hashed {
             spread: hash.h1,
-            fingerprint: hash.h2 & FINGERPRINT_MASK,
+            check: hash.h2,
         }
     }
 }
 
-/// How many buckets hold `ids` ids.
+/// Format 1: what is stored of a hash.
+pub(super) fn fingerprint(hashed: Hashed) -> u64 {
+    hashed.check & FINGERPRINT_MASK
+}
+
+/// Format 1: how many buckets hold `ids` ids.
 pub(super) fn buckets_for(ids: u64) -> u64 {
     ids.div_ceil(IDS_PER_BUCKET)
 }
 
-/// The bucket of a spread: the high half of spread × buckets, which never reaches `buckets`.
+/// Format 1: the bucket of a spread, the high half of spread × buckets, which never reaches `buckets`.
 pub(super) fn bucket_of(spread: u64, buckets: u64) -> u64 {
     let product = u128::from(spread).wrapping_mul(u128::from(buckets));
     // The high half of a product of two 64-bit numbers fits.

@@ -1,18 +1,21 @@
 //! Puts collected rows in their places and writes the file.
 //!
-//! Rows are sorted by spread, then key: ids come out bucket by bucket, all rows of one id side by side. If two ids of one
-//! bucket have the same fingerprint, or a bucket is full, everything is arranged again under the next salt.
+//! Rows are sorted by their hashes: ids come out shard by shard, all rows of one id side by side. The first of them are the
+//! sample from which the code of the sets is made.
 
 use std::io::Write;
 
-use crate::ids::{Name, UserKey};
+use crate::ids::Name;
 
-use super::super::bucket::{BucketWriter, Crowded, Expiry, Membership};
+use super::super::code::{Expiry, Membership, Sample, Shape};
 use super::super::format::{
-    BLOCK_BYTES, Header, OFFSET_BYTES, RECORDS_BYTES_MAX, SALTS_MAX, SEGMENT_ENTRY_BYTES, Section,
+    BLOCK_BYTES, Body, Header, RECORDS_BYTES_MAX, SEGMENT_ENTRY_BYTES, Section,
 };
-use super::super::remix::{Mixed, Remix, bucket_of, buckets_for, salt};
+use super::super::shard::{Layout, Placed, ShardWriter, shard_bits_for};
 use super::{BuildError, Collected, KeptRow, NEVER, RowReport, VersionMeta};
+
+/// From so many bits a set on, lengths stand before the sets.
+const LENGTHS_FROM_BITS: f64 = 40.0;
 
 /// Arranges, writes, reports.
 pub(super) fn write(
@@ -21,33 +24,42 @@ pub(super) fn write(
     out: &mut dyn Write,
 ) -> Result<RowReport, BuildError> {
     let ranks = Ranks::of(&collected);
-    let (salt_counter, arranged) = arrange(&mut collected, &ranks, |counter| {
-        let remix = Remix::new(&salt(&meta.dataset, meta.version, counter));
-        move |key| remix.mix(key)
-    })?;
+    collected.rows.sort_unstable_by_key(|row| row.hashed);
+    let arranged = arrange(&collected, &ranks)?;
     let segments = segment_table(&collected.names, &ranks, &arranged.in_rank);
-    let parts = [&*segments, &*arranged.directory, &*arranged.records];
+    let mut code = Vec::new();
+    arranged.layout.code.encode(&mut code);
+    let parts = [&*code, &*arranged.records, &*arranged.index, &*segments];
 
     let checksums = block_sums(parts);
     let section = |bytes: &[u8]| Section {
         length: bytes.len() as u64,
         crc: crc32fast::hash(bytes),
     };
+    let (first_expiry, expiry_bits) = match arranged.layout.code.expiry() {
+        Expiry::Unused => (None, 0),
+        Expiry::Since { first, bits } => (Some(first), bits),
+    };
     let header = Header {
-        meta,
         key_id: collected.key_id(),
-        salt_counter,
         ids: arranged.ids,
         rows: collected.rows.len() as u64,
         memberships: arranged.in_rank.iter().sum(),
         segments: collected.names.len() as u32,
-        expiry: arranged.expiry,
-        sections: [
-            section(parts[0]),
-            section(parts[1]),
-            section(parts[2]),
-            section(&checksums),
-        ],
+        first_expiry,
+        body: Body::Two {
+            shard_bits: arranged.layout.shard_bits,
+            expiry_bits,
+            lengths: arranged.layout.lengths,
+            root: meta.version,
+            removed: 0,
+        },
+        meta,
+        sections: parts
+            .into_iter()
+            .chain([&*checksums])
+            .map(section)
+            .collect(),
     };
     out.write_all(&header.encode().ok_or(BuildError::TooLarge)?)?;
     for part in parts {
@@ -92,89 +104,106 @@ impl Ranks {
     }
 }
 
-/// The arena and its directory.
+/// The records, and where in them each shard is.
 struct Arranged {
+    layout: Layout,
     ids: u64,
-    expiry: Expiry,
-    directory: Vec<u8>,
     records: Vec<u8>,
+    index: Vec<u8>,
     /// Memberships of each rank.
     in_rank: Vec<u64>,
 }
 
-/// Arranges under the first salt that keeps all ids apart. `mixer` makes the remix of a salt counter.
-fn arrange<M: Fn(UserKey) -> Mixed>(
-    collected: &mut Collected,
-    ranks: &Ranks,
-    mixer: impl Fn(u32) -> M,
-) -> Result<(u32, Arranged), BuildError> {
-    let first_expiry = collected.rows.iter().map(|row| row.expires).min();
-    let expiry = match first_expiry {
-        Some(first) if first != NEVER => Expiry::Since(first),
-        _ => Expiry::Unused,
-    };
-    for counter in 0..SALTS_MAX {
-        let mix = mixer(counter);
-        for row in &mut collected.rows {
-            row.spread = mix(row.key()).spread;
-        }
-        collected
-            .rows
-            .sort_unstable_by_key(|row| (row.spread, row.key));
-        match encode(collected, ranks, expiry, &mix) {
-            Ok(arranged) if arranged.records.len() as u64 > RECORDS_BYTES_MAX => {
-                return Err(BuildError::TooLarge);
-            }
-            Ok(arranged) => return Ok((counter, arranged)),
-            Err(Crowded::Clash | Crowded::Full) => {}
-        }
-    }
-    Err(BuildError::NoSalt)
-}
-
-/// Writes sorted rows, bucket by bucket.
-fn encode(
-    collected: &Collected,
-    ranks: &Ranks,
-    expiry: Expiry,
-    mix: &impl Fn(UserKey) -> Mixed,
-) -> Result<Arranged, Crowded> {
-    let same_id = |a: &KeptRow, b: &KeptRow| a.key == b.key;
+/// Writes sorted rows, shard by shard.
+fn arrange(collected: &Collected, ranks: &Ranks) -> Result<Arranged, BuildError> {
+    let same_id = |a: &KeptRow, b: &KeptRow| a.hashed == b.hashed;
     let ids = collected.rows.chunk_by(same_id).count() as u64;
-    let buckets = buckets_for(ids);
-    let mut directory = Vec::with_capacity((buckets as usize + 1) * OFFSET_BYTES);
-    let mut records = Vec::with_capacity(ids as usize * 8 + collected.named.len());
-    let mut in_rank = vec![0; collected.names.len()];
-    let mut bucket = BucketWriter::default();
-    let mut begun = 0;
     let mut memberships = Vec::new();
+    let mut sample = Sample::default();
     for rows in collected.rows.chunk_by(same_id) {
-        let Some(first) = rows.first() else { continue };
-        let here = bucket_of(first.spread, buckets);
-        if here >= begun {
-            bucket.flush(&mut records, expiry)?;
-            for _ in begun..=here {
-                put_offset(&mut directory, records.len());
-            }
-            begun = here + 1;
+        if sample.is_full() {
+            break;
         }
         merge(rows, &collected.named, ranks, &mut memberships);
-        for membership in &memberships {
-            in_rank[membership.rank as usize] += 1;
+        sample.push(&memberships);
+    }
+    let shape = Shape {
+        segments: collected.names.len() as u32,
+        may_be_empty: false,
+        expiry: expiry_of(&collected.rows),
+    };
+    let (code, mean_bits) = sample.plan(shape, ids).ok_or(BuildError::TooLarge)?;
+    let layout = Layout {
+        code,
+        lengths: mean_bits >= LENGTHS_FROM_BITS,
+        delta: false,
+        shard_bits: shard_bits_for(collected.rows.len() as u64),
+    };
+
+    let mut records = Vec::new();
+    let mut index = Vec::new();
+    let mut in_rank = vec![0; collected.names.len()];
+    let mut writer = ShardWriter::default();
+    let mut rest = collected.rows.as_slice();
+    let mut placed = Vec::new();
+    let mut all = Vec::new();
+    for shard in 0..1usize << layout.shard_bits {
+        let own = rest.partition_point(|row| row.hashed.shard(layout.shard_bits) <= shard);
+        let (own, others) = rest.split_at(own);
+        rest = others;
+        placed.clear();
+        all.clear();
+        for rows in own.chunk_by(same_id) {
+            let Some(first) = rows.first() else { continue };
+            merge(rows, &collected.named, ranks, &mut memberships);
+            for membership in &memberships {
+                in_rank[membership.rank as usize] += 1;
+            }
+            let from = all.len();
+            all.append(&mut memberships);
+            placed.push(Placed {
+                hashed: first.hashed,
+                set: from..all.len(),
+                removed: 0..0,
+                deleted: false,
+            });
         }
-        bucket.add(mix(first.key()).fingerprint, &memberships, expiry);
+        let start = records.len() as u64;
+        if start > RECORDS_BYTES_MAX {
+            return Err(BuildError::TooLarge);
+        }
+        let mut entry = writer
+            .write(&layout, &placed, &all, &mut records)
+            .map_err(|_| BuildError::NoMixing)?;
+        entry.start = start;
+        index.extend(entry.encode());
     }
-    bucket.flush(&mut records, expiry)?;
-    for _ in begun..=buckets {
-        put_offset(&mut directory, records.len());
-    }
+    let end = super::super::shard::Entry {
+        start: records.len() as u64,
+        buckets: 0,
+        mixing: 0,
+        width: 2,
+    };
+    index.extend(end.encode());
     Ok(Arranged {
+        layout,
         ids,
-        expiry,
-        directory,
         records,
+        index,
         in_rank,
     })
+}
+
+fn expiry_of(rows: &[KeptRow]) -> Expiry {
+    let expiring = || rows.iter().map(|row| row.expires).filter(|at| *at != NEVER);
+    let (Some(first), Some(last)) = (expiring().min(), expiring().max()) else {
+        return Expiry::Unused;
+    };
+    let distance = last.abs_diff(first);
+    Expiry::Since {
+        first,
+        bits: (u64::BITS - distance.leading_zeros()).max(1),
+    }
 }
 
 /// The memberships of one id's rows: by rank, each once, with the latest of its expiries.
@@ -196,10 +225,6 @@ fn merge(rows: &[KeptRow], named: &[u16], ranks: &Ranks, into: &mut Vec<Membersh
     into.dedup_by_key(|m| m.rank);
 }
 
-fn put_offset(directory: &mut Vec<u8>, offset: usize) {
-    directory.extend_from_slice(&(offset as u64).to_le_bytes()[..OFFSET_BYTES]);
-}
-
 fn segment_table(names: &[Name], ranks: &Ranks, in_rank: &[u64]) -> Vec<u8> {
     let mut by_name: Vec<(&Name, u32)> =
         names.iter().zip(ranks.of_number.iter().copied()).collect();
@@ -218,7 +243,7 @@ fn segment_table(names: &[Name], ranks: &Ranks, in_rank: &[u64]) -> Vec<u8> {
 }
 
 /// The CRC-32 of each 64 KiB of the parts, taken as one text.
-fn block_sums(parts: [&[u8]; 3]) -> Vec<u8> {
+fn block_sums(parts: [&[u8]; 4]) -> Vec<u8> {
     let mut sums = Vec::new();
     let mut hasher = crc32fast::Hasher::new();
     let mut room = BLOCK_BYTES;
@@ -238,77 +263,4 @@ fn block_sums(parts: [&[u8]; 3]) -> Vec<u8> {
         sums.extend(hasher.finalize().to_le_bytes());
     }
     sums
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Keyer, SecretKey};
-
-    use super::super::super::rows::{RowFormat, read};
-
-    fn collected(ids: usize) -> Collected {
-        let mut collected = Collected::new(Keyer::new(&SecretKey::from_bytes([7; 32])));
-        let format = RowFormat::Text {
-            source: "ifa".to_owned(),
-            segment: "vip".parse().expect("a name"),
-        };
-        let rows: String = (0..ids).map(|i| format!("u{i}\n")).collect();
-        read(&mut collected, &format, rows.as_bytes(), &mut |_| {}).expect("readable");
-        collected
-    }
-
-    fn honest(key: UserKey) -> Mixed {
-        Remix::new(&[0; 16]).mix(key)
-    }
-
-    #[test]
-    fn a_clash_moves_on_to_the_next_salt() {
-        let mut collected = collected(100);
-        let ranks = Ranks::of(&collected);
-        let (counter, arranged) = arrange(&mut collected, &ranks, |counter| {
-            move |key| Mixed {
-                fingerprint: if counter < 3 {
-                    5
-                } else {
-                    honest(key).fingerprint
-                },
-                ..honest(key)
-            }
-        })
-        .expect("the fourth salt keeps them apart");
-        assert_eq!(
-            (counter, arranged.ids, &*arranged.in_rank),
-            (3, 100, &[100][..])
-        );
-    }
-
-    #[test]
-    fn a_full_bucket_moves_on_to_the_next_salt() {
-        let crowd = |counter| {
-            move |key| Mixed {
-                spread: if counter == 0 { 0 } else { honest(key).spread },
-                ..honest(key)
-            }
-        };
-        for (ids, expected) in [(255, 0), (256, 1)] {
-            let mut collected = collected(ids);
-            let ranks = Ranks::of(&collected);
-            let (counter, _) = arrange(&mut collected, &ranks, crowd).expect("a salt");
-            assert_eq!(counter, expected, "{ids} ids in one bucket");
-        }
-    }
-
-    #[test]
-    fn the_salts_end() {
-        let mut collected = collected(2);
-        let ranks = Ranks::of(&collected);
-        let told = arrange(&mut collected, &ranks, |_| {
-            |_| Mixed {
-                spread: 0,
-                fingerprint: 0,
-            }
-        });
-        assert!(matches!(told.map(|_| ()), Err(BuildError::NoSalt)));
-    }
 }

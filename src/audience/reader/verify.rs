@@ -10,13 +10,16 @@ use std::ops::Range;
 
 use crate::ids::Name;
 
-use super::super::bucket::{Bucket, Nonsense};
+use super::super::bits::{Bits, Nonsense};
+use super::super::bucket;
+use super::super::code::{Code, Expiry, Shape};
 use super::super::format::{
-    BLOCK_BYTES, Fields, HEADER_BYTES, Header, OFFSET_BYTES, SECTION_NAMES, SEGMENT_ENTRY_BYTES,
-    read_name,
+    BLOCK_BYTES, Body, Fields, HEADER_BYTES, Header, OFFSET_BYTES, SEGMENT_ENTRY_BYTES, read_name,
 };
 use super::super::memory::{self, Memory};
-use super::{Audience, Flaw, Segments};
+use super::super::remix::buckets_for;
+use super::super::shard::{self, Entry, Layout, MIXINGS_MAX};
+use super::{Arena, Audience, Flaw, Segments};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
@@ -30,12 +33,13 @@ pub(super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory),
     let header = Header::decode(&bytes, length)?;
 
     let places = ranges(&header)?;
-    let [.., sums_at] = places.clone();
-    let [.., sums_section] = header.sections;
+    let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
+        return Err(Flaw::NotKith);
+    };
     let mut sums = vec![0; sums_at.len()];
     read_at(&mut sums, sums_at.start as u64)?;
     if crc32fast::hash(&sums) != sums_section.crc {
-        return Err(damaged(&places, sums_at.start));
+        return Err(damaged(&header, &places, sums_at.start));
     }
 
     let mut memory = memory::zeroed(usize::try_from(length).map_err(too_large)?)?;
@@ -51,13 +55,13 @@ pub(super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory),
     for (block, sum) in blocks.chunks_mut(BLOCK_BYTES).zip(sums.chunks_exact(4)) {
         read_at(block, at as u64)?;
         if crc32fast::hash(block).to_le_bytes() != sum {
-            return Err(damaged(&places, at));
+            return Err(damaged(&header, &places, at));
         }
         at = at.saturating_add(block.len());
     }
-    for (place, section) in places.iter().zip(header.sections) {
+    for (place, section) in places.iter().zip(&header.sections) {
         if crc32fast::hash(memory.get(place.clone()).unwrap_or_default()) != section.crc {
-            return Err(damaged(&places, place.start));
+            return Err(damaged(&header, &places, place.start));
         }
     }
     Ok((header, Memory::freeze(memory)?))
@@ -79,32 +83,82 @@ fn too_large(_: std::num::TryFromIntError) -> Flaw {
     Flaw::Io(io::ErrorKind::OutOfMemory.into())
 }
 
-fn damaged(places: &[Range<usize>; 4], at: usize) -> Flaw {
-    let part = SECTION_NAMES
-        .into_iter()
-        .zip(places)
-        .find(|(_, place)| place.contains(&at));
+fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
+    let mut parts = header.section_names().iter().zip(places);
     Flaw::Damaged {
-        part: part.map_or("sections", |(name, _)| name),
+        part: parts
+            .find(|(_, place)| place.contains(&at))
+            .map_or("sections", |(name, _)| name),
         at: at as u64,
     }
 }
 
 /// Where the sections lie in memory.
-pub(super) fn ranges(header: &Header) -> Result<[Range<usize>; 4], Flaw> {
-    let lies = Flaw::Contradiction("the section table");
-    let Some(places) = header.places() else {
-        return Err(lies);
+pub(super) fn ranges(header: &Header) -> Result<Vec<Range<usize>>, Flaw> {
+    let lies = || Flaw::Contradiction("the section table");
+    let range = |(offset, length): (u64, u64)| {
+        let end = usize::try_from(offset.checked_add(length)?).ok()?;
+        Some(usize::try_from(offset).ok()?..end)
     };
-    let mut ranges = [0..0, 0..0, 0..0, 0..0];
-    for (range, (offset, length)) in ranges.iter_mut().zip(places) {
-        let end = offset.checked_add(length);
-        let (Ok(start), Some(Ok(end))) = (usize::try_from(offset), end.map(usize::try_from)) else {
-            return Err(lies);
-        };
-        *range = start..end;
+    let places = header.places().ok_or_else(lies)?;
+    places
+        .into_iter()
+        .map(|place| range(place).ok_or_else(lies))
+        .collect()
+}
+
+/// What a lookup needs to know of where things are, and the segments.
+pub(super) fn arena(
+    header: &Header,
+    places: &[Range<usize>],
+    memory: &[u8],
+) -> Result<(Arena, Segments), Flaw> {
+    let at = |place: usize| places.get(place).cloned().unwrap_or_default();
+    let bytes = |range: Range<usize>| memory.get(range).unwrap_or_default();
+    match header.body {
+        Body::One { .. } => {
+            let arena = Arena::One {
+                buckets: buckets_for(header.ids),
+                directory: at(1),
+                records: at(2),
+                expiry: header
+                    .first_expiry
+                    .map_or(bucket::Expiry::Unused, bucket::Expiry::Since),
+            };
+            Ok((arena, segments(header, bytes(at(0)))?))
+        }
+        Body::Two {
+            shard_bits,
+            expiry_bits,
+            lengths,
+            ..
+        } => {
+            let delta = header.meta.base.is_some();
+            let shape = Shape {
+                segments: header.segments,
+                may_be_empty: delta,
+                expiry: header
+                    .first_expiry
+                    .map_or(Expiry::Unused, |first| Expiry::Since {
+                        first,
+                        bits: expiry_bits,
+                    }),
+            };
+            let code = Code::decode(bytes(at(0)), shape)
+                .map_err(|Nonsense| Flaw::Contradiction("the code"))?;
+            let arena = Arena::Two {
+                layout: Layout {
+                    code,
+                    lengths,
+                    delta,
+                    shard_bits,
+                },
+                index: at(2),
+                records: at(1),
+            };
+            Ok((arena, segments(header, bytes(at(3)))?))
+        }
     }
-    Ok(ranges)
 }
 
 /// Unpacks the segment table: names ascending, ranks a permutation.
@@ -138,46 +192,87 @@ pub(super) fn segments(header: &Header, table: &[u8]) -> Result<Segments, Flaw> 
     })
 }
 
-/// Walks every bucket, with the code that lookups use, and counts what is there.
-pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
-    let lies = |_: Nonsense| Flaw::Contradiction("a record");
-    let mut ids = 0u64;
-    let mut memberships = 0u64;
-    let mut in_segment = vec![0u64; audience.segments.ids.len()];
-    let mut bytes = 0u64;
-    for number in 0..audience.buckets {
-        let bucket = audience.bucket_bytes(number).map_err(lies)?;
-        bytes = bytes.saturating_add(bucket.len() as u64);
-        let bucket = Bucket::parse(bucket, audience.header.expiry).map_err(lies)?;
-        if !bucket.fingerprints().is_sorted_by(|a, b| a < b) {
-            return Err(Flaw::Contradiction("the order of fingerprints"));
-        }
-        for set in bucket.sets().map_err(lies)? {
-            ids = ids.saturating_add(1);
-            for membership in set.map_err(lies)? {
-                let index = audience
-                    .index_of(membership.map_err(lies)?.rank)
-                    .map_err(lies)?;
-                memberships = memberships.saturating_add(1);
-                let count = usize::try_from(index)
-                    .ok()
-                    .and_then(|i| in_segment.get_mut(i));
-                let count = count.ok_or(Flaw::Contradiction("a record"))?;
-                *count = count.saturating_add(1);
-            }
+/// What was counted on a walk through the records.
+struct Counted {
+    ids: u64,
+    memberships: u64,
+    in_rank: Vec<u64>,
+    /// Bytes of records that were walked.
+    bytes: u64,
+}
+
+impl Counted {
+    fn new(segments: usize) -> Self {
+        Self {
+            ids: 0,
+            memberships: 0,
+            in_rank: vec![0; segments],
+            bytes: 0,
         }
     }
+
+    fn id(&mut self) {
+        self.ids = self.ids.saturating_add(1);
+    }
+
+    fn member(&mut self, rank: u32) -> Result<(), Nonsense> {
+        let count = usize::try_from(rank)
+            .ok()
+            .and_then(|rank| self.in_rank.get_mut(rank));
+        let count = count.ok_or(Nonsense)?;
+        *count = count.saturating_add(1);
+        self.memberships = self.memberships.saturating_add(1);
+        Ok(())
+    }
+}
+
+/// Walks every bucket, with the code that lookups use, and counts what is there.
+pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
+    let lies = |Nonsense| Flaw::Contradiction("a record");
+    let mut counted = Counted::new(audience.segments.ids.len());
+    let records = match &audience.arena {
+        Arena::One {
+            buckets,
+            directory,
+            records,
+            expiry,
+        } => {
+            for number in 0..*buckets {
+                first_format(audience, directory, records, *expiry, number, &mut counted)
+                    .map_err(lies)?;
+            }
+            records
+        }
+        Arena::Two {
+            layout,
+            index,
+            records,
+        } => {
+            for shard in 0..1usize << layout.shard_bits {
+                second_format(audience, layout, index, records, shard, &mut counted)
+                    .map_err(lies)?;
+            }
+            records
+        }
+    };
     let header = &audience.header;
+    let mut in_segment = vec![0u64; counted.in_rank.len()];
+    for (rank, count) in (0u32..).zip(&counted.in_rank) {
+        let index = audience.index_of(rank).map_err(lies)?;
+        let own = usize::try_from(index)
+            .ok()
+            .and_then(|i| in_segment.get_mut(i));
+        *own.ok_or(Flaw::Contradiction("the segment table"))? = *count;
+    }
     let claims = [
-        // Offsets ascend, or a bucket would be nonsense; so buckets that fill the records begin at 0, end at their
-        // end, and leave no byte between them.
+        // Each part begins where the one before ends: what was walked is all there is, and leaves no byte between.
         (
-            bytes == audience.records.len() as u64 && first_offset(audience) == Some(0),
-            "the directory",
+            counted.bytes == records.len() as u64,
+            "where the records begin and end",
         ),
-        (ids == header.ids, "the count of ids"),
+        (counted.ids == header.ids, "the count of ids"),
         (
-            memberships == header.memberships,
+            counted.memberships == header.memberships,
             "the count of memberships",
         ),
         (
@@ -191,8 +286,123 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
     }
 }
 
-fn first_offset(audience: &Audience) -> Option<u64> {
-    let directory = audience.memory.get(audience.directory.clone())?;
-    let [a, b, c, d, e] = *directory.first_chunk::<OFFSET_BYTES>()?;
-    Some(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]))
+fn first_format(
+    audience: &Audience,
+    directory: &Range<usize>,
+    records: &Range<usize>,
+    expiry: bucket::Expiry,
+    number: u64,
+    counted: &mut Counted,
+) -> Result<(), Nonsense> {
+    let at = usize::try_from(number)
+        .ok()
+        .and_then(|n| n.checked_mul(OFFSET_BYTES));
+    let directory = audience.memory.get(directory.clone()).ok_or(Nonsense)?;
+    let both = at.and_then(|at| directory.get(at..)).ok_or(Nonsense)?;
+    let [a, b, c, d, e, f, g, h, i, j] = *both.first_chunk().ok_or(Nonsense)?;
+    let start = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
+    let end = u64::from_le_bytes([f, g, h, i, j, 0, 0, 0]);
+    if start != counted.bytes {
+        return Err(Nonsense);
+    }
+    counted.bytes = end;
+    let (start, end) = (start as usize, end as usize);
+    let records = audience.memory.get(records.clone()).ok_or(Nonsense)?;
+    let bytes = records.get(start..end).ok_or(Nonsense)?;
+    let bucket = bucket::Bucket::parse(bytes, expiry)?;
+    if !bucket.fingerprints().is_sorted_by(|a, b| a < b) {
+        return Err(Nonsense);
+    }
+    for set in bucket.sets()? {
+        counted.id();
+        for membership in set? {
+            counted.member(membership?.rank)?;
+        }
+    }
+    Ok(())
+}
+
+fn second_format(
+    audience: &Audience,
+    layout: &Layout,
+    index: &Range<usize>,
+    records: &Range<usize>,
+    shard: usize,
+    counted: &mut Counted,
+) -> Result<(), Nonsense> {
+    let entry = audience.entry(index, shard).ok_or(Nonsense)?;
+    let next = shard
+        .checked_add(1)
+        .and_then(|next| audience.entry(index, next));
+    let end = next.ok_or(Nonsense)?.start;
+    let is_written_so = |entry: Entry| {
+        let again = Entry::decode(entry.encode());
+        again == entry && (2..=4).contains(&entry.width) && entry.mixing < MIXINGS_MAX
+    };
+    if entry.start != counted.bytes || !is_written_so(entry) {
+        return Err(Nonsense);
+    }
+    counted.bytes = end;
+    let records = audience.memory.get(records.start..).ok_or(Nonsense)?;
+    let length = usize::try_from(end.checked_sub(entry.start).ok_or(Nonsense)?);
+    let length = length.map_err(|_| Nonsense)?;
+    let from = usize::try_from(entry.start).map_err(|_| Nonsense)?;
+    let bytes = records.get(from..).ok_or(Nonsense)?;
+    let directory = entry.directory_bytes();
+    let body = length.checked_sub(directory).ok_or(Nonsense)?;
+    let before = counted.ids;
+    let mut expected = 0;
+    for bucket in 0..usize::from(entry.buckets) {
+        let offset = |bucket: usize| {
+            let at = bucket.checked_mul(entry.width.into())?;
+            entry.offset(bytes.get(at..directory)?)
+        };
+        let start = offset(bucket).ok_or(Nonsense)?;
+        let end = bucket.checked_add(1).and_then(offset).ok_or(Nonsense)?;
+        if start != expected || end > body {
+            return Err(Nonsense);
+        }
+        expected = end;
+        let at = directory.checked_add(start).ok_or(Nonsense)?;
+        let bytes = bytes.get(at..).ok_or(Nonsense)?;
+        let length = end.checked_sub(start).ok_or(Nonsense)?;
+        let bucket = shard::Bucket::parse(layout, bytes, length)?;
+        bucket.verify(layout, |found| id(layout, found.0, counted))?;
+    }
+    let ids = counted.ids.saturating_sub(before);
+    let narrow = match entry.width {
+        2 => true,
+        3 => body > 0xffff,
+        _ => body > 0xff_ffff,
+    };
+    let fits = u64::from(entry.buckets) == shard::buckets_for(ids);
+    if expected == body && narrow && fits {
+        Ok(())
+    } else {
+        Err(Nonsense)
+    }
+}
+
+/// Counts an id's memberships and goes past them.
+fn id<'a>(
+    layout: &Layout,
+    mut bits: Bits<'a>,
+    counted: &mut Counted,
+) -> Result<Bits<'a>, Nonsense> {
+    counted.id();
+    let mut members = Ok(());
+    let mut any = false;
+    if layout.delta {
+        bits.skip(1);
+    }
+    layout.code.walk(&mut bits, |rank, _| {
+        any = true;
+        members = members.and(counted.member(rank));
+    })?;
+    if layout.delta {
+        layout.code.walk(&mut bits, |_, _| {})?;
+    } else if !any {
+        return Err(Nonsense);
+    }
+    members.map(|()| bits)
 }
