@@ -5,12 +5,12 @@
 //! `docs/snapshot-format.md`.
 //!
 //! The shape is a bucketed arena, the smallest and quickest of those measured: a key is remixed under the file's
-//! public salt into a bucket and a 40-bit fingerprint; a table of offsets finds the bucket, and in the bucket
-//! stand the fingerprints followed by the sets, as varint gaps of segment ranks. No pointers, so a file is as good in
-//! memory as on disk, and dropping a hundred million people is one `munmap`.
+//! public salt into a shard, a bucket in it and a 40-bit fingerprint ([`shard`]); in the bucket stand the fingerprints
+//! followed by the sets, in a code made for just this version ([`code`]). No pointers, so a file is as good in
+//! memory as on disk, and dropping a hundred million people is one `munmap`. Files of the first format, whose sets are bytes
+//! ([`bucket`]), are read beside it.
 //!
-//! Invariants: an id that was uploaded answers exactly (the build looks for a salt under which no two of its ids
-//! clash); one that was not answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁷ on average; the same rows
+//! Invariants: an id that was uploaded answers exactly (a shard in which two ids clash is mixed anew); one that was not answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁷ on average; the same rows
 //! in any order make the same bytes; no byte is served that was not verified, and none, whatever it holds, makes a
 //! lookup panic, loop or allocate.
 //!

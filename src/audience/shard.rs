@@ -450,6 +450,9 @@ impl<'a> Bucket<'a> {
         layout: &Layout,
         mut each: impl FnMut(Found<'a>) -> Result<Bits<'a>, Nonsense>,
     ) -> Result<(), Nonsense> {
+        if self.fingerprints.is_empty() {
+            return Ok(());
+        }
         let mut before: Option<&[u8]> = None;
         let size = if layout.delta {
             HASH_BYTES

@@ -105,7 +105,7 @@ fn damage_is_named() {
     assert!(flaw(0).contains("not a Kith version file"));
     assert!(flaw(8).contains("has format 3"), "{}", flaw(8));
     assert!(
-        flaw(9).contains("has format 257, and this Kith reads up to 2"),
+        flaw(9).contains("has format 258, and this Kith reads up to 2"),
         "{}",
         flaw(9)
     );

@@ -176,6 +176,38 @@ fn ids_that_were_not_uploaded_are_not_found() {
     assert_eq!(found, 0);
 }
 
+/// Several shards, sets long enough to have lengths before them, buckets without ids, a dictionary.
+#[test]
+fn a_version_of_many_shards_answers_for_each_id() {
+    let member = |id: u32, segment: u32| id % 5 > 0 && (id * 7919 + segment * 104_729) % 1009 < 9;
+    let ids = 30_000;
+    let rows: String = (0..ids)
+        .map(|id| {
+            let names = (0..1000).filter(|segment| member(id, *segment));
+            let names: Vec<String> = names.map(|segment| format!("|s{segment}")).collect();
+            format!("ifa,u{id},all{},\n", names.concat())
+        })
+        .collect();
+    let (file, _) = build_csv(&rows);
+    let audience = open(&file);
+    let now = at(0);
+    let names: Vec<&str> = audience.segments().collect();
+    for id in (0..ids).step_by(7) {
+        let mut found: Vec<&str> = Vec::new();
+        audience.lookup(key(&format!("u{id}")), now, |index| {
+            found.push(names[index as usize])
+        });
+        found.sort_unstable();
+        let mut expected: Vec<String> = (0..1000)
+            .filter(|segment| member(id, *segment))
+            .map(|segment| format!("s{segment}"))
+            .collect();
+        expected.push("all".to_owned());
+        expected.sort_unstable();
+        assert_eq!(found, expected, "u{id}");
+    }
+}
+
 #[test]
 fn versions_share_no_fingerprints() {
     let text = RowFormat::Text {
