@@ -602,6 +602,7 @@ impl<'a> Auction<'a, '_> {
         // nearest.
         let book: &'a Book = &self.generation.book;
         let mut nearest = Refusal::Format;
+        let mut refused: Option<(u32, bool, Refusal)> = None;
         for place in &line_item.creatives {
             let creative = usize::try_from(*place)
                 .ok()
@@ -610,16 +611,28 @@ impl<'a> Auction<'a, '_> {
             else {
                 continue;
             };
-            let verdict = self
-                .fit(offer, line_item, creative, of_creative)
-                .and_then(|fit| self.propose(offer, line_item, &terms.deals, creative, fit));
+            // Once one fitted and was refused, only one of another advertiser or of another floor can fare better.
+            let has_own_floor = offer.slots.media(creative.format).is_some();
+            let fares_alike = refused.is_some_and(|(advertiser, had_own_floor, refusal)| {
+                advertiser == creative.advertiser
+                    && (refusal != Refusal::Floor || !(has_own_floor || had_own_floor))
+            });
+            if fares_alike {
+                continue;
+            }
+            let verdict = match self.fit(offer, line_item, creative, of_creative) {
+                Err(refusal) => Err(refusal),
+                Ok(fit) => {
+                    let verdict = self.propose(offer, line_item, &terms.deals, creative, fit);
+                    refused = verdict
+                        .err()
+                        .map(|refusal| (creative.advertiser, has_own_floor, refusal));
+                    verdict
+                }
+            };
             match verdict {
                 Ok(()) => return Ok(()),
                 Err(refusal) => nearest = nearest.max(refusal),
-            }
-            // Another creative bids no more.
-            if nearest == Refusal::Outbid && terms.deals.is_empty() {
-                break;
             }
         }
         Err(nearest)
