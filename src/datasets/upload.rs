@@ -235,7 +235,7 @@ impl Datasets {
             activate_seconds: 0.0,
         };
 
-        // 2. Warm: open what was written as a restart would, every byte verified, where memory allows.
+        // 2. Open what was written as a restart would: every byte verified, every page warm. Where memory allows.
         let warming = Instant::now();
         let room = self.room(&upload.dataset, kind, version.bytes);
         let opened = if room.enough() {
@@ -253,7 +253,7 @@ impl Datasets {
         };
         version.activate_seconds = warming.elapsed().as_secs_f64();
 
-        // 3. Validate, against what is live by now.
+        // 3. Guards, against what is live by now.
         if kind == Kind::Audience {
             let audience = match &opened {
                 Some(Opened::Audience(audience)) => Some(audience.as_ref()),

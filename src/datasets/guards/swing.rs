@@ -54,7 +54,7 @@ pub(super) fn ids(guards: &Guards, now: u64, before: Option<u64>) -> Check {
         NAME,
         !lost && !gained,
         format!(
-            "{now} ids, {before} in the live version: {} {word} (at most {} fewer or {} more may be)",
+            "{now} ids that have not expired, {before} in the live version: {} {word} (at most {} fewer or {} more may be)",
             percent(change.abs() / live.max(1.0)),
             percent(guards.max_ids_lost),
             percent(guards.max_ids_gained)
