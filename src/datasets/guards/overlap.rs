@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::config::Guards;
 
 /// Where chance alone makes fewer disagreements than this, their number says nothing.
-const BY_CHANCE_MIN: f64 = 64.0;
+const BY_CHANCE_MIN: f64 = 16.0;
 /// Members of a segment among the people compared from which they can be followed.
 const MEMBERS_MIN: u32 = 20;
 /// Segments that are followed, the largest: a table of 4 MiB.

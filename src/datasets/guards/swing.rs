@@ -79,104 +79,106 @@ pub(super) fn segments(
             "not known: this version or the live one has not been opened",
         );
     };
-    let mut wrong: Vec<(u64, String)> = Vec::new();
-    let mut tell = |weight: u64, text: String| wrong.push((weight, text));
+    let (losses, compared) = losses(guards, now, before);
+    let mut wrong = [losses, gains(guards, now, before)].concat();
+    if wrong.is_empty() {
+        return passed(NAME, &compared);
+    }
+    wrong.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.text.cmp(&b.text)));
+    let more = wrong.len().saturating_sub(SHOWN_MAX);
+    let mut told: Vec<String> = wrong.into_iter().map(|w| w.text).take(SHOWN_MAX).collect();
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    check(NAME, false, told.join("; "), MEND)
+}
+
+/// Something wrong. The ids concerned decide what is told first.
+#[derive(Debug, Clone)]
+struct Wrong {
+    weight: u64,
+    text: String,
+}
+
+impl Wrong {
+    /// About one segment.
+    fn of(ids: u64, text: String) -> Self {
+        Self { weight: ids, text }
+    }
+
+    /// About all of them, which is told before.
+    fn of_all(text: String) -> Self {
+        Self {
+            weight: u64::MAX,
+            text,
+        }
+    }
+}
+
+/// Segments that have lost too much, by themselves or together; and what was compared.
+fn losses(guards: &Guards, now: &Sizes, before: &Sizes) -> (Vec<Wrong>, String) {
+    let mut wrong = Vec::new();
     let (mut looked_at, mut gone, mut lost, mut all) = (0usize, 0usize, 0u64, 0u64);
     for (name, &live) in &before.segments {
         let this = now.segments.get(name).copied();
-        let ids = this.unwrap_or(0);
-        let loss = live.saturating_sub(ids);
+        let loss = live.saturating_sub(this.unwrap_or(0));
         (lost, all) = (lost.saturating_add(loss), all.saturating_add(live));
         let share = before.share(live);
         if share < SMALL_SHARE || by_chance(live as f64, live as f64) {
             continue;
         }
         looked_at += 1;
+        let too_much = loss as f64 > guards.max_segment_lost * live as f64
+            && !by_chance(loss as f64, live as f64);
         if this.is_none() {
             gone += 1;
             if share >= guards.large_segment_share {
-                tell(
-                    loss,
-                    format!(
-                        "`{name}` with {} of the live version's ids has vanished",
-                        percent(share)
-                    ),
-                );
+                let had = percent(share);
+                let text = format!("`{name}` with {had} of the live version's ids has vanished");
+                wrong.push(Wrong::of(loss, text));
             }
-        } else if loss as f64 > guards.max_segment_lost * live as f64
-            && !by_chance(loss as f64, live as f64)
-        {
-            let part = loss as f64 / live as f64;
-            tell(
-                loss,
-                format!("`{name}` has lost {} of its {live} ids", percent(part)),
-            );
+        } else if too_much {
+            let part = percent(loss as f64 / live as f64);
+            let text = format!("`{name}` has lost {part} of its {live} ids");
+            wrong.push(Wrong::of(loss, text));
         }
     }
+    if gone > GONE_ANYWAY && gone as f64 > guards.max_segments_gone * looked_at as f64 {
+        let most = percent(guards.max_segments_gone);
+        let text = format!("{gone} of {looked_at} segments have vanished (at most {most} may)");
+        wrong.push(Wrong::of_all(text));
+    }
+    let share = lost as f64 / all.max(1) as f64;
+    let compared = format!(
+        "all together segments have lost {} of their memberships (at most {} may be)",
+        percent(share),
+        percent(guards.max_memberships_lost)
+    );
+    if share > guards.max_memberships_lost && !by_chance(lost as f64, all as f64) {
+        wrong.push(Wrong::of_all(compared.clone()));
+    }
+    (wrong, format!("{looked_at} segments compared; {compared}"))
+}
+
+/// Segments that have gained too much.
+fn gains(guards: &Guards, now: &Sizes, before: &Sizes) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
     for (name, &ids) in &now.segments {
         let live = before.segments.get(name).copied().unwrap_or(0);
         let (share, was) = (now.share(ids), before.share(live));
         let gain = ids.saturating_sub(live);
         let by_luck = by_chance(ids as f64 - was * now.ids as f64, now.ids as f64);
         if share >= guards.max_segment_share && share - was > SUDDEN_SHARE && !by_luck {
-            tell(
-                gain,
-                format!(
-                    "`{name}` has {} of all ids, {} in the live version",
-                    percent(share),
-                    percent(was)
-                ),
-            );
+            let (has, had) = (percent(share), percent(was));
+            let text = format!("`{name}` has {has} of all ids, {had} in the live version");
+            wrong.push(Wrong::of(gain, text));
         } else if live >= TRIAL_IDS
             && gain as f64 > guards.max_segment_gained * live as f64
             && share >= guards.large_segment_share
         {
-            tell(
-                gain,
-                format!("`{name}` has {ids} ids, {live} in the live version"),
-            );
+            let text = format!("`{name}` has {ids} ids, {live} in the live version");
+            wrong.push(Wrong::of(gain, text));
         }
     }
-    let gone_share = gone as f64 / looked_at.max(1) as f64;
-    if gone > GONE_ANYWAY && gone_share > guards.max_segments_gone {
-        tell(
-            u64::MAX,
-            format!(
-                "{gone} of {looked_at} segments have vanished (at most {} may)",
-                percent(guards.max_segments_gone)
-            ),
-        );
-    }
-    let lost_share = lost as f64 / all.max(1) as f64;
-    if lost_share > guards.max_memberships_lost && !by_chance(lost as f64, all as f64) {
-        tell(
-            u64::MAX,
-            format!(
-                "segments have lost {} of their memberships, all together (at most {} may be)",
-                percent(lost_share),
-                percent(guards.max_memberships_lost)
-            ),
-        );
-    }
-    if wrong.is_empty() {
-        return passed(
-            NAME,
-            &format!(
-                "{looked_at} segments compared; all together they have lost {} of their memberships (at most {} may be)",
-                percent(lost_share),
-                percent(guards.max_memberships_lost)
-            ),
-        );
-    }
-    wrong.sort_by(|a, b| b.cmp(a));
-    let more = wrong.len().saturating_sub(SHOWN_MAX);
-    let mut told: Vec<String> = wrong
-        .into_iter()
-        .map(|(_, text)| text)
-        .take(SHOWN_MAX)
-        .collect();
-    if more > 0 {
-        told.push(format!("and {more} more"));
-    }
-    check(NAME, false, told.join("; "), MEND)
+    wrong
 }

@@ -415,6 +415,8 @@ fn sources_are_built_in_configured_or_had_before() {
 #[test]
 fn an_id_in_the_column_of_sources_is_neither_told_nor_remembered() {
     let secret = "somebody@example.com";
+    let few_rows = sources(&[("ifa", 1000), (secret, 19)], 500);
+    let small_part = sources(&[("ifa", 1000), (secret, 39)], 2961);
     let swapped = sources(
         &[("ifa", 1000), (secret, 19), ("other@example.com", 1)],
         980,
@@ -423,10 +425,13 @@ fn an_id_in_the_column_of_sources_is_neither_told_nor_remembered() {
         exchanges: &[],
         earlier: Some(&Earlier::default()),
     };
-    let check = inputs::sources(&defaults(), Some(&swapped), Some(&known));
-    assert!(!check.ok && !check.detail.contains('@'), "{check:?}");
-    let kept = inputs::remembered(&swapped);
-    assert_eq!((kept.named.len(), kept.others), (1, 1000));
+    for seen in [&few_rows, &small_part, &swapped] {
+        let check = inputs::sources(&defaults(), Some(seen), Some(&known));
+        assert!(!check.ok && !check.detail.contains('@'), "{check:?}");
+        let kept = inputs::remembered(seen);
+        let rows = seen.named.iter().map(|(_, rows)| rows).sum::<u64>() + seen.others;
+        assert_eq!((kept.named.len(), kept.others), (1, rows - 1000));
+    }
     // What was rare before may be rare again.
     let rare = Earlier {
         others: 0.5,
