@@ -1,7 +1,9 @@
-//! Poisoned uploads are held, honest ones are not: whole lives of a dataset over the public [`Datasets`], with time handed in.
+//! Poisoned uploads are held, honest ones are not: whole lives of a dataset over the public [`Datasets`], with time
+//! handed in.
 //!
-//! A poison is a way to spoil an honest export. Each is uploaded over the same live version twice: while the process runs,
-//! and as the first thing after a restart. The honest year is two hundred days of an export that changes as exports do.
+//! A poison is a way to spoil an honest export. Each is uploaded over the same live version twice: while the process
+//! runs, and as the first thing after a restart. The honest year is two hundred days of an export that changes as
+//! exports do.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -614,7 +616,8 @@ impl Year {
         }
     }
 
-    /// A person's segments on a day. Each membership is drawn for a stretch of days, so that a few in a hundred change a day.
+    /// A person's segments on a day. Each membership is drawn for a stretch of days, so that a few in a hundred change
+    /// a day.
     fn segments(&self, person: u32, today: u32) -> Vec<String> {
         let mut segments = Vec::new();
         for segment in 0..Self::SEGMENTS {

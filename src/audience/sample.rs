@@ -1,11 +1,12 @@
 //! What is remembered of rows while they are read, so that guards can hold a new version against the live one.
 //!
-//! A version file holds no ids, so two of them cannot be compared person by person. While rows are read the user keys are
-//! there: those of the [`PEOPLE_MAX`] smallest are kept with their memberships. User keys are keyed hashes, so the smallest are
-//! as good as drawn by lot, and the same whatever the order of the rows. They stay in memory and are dropped with the upload.
+//! A version file holds no ids, so two of them cannot be compared person by person. While rows are read the user keys
+//! are there: those of the [`PEOPLE_MAX`] smallest are kept with their memberships. User keys are keyed hashes, so the
+//! smallest are as good as drawn by lot, and the same whatever the order of the rows. They stay in memory and are
+//! dropped with the upload.
 //!
-//! Invariant: what is kept are all memberships of each person kept, and the people are those with the smallest keys, as many
-//! as there is room for. Cost: one comparison a row; 2 MB for people in twelve segments, at most 32 MB.
+//! Invariant: what is kept are all memberships of each person kept, and the people are those with the smallest keys,
+//! as many as there is room for. Cost: one comparison a row; 3 MB for people in twelve segments, at most 40 MB.
 
 use std::collections::BTreeMap;
 
@@ -132,8 +133,8 @@ pub struct Person {
 /// How many good rows each source has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The first few hundred sources, in lower case. Where columns are swapped these are ids: not to be shown or stored unless
-    /// many rows share one.
+    /// The first few hundred sources, in lower case. Where columns are swapped these are ids: not to be shown or
+    /// stored unless many rows share one.
     pub named: Vec<(String, u64)>,
     /// Rows of all others.
     pub others: u64,

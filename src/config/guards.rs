@@ -1,5 +1,5 @@
-//! `[guards]` and `[datasets.<name>.guards]`: by how much a version may differ from the live one. Why the defaults are what
-//! they are, docs/guards.md says.
+//! `[guards]` and `[datasets.<name>.guards]`: by how much a version may differ from the live one. Why the defaults are
+//! what they are, docs/guards.md says.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
 //! Checks between a built version and its activation: a version that fails one is held, never served by itself.
 //!
-//! Each check is a plain function from what is known to a [`Check`], whose detail says what was found and, where it is not
-//! well, what to do. What a version is held against is its [`Baseline`]: what the manifest remembers of the live version, and
-//! that version itself where it is open. Both are there after a restart before anything is uploaded, so the first
-//! upload after one is judged like any other. Without a live version there is nothing to differ from, and the checks
-//! that compare pass and say so.
+//! Each check is a plain function from what is known to a [`Check`], whose detail says what was found and, where it is
+//! not well, what to do. What a version is held against is its [`Baseline`]: what the manifest remembers of the live
+//! version, and that version itself where it is open. Both are there after a restart before anything is uploaded, so
+//! the first upload after one is judged like any other. Without a live version there is nothing to differ from, and
+//! the checks that compare pass and say so.
 //!
 //! A limit is broken only by what chance would not do to so few: see [`by_chance`]. docs/guards.md says why each
 //! limit is what it is.

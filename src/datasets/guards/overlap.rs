@@ -1,14 +1,14 @@
 //! Whether a version speaks of the same people as the live one, and says the same of them.
 //!
-//! Counts cannot tell a version whose ids come from another space, or whose segment names have been swapped round:
-//! all of them are as they were. So [the people kept](crate::audience::Seen) while rows were read are looked up in the live
-//! version. *Overlap* is the share that it knows. *Agreement* is how far, of those it knows, the sets are the same, with what
-//! chance alone would give taken out (Cohen's κ over person and segment): 1 is as before, 0 as if every segment's
-//! members had been drawn anew. A plain share of equal memberships would not do: where most people are in most
-//! segments, it is high for any two versions.
+//! Counts cannot tell a version whose ids come from another space, or whose segment names have been swapped round: all
+//! of them are as they were. So [the people kept](crate::audience::Seen) while rows were read are looked up in the
+//! live version. *Overlap* is the share that it knows. *Agreement* is how far, of those it knows, the sets are the
+//! same, with what chance alone would give taken out (Cohen's κ over person and segment): 1 is as before, 0 as if
+//! every segment's members had been drawn anew. A plain share of equal memberships would not do: where most people are
+//! in most segments, it is high for any two versions.
 //!
-//! Two segments swapped among two hundred change the agreement by a hundredth. They are found by where their members are now: a
-//! round of names in which the members of each are now those of the next.
+//! Two segments swapped among two hundred change the agreement by a hundredth. They are found by where their members
+//! are now: a round of names in which the members of each are now those of the next.
 
 use std::collections::BTreeMap;
 

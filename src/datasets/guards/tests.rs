@@ -220,7 +220,8 @@ fn six_in_ten_must_be_known_of_those_who_can_be() {
     assert!(overlap::overlap(&defaults(), None).ok);
 }
 
-/// A version of people in segments, and what was seen of its rows. Each row: a person, segments, expiry in days from now.
+/// A version of people in segments, and what was seen of its rows. Each row: a person, segments, expiry in days from
+/// now.
 fn version(rows: &[(u32, &str, Option<i64>)]) -> (crate::audience::Audience, Seen) {
     let meta = VersionMeta {
         kind: Kind::Audience,
