@@ -104,8 +104,8 @@ struct Cgroups {
     folder: &'static str,
     limit: &'static str,
     usage: &'static str,
-    /// The line of `memory.stat` that counts page cache which can be dropped.
-    droppable: &'static str,
+    /// The lines of `memory.stat` that count page cache which can be dropped, as `MemAvailable` counts it.
+    droppable: [&'static str; 2],
 }
 
 const CGROUPS: [Cgroups; 2] = [
@@ -114,14 +114,14 @@ const CGROUPS: [Cgroups; 2] = [
         folder: "sys/fs/cgroup",
         limit: "memory.max",
         usage: "memory.current",
-        droppable: "inactive_file ",
+        droppable: ["inactive_file ", "active_file "],
     },
     Cgroups {
         controller: "memory",
         folder: "sys/fs/cgroup/memory",
         limit: "memory.limit_in_bytes",
         usage: "memory.usage_in_bytes",
-        droppable: "total_inactive_file ",
+        droppable: ["total_inactive_file ", "total_active_file "],
     },
 ];
 
@@ -156,13 +156,14 @@ impl Cgroups {
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
         let limit = number(self.limit)?;
         let used = number(self.usage)?;
-        let droppable = read("memory.stat").and_then(|stat| {
-            let count = stat
-                .lines()
-                .find_map(|line| line.strip_prefix(self.droppable))?;
-            count.trim().parse::<u64>().ok()
-        });
-        Some(limit.saturating_sub(used.saturating_sub(droppable.unwrap_or(0))))
+        let stat = read("memory.stat").unwrap_or_default();
+        let count = |name: &str| {
+            let found = stat.lines().find_map(|line| line.strip_prefix(name));
+            found.and_then(|count| count.trim().parse::<u64>().ok())
+        };
+        let droppable = self.droppable.into_iter().filter_map(count);
+        let droppable = droppable.fold(0u64, u64::saturating_add);
+        Some(limit.saturating_sub(used.saturating_sub(droppable)))
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
         let used = ("sys/fs/cgroup/kith.slice/memory.current", "3000\n");
         let stat = (
             "sys/fs/cgroup/kith.slice/memory.stat",
-            "anon 1\ninactive_file 500\n",
+            "anon 1\ninactive_file 400\nactive_file 100\n",
         );
         check(&[MEMINFO, own, max, current], Some(1_024_000));
         check(&[MEMINFO, own, max, current, above, used], Some(2000));
