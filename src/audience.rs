@@ -26,6 +26,7 @@ mod memory;
 mod reader;
 mod remix;
 mod rows;
+mod sample;
 mod shard;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
 pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
+pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
 
 /// What a version file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! environment in; only [`environment`] asks the process for it.
 
 mod forms;
+mod guards;
 mod limits;
 mod named;
 mod sections;
@@ -23,11 +24,12 @@ mod tests;
 use std::fmt;
 use std::path::Path;
 
+pub use guards::Guards;
 pub use limits::Limits;
 pub use named::{Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, NoBidForm};
 pub use sections::{
-    Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Guards, Privacy, Role,
-    TokenDatasets, Web,
+    Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Privacy, Role, TokenDatasets,
+    Web,
 };
 pub use sheet::Key;
 pub use traffic::Refuse;
@@ -135,7 +137,7 @@ fn read(root: &mut Sheet<'_>) -> Config {
     let data = root.section("data", sections::data);
     let budget = root.section("budget", sections::budget);
     let exchanges = named::exchanges(root, &budget);
-    let guards = root.section("guards", sections::guards);
+    let guards = root.section("guards", |s| guards::read(s, None));
     let datasets = named::datasets(root, guards);
     let privacy = root.section("privacy", sections::privacy);
     let currency = root.section("currency", sections::currency);

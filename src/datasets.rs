@@ -35,6 +35,7 @@ mod measures;
 mod recovery;
 mod refused;
 mod upload;
+mod validation;
 
 #[cfg(test)]
 pub(crate) mod tests;

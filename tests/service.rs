@@ -167,11 +167,11 @@ fn rows(count: usize, segment: &str, but: &str) -> Vec<u8> {
     rows.into_bytes()
 }
 
-/// However busy the machine is, nothing is shed: these are about what is decided.
+/// However busy the machine is, nothing is shed, and whatever versions hold, none is held: these are about what is decided.
 fn start(dir: &Path) -> Service {
     let toml = format!(
         "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
-         [limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n",
+         [guards]\nenabled = false\n[limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n",
         dir.display().to_string()
     );
     let service = Service::start(Config::from_toml(&toml, "test").expect("a configuration"))

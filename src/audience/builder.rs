@@ -20,6 +20,7 @@ use super::remix::{Remix, salt};
 use super::rows::{
     self, NotKept, REJECTED_KEPT_MAX, ReadError, Refused, RejectedRow, RowFormat, RowReport,
 };
+use super::sample::{Sample, Seen};
 use super::shard::Hashed;
 
 /// Collects rows and makes one version file of them.
@@ -66,6 +67,11 @@ impl Builder {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ReadError> {
         rows::read(&mut self.collected, format, input, progress)
+    }
+
+    /// What guards want to know of the rows read so far; asked once, before [`finish`](Self::finish).
+    pub fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut self.collected.sample).into_seen(&self.collected.names)
     }
 
     /// Writes the version file to `out` in one forward pass, and tells what became of the rows.
@@ -155,6 +161,7 @@ pub(super) struct Collected {
     numbers: HashMap<Name, u16>,
     input: u32,
     report: RowReport,
+    pub(super) sample: Sample,
 }
 
 impl Collected {
@@ -169,6 +176,7 @@ impl Collected {
             numbers: HashMap::new(),
             input: 0,
             report: RowReport::default(),
+            sample: Sample::default(),
         }
     }
 
@@ -245,6 +253,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn keep(self, key: UserKey, expires: Option<i64>) {
+        let named = &self.into.named[self.named_before..];
+        self.into.sample.person(key, named, expires);
         self.into.rows.push(KeptRow {
             hashed: self.into.remix.mix(key),
             segments: Span::new(self.named_before, self.into.named.len()),

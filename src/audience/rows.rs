@@ -274,6 +274,7 @@ impl Collected {
             return Err(Refused::NoSegments);
         }
         draft.keep(key, expires);
+        self.sample.source(row.source);
         Ok(())
     }
 }

@@ -145,6 +145,18 @@ pub(super) fn share() -> Form<f64> {
     })
 }
 
+/// By how many times something may grow beyond what it was.
+pub(super) fn times() -> Form<f64> {
+    Form::new("a number from 0 to 1000, 1 being as much again", |node| {
+        let times = match node.value {
+            Value::Decimal(number) => number,
+            Value::Whole(number) => number as f64,
+            _ => return None,
+        };
+        (0.0..=1000.0).contains(&times).then_some(times)
+    })
+}
+
 const SIZE_UNITS: [(&str, u64); 4] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::forms;
-use super::sections::{Budget, Guards, guards_of_dataset};
+use super::guards::{self, Guards};
+use super::sections::Budget;
 use super::sheet::{Log, Sheet, read_document};
 use super::traffic::{self, Refuse};
 use super::tree::Table;
@@ -386,6 +387,6 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
             "that of [limits]",
             "the largest upload, decoded",
         ),
-        guards: s.section("guards", |s| guards_of_dataset(s, guards)),
+        guards: s.section("guards", |s| guards::read(s, Some(guards))),
     }
 }

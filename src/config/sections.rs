@@ -225,52 +225,6 @@ pub(super) fn data(s: &mut Sheet<'_>) -> Data {
     }
 }
 
-/// Checks that can hold a version before activation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Guards {
-    /// Whether they are asked at all.
-    pub enabled: bool,
-    /// More bad rows than this share hold the version, 0 to 1.
-    pub max_rejected_share: f64,
-}
-
-pub(super) fn guards(s: &mut Sheet<'_>) -> Guards {
-    Guards {
-        enabled: s.get(
-            "enabled",
-            &forms::switch(),
-            "true",
-            "whether checks can hold a version before activation",
-        ),
-        max_rejected_share: s.get(
-            "max_rejected_share",
-            &forms::share(),
-            "0.01",
-            "more bad rows than this share hold the version",
-        ),
-    }
-}
-
-pub(super) fn guards_of_dataset(s: &mut Sheet<'_>, general: Guards) -> Guards {
-    const FROM: &str = "that of [guards]";
-    Guards {
-        enabled: s.inherit(
-            "enabled",
-            &forms::switch(),
-            general.enabled,
-            FROM,
-            "as there, for this dataset",
-        ),
-        max_rejected_share: s.inherit(
-            "max_rejected_share",
-            &forms::share(),
-            general.max_rejected_share,
-            FROM,
-            "as there, for this dataset",
-        ),
-    }
-}
-
 /// How privacy signals are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privacy {

@@ -113,6 +113,11 @@ fn the_contract_s_example_is_read() {
         (true, 0.5)
     );
     assert_eq!(config.guards.max_rejected_share, 0.02);
+    let of_all = (config.guards.max_ids_gained, config.guards.max_age);
+    assert_eq!(of_all, (2.5, Some(Duration::from_secs(3 * 86_400))));
+    assert_eq!(crm.guards.max_age, None, "taken back");
+    let inherited = (crm.guards.max_ids_gained, crm.guards.spare_memory);
+    assert_eq!(inherited, (2.5, 1 << 30));
     let one_usd = Price::parse("1", Round::Down).expect("a price");
     let eur = "EUR".parse().expect("a code");
     let in_eur = config
@@ -262,6 +267,30 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_wanted() {
         (
             "[guards]\nmax_rejected_share = nan",
             "2: [guards] max_rejected_share: NaN is not a share from 0 to 1, like 0.01",
+        ),
+        (
+            "[guards]\nmax_ids_gained = 1001",
+            "2: [guards] max_ids_gained: 1001 is not a number from 0 to 1000, 1 being as much again",
+        ),
+        (
+            "[guards]\nmin_overlap = -0.1",
+            "2: [guards] min_overlap: -0.1 is not a share from 0 to 1, like 0.01",
+        ),
+        (
+            "[guards]\nmax_age = \"0d\"",
+            "2: [guards] max_age: \"0d\" is not a length of time over 0, like \"90s\", \"30m\", \"1h\" or \"7d\"",
+        ),
+        (
+            "[guards]\nspare_memory = \"a lot\"",
+            "2: [guards] spare_memory: \"a lot\" is not a size from 0 to 64 TiB, in bytes or like \"16 MiB\"",
+        ),
+        (
+            "[guards]\nlarge_segment_share = 0.95\n[datasets.a]",
+            "2: [guards] large_segment_share: 0.95 is not below max_segment_share (0.9): a segment is large before it has nearly everyone",
+        ),
+        (
+            "[datasets.a.guards]\nmax_segment_share = 0.1",
+            "1: [datasets.a.guards] large_segment_share: 0.1 is not below max_segment_share (0.1): a segment is large before it has nearly everyone",
         ),
         (
             "[guards]\nenabled = \"yes\"",

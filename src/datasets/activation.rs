@@ -77,6 +77,13 @@ impl Datasets {
                 activate_seconds: 0.0,
             });
         }
+        if let Some(version) = dataset.versions.get(&number).filter(|_| !force) {
+            self.room(name, dataset.kind, version.bytes).or_refused(
+                name,
+                number,
+                "activate it with force",
+            )?;
+        }
         let opened = self.open_version(name, number, &before).map_err(|reason| {
             self.measures.ended(name, Outcome::Failed);
             Refused::Unreadable {

@@ -6,7 +6,7 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, VersionMeta,
+    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, Seen, VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
@@ -19,6 +19,8 @@ pub(super) struct Built {
     pub(super) warnings: Vec<Notice>,
     pub(super) as_of: Option<AsOf>,
     pub(super) bytes: u64,
+    /// What was seen of the rows, where there were any.
+    pub(super) seen: Option<Seen>,
 }
 
 impl Datasets {
@@ -50,6 +52,7 @@ impl Datasets {
                     warnings: self.warnings(&book, state),
                     as_of: upload.as_of,
                     bytes: spool.writer.commit(&file)?,
+                    seen: None,
                 })
             }
             Format::Snapshot => {
@@ -70,6 +73,7 @@ impl Datasets {
                     warnings: Vec::new(),
                     as_of,
                     bytes: spool.writer.commit(&file)?,
+                    seen: None,
                 })
             }
             Format::Rows(format) => {
@@ -90,6 +94,7 @@ impl Datasets {
                         ReadError::Io(disk) => disk.into(),
                         header => Refused::Rows(header),
                     })?;
+                let seen = builder.take_seen();
                 let mut out = self.storage.create()?;
                 let report = builder.finish(&mut out).map_err(|error| match error {
                     BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
@@ -101,6 +106,7 @@ impl Datasets {
                     warnings: Vec::new(),
                     as_of: upload.as_of,
                     bytes: out.commit(&file)?,
+                    seen: Some(seen),
                 })
             }
         }

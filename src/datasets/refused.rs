@@ -228,6 +228,24 @@ pub enum Refused {
         /// What is wrong with it.
         reason: String,
     },
+    /// It could not be opened beside the live version.
+    #[error(
+        "there is not enough memory to open version {version} of dataset `{dataset}` beside the live one: it takes about {needed}, {available} can be had and {spare} must be left; give the service more memory, lower guards.spare_memory, or {otherwise}"
+    )]
+    Memory {
+        /// The dataset.
+        dataset: Name,
+        /// The version.
+        version: u64,
+        /// What it takes.
+        needed: String,
+        /// What there is.
+        available: String,
+        /// What must be left.
+        spare: String,
+        /// What else could be done.
+        otherwise: &'static str,
+    },
     /// It could not be stored. What was live stays live.
     #[error(transparent)]
     Storage(#[from] StorageError),

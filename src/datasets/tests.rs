@@ -1,5 +1,7 @@
 //! Lives of versions on real directories, with time handed in.
 
+mod guarded;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;

@@ -210,38 +210,24 @@ impl Datasets {
             return Ok(published(upload, dataset, known, false));
         }
 
-        // 1. Build: the version file is durable under its name, which nothing refers to yet.
+        // 1. Build, where memory allows what comes of it: the version file is durable under its name, which nothing refers to yet.
         let started = Instant::now();
         spool.flush()?;
+        let body_bytes = spool.writer.bytes();
+        self.room_to_build(upload, kind, body_bytes, &state)?;
         let built = self.build(upload, kind, spool, &state, now)?;
         let build_seconds = started.elapsed().as_secs_f64();
+        let seen = built.seen;
 
-        // 2. Validate.
-        let checks = match kind {
-            Kind::Campaigns => Vec::new(),
-            _ => guards::checks(
-                &self
-                    .settings
-                    .datasets
-                    .get_or_default(&upload.dataset)
-                    .guards,
-                &built.rows,
-                &upload.format,
-            ),
-        };
-        let held = checks.iter().any(|c| !c.ok);
         let mut version = Version {
-            standing: if held {
-                Standing::Held
-            } else {
-                Standing::Staged
-            },
+            standing: Standing::Staged,
             body_sha256,
             query,
             as_of: built.as_of.map(|a| a.to_string()),
             bytes: built.bytes,
             rows: built.rows,
-            checks,
+            checks: Vec::new(),
+            profile: None,
             warnings: built.warnings,
             uploaded_at: now,
             activated_at: None,
@@ -249,19 +235,46 @@ impl Datasets {
             activate_seconds: 0.0,
         };
 
-        // 3. Warm: open what was written as a restart would, every byte verified.
+        // 2. Open what was written as a restart would: every byte verified, every page warm. Where memory allows.
         let warming = Instant::now();
-        let opened = self
-            .open_file(&upload.dataset, kind, upload.version, &version)
-            .map_err(|reason| {
+        let room = self.room(&upload.dataset, kind, version.bytes);
+        let opened = if room.enough() {
+            let opened = self.open_file(&upload.dataset, kind, upload.version, &version);
+            Some(opened.map_err(|reason| {
                 self.forget(upload, kind);
                 Refused::Unreadable {
                     dataset: upload.dataset.clone(),
                     version: upload.version,
                     reason,
                 }
-            })?;
+            })?)
+        } else {
+            None
+        };
         version.activate_seconds = warming.elapsed().as_secs_f64();
+
+        // 3. Guards, against what is live by now.
+        if kind == Kind::Audience {
+            let audience = match &opened {
+                Some(Opened::Audience(audience)) => Some(audience.as_ref()),
+                Some(Opened::Book(_)) | None => None,
+            };
+            let seen = seen.as_ref();
+            let candidate = guards::Candidate {
+                rows: &version.rows,
+                format: &upload.format,
+                as_of: built.as_of,
+                seen,
+                opened: audience,
+                room: &room,
+            };
+            version.checks = self.checks(&upload.dataset, &candidate, now);
+            version.profile = audience.map(|a| guards::profile(a, seen, body_bytes, now));
+        }
+        let held = version.checks.iter().any(|c| !c.ok);
+        if held {
+            version.standing = Standing::Held;
+        }
 
         // 4. Known to the manifest, and live if it may be; in one step.
         let rows = version.rows.clone();
@@ -360,7 +373,7 @@ impl Datasets {
         upload: &Upload,
         kind: Kind,
         version: Version,
-        opened: Opened,
+        opened: Option<Opened>,
         by: &str,
         now: Timestamp,
     ) -> Result<Effect, Refused> {
@@ -388,15 +401,18 @@ impl Datasets {
             Some(number),
             &reason,
         );
-        if held || pinned || !upload.activate {
-            return Ok(Effect {
+        // What was not opened for want of memory is held.
+        match opened {
+            Some(opened) if !held && !pinned && upload.activate => {
+                dataset.note(now, "activated", Some(number), by);
+                self.serve(next, name, number, opened, now)
+            }
+            _ => Ok(Effect {
                 swap: false,
                 gone: self.retire(name, dataset, now),
                 freeing: false,
-            });
+            }),
         }
-        dataset.note(now, "activated", Some(number), by);
-        self.serve(next, name, number, opened, now)
     }
 
     fn kind_of(&self, upload: &Upload, dataset: Option<&Dataset>) -> Result<Kind, Refused> {

@@ -129,6 +129,7 @@ impl From<Refused> for Problem {
             Refused::NotLive { .. } => (409, "not_live"),
             Refused::Live { .. } => (409, "live"),
             Refused::Unreadable { .. } => (500, "version_unreadable"),
+            Refused::Memory { .. } => (507, "memory"),
             Refused::Storage(error) if error.is_full() => (507, "storage_full"),
             Refused::Storage(_) => (503, "storage"),
             Refused::Io(error) if crate::storage::is_full(error) => (507, "storage_full"),

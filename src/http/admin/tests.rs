@@ -492,6 +492,48 @@ fn version_files_must_fit() {
 }
 
 #[test]
+fn checks_are_told_in_the_answer_and_in_the_listing() {
+    let service = serve("");
+    let people = |from: usize| {
+        let row = |n: usize| format!("ifa,person-{n},vip\n");
+        let rows: String = (from..from + 100).map(row).collect();
+        format!("source,id,segments\n{rows}")
+    };
+    service.put(V1, people(0).as_bytes()).is(201);
+    let second = "/v1/datasets/crm/versions/2";
+    let held = service.put(second, people(100).as_bytes()).is(201);
+    assert_eq!(held["state"], "held");
+    let failed: Vec<&Value> = held["checks"]
+        .as_array()
+        .expect("listed")
+        .iter()
+        .filter(|check| check["ok"] == false)
+        .collect();
+    assert_eq!(failed.len(), 1, "{held:#}");
+    assert_eq!(failed[0]["name"], "overlap");
+    let detail = failed[0]["detail"].as_str().expect("words");
+    assert!(
+        detail.contains("activate this version with force"),
+        "{detail}"
+    );
+    let listed = service.get("/v1/datasets/crm").is(200);
+    assert_eq!(listed["versions"][0]["checks"], held["checks"]);
+    assert_eq!(service.get(second).is(200)["checks"], held["checks"]);
+}
+
+#[test]
+fn what_there_is_no_memory_for_is_507() {
+    let service = serve("[guards]\nspare_memory = \"64 TiB\"\n");
+    let kind = [("content-type", "application/vnd.kith.snapshot")];
+    let refused = service.ask("PUT", V1, &kind, &snapshot(7, "crm", 1));
+    let refused = refused.is(507);
+    assert_eq!(refused["code"], "memory");
+    let detail = refused["detail"].as_str().expect("words");
+    assert!(detail.contains("guards.spare_memory"), "{detail}");
+    service.is_untouched();
+}
+
+#[test]
 fn other_formats() {
     let service = serve("");
     let typed = |path: &str, kind: &str, body: &[u8]| {

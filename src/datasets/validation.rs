@@ -1,0 +1,101 @@
+//! What the datasets know that guards want to know: the live version, the exchanges, the memory there is.
+
+use super::guards::{self, Baseline, Candidate, Room};
+use super::manifest::Check;
+use super::upload::{Format, Upload};
+use super::{Datasets, Refused, Snapshot};
+use crate::clock::Timestamp;
+use crate::config::Guards;
+use crate::ids::{Kind, Name};
+
+impl Datasets {
+    /// Holds a version that has been built against the one that is live now.
+    pub(super) fn checks(
+        &self,
+        name: &Name,
+        candidate: &Candidate<'_>,
+        now: Timestamp,
+    ) -> Vec<Check> {
+        let state = self.snapshot();
+        let baseline = state.baseline(name);
+        let exchanges = &self.settings.exchanges;
+        guards::checks(
+            &self.guards(name),
+            candidate,
+            baseline.as_ref(),
+            exchanges,
+            now,
+        )
+    }
+
+    /// Whether there is memory to open a version whose file is so long.
+    pub(super) fn room(&self, name: &Name, kind: Kind, file_bytes: u64) -> Room {
+        let guards = self.guards(name);
+        let enabled = guards.enabled && kind == Kind::Audience;
+        guards::room(&Guards { enabled, ..guards }, file_bytes)
+    }
+
+    /// Refuses what there would be no memory for, as far as that can be said before it is built.
+    pub(super) fn room_to_build(
+        &self,
+        upload: &Upload,
+        kind: Kind,
+        body_bytes: u64,
+        state: &Snapshot,
+    ) -> Result<(), Refused> {
+        let estimated = match upload.format {
+            Format::Snapshot => Some(body_bytes),
+            // As much file comes of a byte of rows as came of one before.
+            Format::Rows(_) => state
+                .baseline(&upload.dataset)
+                .and_then(|baseline| baseline.bytes_a_byte)
+                .map(|ratio| (body_bytes as f64 * ratio) as u64),
+            Format::Document => None,
+        };
+        let Some(bytes) = estimated else {
+            return Ok(());
+        };
+        let otherwise = "upload less and again; the number is still free";
+        self.room(&upload.dataset, kind, bytes).or_refused(
+            &upload.dataset,
+            upload.version,
+            otherwise,
+        )
+    }
+
+    fn guards(&self, name: &Name) -> Guards {
+        self.settings.datasets.get_or_default(name).guards
+    }
+}
+
+impl Snapshot {
+    fn baseline(&self, name: &Name) -> Option<Baseline<'_>> {
+        let dataset = self.manifest.datasets.get(name)?;
+        let open = self.audiences.get(name);
+        // What could not be brought back is not what is open.
+        let open = open.filter(|audience| dataset.live == Some(audience.meta().version));
+        Baseline::of(dataset, open.map(AsRef::as_ref))
+    }
+}
+
+impl Room {
+    /// An error where there is not enough of it.
+    pub(super) fn or_refused(
+        &self,
+        dataset: &Name,
+        version: u64,
+        otherwise: &'static str,
+    ) -> Result<(), Refused> {
+        if self.enough() {
+            return Ok(());
+        }
+        Err(Refused::Memory {
+            dataset: dataset.clone(),
+            version,
+            needed: guards::shown(self.needed),
+            available: guards::shown(self.available.unwrap_or(0)),
+            spare: guards::shown(self.spare),
+            otherwise,
+        })
+    }
+}
