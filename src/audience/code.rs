@@ -9,7 +9,7 @@
 //!
 //! A dataset of one segment has no choice of symbols, and its sets take no bits.
 //!
-//! Cost: measured in docs/scale.md. Reading trusts nothing: any bits give ascending ranks below the number of segments, or
+//! Cost: docs/scale.md. Reading trusts nothing: any bits give ascending ranks below the number of segments, or
 //! [`Nonsense`].
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
