@@ -18,6 +18,7 @@
 
 mod bucket;
 mod builder;
+mod filter;
 mod format;
 mod inspect;
 mod memory;
@@ -35,6 +36,10 @@ use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder};
+pub use filter::{
+    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterHasher, FilterProbe,
+    FilterSet, PROBES, Shape, ShapeRefused,
+};
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
 pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
