@@ -24,7 +24,9 @@ use std::fmt;
 use std::path::Path;
 
 pub use limits::Limits;
-pub use named::{Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, NoBidForm};
+pub use named::{
+    Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, FilterTerms, NoBidForm,
+};
 pub use sections::{
     Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Guards, Privacy, Role,
     TokenDatasets, Web,
