@@ -17,6 +17,7 @@ mod bits;
 mod blocks;
 mod explain;
 mod facts;
+mod filters;
 mod fit;
 mod floors;
 mod macros;
