@@ -34,6 +34,8 @@ pub struct Membership {
     pub unreadable: Bits,
     /// Whether the person is in any segment of any dataset, named by targeting or not.
     pub any: bool,
+    /// Whether some dataset could not tell whether the person is in a segment of it.
+    pub(super) in_doubt: bool,
     /// Lookups by the dataset's place in the generation.
     pub lookups: Vec<LookupCounts>,
     /// One for each dataset and id, in that order.
@@ -58,6 +60,7 @@ impl Membership {
         self.member.clear(slots);
         self.unreadable.clear(slots);
         self.any = false;
+        self.in_doubt = false;
         self.probes.clear();
         self.filter_probes.clear();
         self.ids = 0;
@@ -115,9 +118,11 @@ impl Membership {
         }
     }
 
-    /// Whether every dataset may be read.
-    pub(super) fn all_are_readable(&self) -> bool {
-        !self.readable.contains(&false)
+    /// Whether the person is in any segment: not known where she is in none of those that could tell, and others could not
+    /// or may not.
+    pub(super) fn any(&self) -> Option<bool> {
+        let all_told = !self.in_doubt && !self.readable.contains(&false);
+        (self.any || all_told).then_some(self.any)
     }
 
     /// Whether any dataset knows any of the ids.
@@ -156,6 +161,7 @@ impl Membership {
                     Lookup::Damaged => {
                         counts.damaged = counts.damaged.saturating_add(1);
                         holds = None;
+                        self.in_doubt = true;
                         for slot in &dataset.slots {
                             self.unreadable.insert(*slot);
                         }

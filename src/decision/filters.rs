@@ -60,6 +60,7 @@ impl Membership {
                 self.any = true;
             } else if in_doubt {
                 self.unreadable.insert(slot);
+                self.in_doubt = true;
             }
         }
     }

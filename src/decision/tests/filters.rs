@@ -167,6 +167,17 @@ fn what_cannot_be_confirmed_is_null() {
     }
 }
 
+/// Who may be on a list is perhaps in some segment, and perhaps in none.
+#[test]
+fn whether_a_person_is_in_any_segment_is_null_where_that_hangs_on_a_confirmation() {
+    let listed: Listed<'_> = ("list", &["buyeruid,u1"], Some("gone"));
+    let exact = ("crm", "ifa,f2,x\n");
+    let world = world("segments is empty", &[exact], &[listed], "");
+    world.check(person("u1", "f1"), NULL);
+    world.check(person("u1", "f2"), OUT);
+    world.check(person("u2", "f1"), IN);
+}
+
 /// A dataset that may not be read is not asked, neither by itself nor to confirm.
 #[test]
 fn a_confirmation_takes_its_own_purposes() {
