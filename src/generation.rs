@@ -146,7 +146,7 @@ pub struct Generation {
     pub book: Arc<Book>,
     /// The version of `campaigns` that the book was compiled from.
     pub campaigns_version: Option<u64>,
-    /// The live audiences, by name.
+    /// The live audiences and filters, by name.
     pub datasets: Box<[LiveDataset]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
@@ -160,11 +160,11 @@ impl Generation {
         number: u64,
         book: Arc<Book>,
         campaigns_version: Option<u64>,
-        audiences: Vec<LiveVersion>,
+        live: Vec<LiveVersion>,
         frame: Frame,
     ) -> Generation {
         let mut datasets: Box<[LiveDataset]> =
-            audiences.into_iter().map(|live| tie(live, &book)).collect();
+            live.into_iter().map(|live| tie(live, &book)).collect();
         let confirms: Vec<Confirm> = datasets.iter().map(|of| confirm(of, &datasets)).collect();
         for (dataset, confirm) in datasets.iter_mut().zip(confirms) {
             dataset.confirm = confirm;
