@@ -21,6 +21,7 @@ mod bits;
 mod bucket;
 mod builder;
 mod code;
+mod filter;
 mod format;
 mod inspect;
 mod memory;
@@ -40,6 +41,10 @@ use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder};
+pub use filter::{
+    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterHasher, FilterProbe,
+    FilterSet, PROBES, Shape, ShapeRefused,
+};
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
 pub use reader::{Approach, Audience, Flaw, OpenError, Probe};

@@ -26,7 +26,9 @@ use std::path::Path;
 
 pub use guards::Guards;
 pub use limits::Limits;
-pub use named::{Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, NoBidForm};
+pub use named::{
+    Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, FilterTerms, NoBidForm,
+};
 pub use sections::{
     Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Privacy, Role, TokenDatasets,
     Web,

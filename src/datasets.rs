@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::audience::Audience;
 use crate::campaigns::Book;
 use crate::config;
-use crate::generation::{Frame, Generation, LiveVersion};
+use crate::generation::{Frame, Generation, LiveVersion, Members};
 use crate::ids::Name;
 use crate::privacy::Purposes;
 use crate::storage::Storage;
@@ -207,7 +207,7 @@ impl Datasets {
             name: name.clone(),
             ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
             version: audience.meta().version,
-            audience: Arc::clone(audience),
+            members: Members::Exact(Arc::clone(audience)),
             purposes: Purposes::of(&self.settings.datasets.get_or_default(name).purposes),
         });
         let generation = Generation::assemble(

@@ -17,6 +17,7 @@ mod bits;
 mod blocks;
 mod explain;
 mod facts;
+mod filters;
 mod fit;
 mod floors;
 mod macros;
@@ -244,8 +245,7 @@ pub fn decide<'a>(
         resolved.set_segments(gate.ok().map(|_| SegmentFacts {
             member: membership.member.words(),
             unreadable: membership.unreadable.words(),
-            // In none of those that may be read: perhaps in one of the others.
-            any: (membership.any || membership.all_are_readable()).then_some(membership.any),
+            any: membership.any(),
         }));
         book.candidates(resolved, candidates);
         let mut auction = Auction {

@@ -9,10 +9,11 @@
 
 use std::sync::Arc;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Filter, Lookup};
 use crate::campaigns::Book;
+use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
-use crate::ids::{Keyer, Name, SegmentRef};
+use crate::ids::{Keyer, Name, SegmentRef, UserKey};
 use crate::money::Rates;
 use crate::privacy::{Policy, Purposes};
 
@@ -44,6 +45,20 @@ impl Frame {
     }
 }
 
+/// Who is in a dataset's live version: open, and verified.
+#[derive(Debug, Clone)]
+pub enum Members {
+    /// Segments of ids, exact.
+    Exact(Arc<Audience>),
+    /// One segment, approximate.
+    Approximate {
+        /// The set.
+        filter: Arc<Filter>,
+        /// The dataset that must have an id too before it is in.
+        confirm: Option<Name>,
+    },
+}
+
 /// One dataset's live version, before it is tied to a book.
 #[derive(Debug, Clone)]
 pub struct LiveVersion {
@@ -53,8 +68,8 @@ pub struct LiveVersion {
     pub ordinal: usize,
     /// The version.
     pub version: u64,
-    /// The open, verified file.
-    pub audience: Arc<Audience>,
+    /// Who is in it.
+    pub members: Members,
     /// TCF purposes that must be granted before it may be read.
     pub purposes: Purposes,
 }
@@ -71,12 +86,55 @@ pub struct LiveDataset {
     pub ordinal: usize,
     /// The version.
     pub version: u64,
-    /// The open, verified file.
-    pub audience: Arc<Audience>,
+    /// Who is in it.
+    pub members: Members,
+    /// Who else must know an id.
+    pub confirm: Confirm,
     /// TCF purposes that must be granted before it may be read.
     pub purposes: Purposes,
-    /// For each of the audience's segments, by rank, the book's slot for it, or [`NO_SLOT`] where no targeting names it.
+    /// For each of its segments (an audience's by rank, a filter's one), the book's slot for it, or [`NO_SLOT`] where no
+    /// targeting names it.
     pub slots: Box<[u32]>,
+}
+
+/// Whether what a filter says of an id must be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// No: it stands.
+    Nobody,
+    /// By the audience at this place in the generation.
+    By(usize),
+    /// By a dataset of which no audience is live: nothing can be confirmed.
+    Missing,
+}
+
+impl LiveDataset {
+    /// All that the version by itself says of an id, by segment, with the time at which it is over, for people to read.
+    pub fn memberships(&self, key: UserKey) -> Vec<(&str, Option<Timestamp>)> {
+        match &self.members {
+            Members::Exact(audience) => {
+                let names: Vec<&str> = audience.segments().collect();
+                let named = |(index, expires): (u32, _)| {
+                    let name = usize::try_from(index)
+                        .ok()
+                        .and_then(|index| names.get(index));
+                    name.map(|name| (*name, expires))
+                };
+                let all = audience.memberships(key).into_iter();
+                all.filter_map(named).collect()
+            }
+            Members::Approximate { filter, .. } => match filter.lookup(key) {
+                Lookup::Found => vec![(filter.segment().as_str(), None)],
+                Lookup::Absent | Lookup::Damaged => Vec::new(),
+            },
+        }
+    }
+
+    /// Whether an id is in any of its segments at that time, by the version itself.
+    pub fn has(&self, key: UserKey, now: Timestamp) -> bool {
+        let mut all = self.memberships(key).into_iter();
+        all.any(|(_, expires)| expires.is_none_or(|at| at > now))
+    }
 }
 
 /// Everything a decision reads, frozen.
@@ -88,7 +146,7 @@ pub struct Generation {
     pub book: Arc<Book>,
     /// The version of `campaigns` that the book was compiled from.
     pub campaigns_version: Option<u64>,
-    /// The live audiences, by name.
+    /// The live audiences and filters, by name.
     pub datasets: Box<[LiveDataset]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
@@ -102,11 +160,15 @@ impl Generation {
         number: u64,
         book: Arc<Book>,
         campaigns_version: Option<u64>,
-        audiences: Vec<LiveVersion>,
+        live: Vec<LiveVersion>,
         frame: Frame,
     ) -> Generation {
-        let datasets: Box<[LiveDataset]> =
-            audiences.into_iter().map(|live| tie(live, &book)).collect();
+        let mut datasets: Box<[LiveDataset]> =
+            live.into_iter().map(|live| tie(live, &book)).collect();
+        let confirms: Vec<Confirm> = datasets.iter().map(|of| confirm(of, &datasets)).collect();
+        for (dataset, confirm) in datasets.iter_mut().zip(confirms) {
+            dataset.confirm = confirm;
+        }
         let of_slot = |segment: &SegmentRef| {
             let mut live = datasets.iter();
             let dataset = live.find(|dataset| dataset.name == segment.dataset);
@@ -122,34 +184,80 @@ impl Generation {
             frame,
         }
     }
+
+    /// All that a dataset says of an id, as [`LiveDataset::memberships`], and nothing that another one had to confirm
+    /// and does not, perhaps because it may not be asked.
+    pub fn confirmed<'g>(
+        &'g self,
+        dataset: &'g LiveDataset,
+        key: UserKey,
+        now: Timestamp,
+        may: impl Fn(&LiveDataset) -> bool,
+    ) -> Vec<(&'g str, Option<Timestamp>)> {
+        let confirms = |place| {
+            let other = self.datasets.get(place);
+            other.is_some_and(|other| may(other) && other.has(key, now))
+        };
+        match dataset.confirm {
+            Confirm::By(place) if !confirms(place) => Vec::new(),
+            Confirm::Missing => Vec::new(),
+            Confirm::By(_) | Confirm::Nobody => dataset.memberships(key),
+        }
+    }
 }
 
 fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
-    let mut slots = vec![NO_SLOT; live.audience.segments().len()];
-    for (slot, segment) in (0u32..).zip(book.segments.iter()) {
-        if segment.dataset != live.name {
-            continue;
+    let own = |slot: &(u32, &SegmentRef)| slot.1.dataset == live.name;
+    let named = (0u32..).zip(book.segments.iter()).filter(own);
+    let slots = match &live.members {
+        Members::Exact(audience) => {
+            let mut slots = vec![NO_SLOT; audience.segments().len()];
+            for (slot, segment) in named {
+                let local = audience.segment_index(segment.segment.as_str());
+                let place = local
+                    .and_then(|local| usize::try_from(local).ok())
+                    .and_then(|local| slots.get_mut(local));
+                if let Some(place) = place {
+                    *place = slot;
+                }
+            }
+            let by_rank = audience.indexes_by_rank().iter().map(|index| {
+                let place = usize::try_from(*index).ok();
+                let slot = place.and_then(|place| slots.get(place));
+                slot.copied().unwrap_or(NO_SLOT)
+            });
+            by_rank.collect()
         }
-        let local = live.audience.segment_index(segment.segment.as_str());
-        let place = local
-            .and_then(|local| usize::try_from(local).ok())
-            .and_then(|local| slots.get_mut(local));
-        if let Some(place) = place {
-            *place = slot;
+        Members::Approximate { filter, .. } => {
+            let mut own = named.filter(|(_, segment)| segment.segment == *filter.segment());
+            [own.next().map_or(NO_SLOT, |(slot, _)| slot)].into()
         }
-    }
-    let by_rank = live.audience.indexes_by_rank().iter().map(|index| {
-        let place = usize::try_from(*index).ok();
-        let slot = place.and_then(|place| slots.get(place));
-        slot.copied().unwrap_or(NO_SLOT)
-    });
-    let slots = by_rank.collect();
+    };
     LiveDataset {
         name: live.name,
         ordinal: live.ordinal,
         version: live.version,
-        audience: live.audience,
+        members: live.members,
+        confirm: Confirm::Nobody,
         purposes: live.purposes,
         slots,
     }
+}
+
+/// Who confirms what this dataset says.
+fn confirm(of: &LiveDataset, datasets: &[LiveDataset]) -> Confirm {
+    let Members::Approximate {
+        confirm: Some(name),
+        ..
+    } = &of.members
+    else {
+        return Confirm::Nobody;
+    };
+    let exact = |dataset: &LiveDataset| {
+        dataset.name == *name && matches!(dataset.members, Members::Exact(_))
+    };
+    datasets
+        .iter()
+        .position(exact)
+        .map_or(Confirm::Missing, Confirm::By)
 }

@@ -9,7 +9,7 @@
 //! use kith::audience::{Audience, Builder, RowFormat, VersionMeta};
 //! use kith::config::Config;
 //! use kith::decision::{Scratch, Silent, decide};
-//! use kith::generation::{Frame, Generation, LiveVersion};
+//! use kith::generation::{Frame, Generation, LiveVersion, Members};
 //! use kith::ids::{Keyer, Kind, SecretKey};
 //! use kith::privacy::Purposes;
 //!
@@ -23,7 +23,7 @@
 //! builder.read_rows(&RowFormat::Csv, &b"source,id,segments\nbuyeruid,u-1,vip\n"[..], &mut |_| {})?;
 //! let mut file = Vec::new();
 //! builder.finish(&mut file)?;
-//! let audience = Arc::new(Audience::from_bytes(&file)?);
+//! let members = Members::Exact(Arc::new(Audience::from_bytes(&file)?));
 //!
 //! // A campaigns document becomes a book.
 //! let book = kith::campaigns::compile(br#"{
@@ -34,7 +34,7 @@
 //!     .map_err(|mistakes| mistakes[0].to_string())?;
 //!
 //! // Both, frozen, are what a request is decided on.
-//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, audience, purposes: Purposes::PROFILE };
+//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, members, purposes: Purposes::PROFILE };
 //! let generation = Generation::assemble(1, Arc::new(book), Some(1), vec![live], Frame::of(&config, keyer));
 //!
 //! let body = br#"{"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}], "user": {"buyeruid": "u-1"}}"#;

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use kith::audience::{Audience, Builder, RowFormat, VersionMeta};
+use kith::audience::{
+    Audience, Builder, FalsePositiveRate, Filter, FilterBuilder, FilterHasher, RowFormat, Shape,
+    VersionMeta,
+};
 use kith::campaigns::compile;
 use kith::config::Config;
 use kith::datasets::Live;
-use kith::generation::{Frame, Generation, LiveVersion};
+use kith::generation::{Frame, Generation, LiveVersion, Members};
 use kith::http::bid::{Answer, Bidder as _, Load};
 use kith::http::bidder::{KithBidder, Shared};
 use kith::ids::{Keyer, Kind, SecretKey};
@@ -111,14 +114,36 @@ fn generation(config: &Config) -> Generation {
         name: "crm".parse().expect("a name"),
         ordinal: 0,
         version: 1,
-        audience: Arc::new(Audience::from_bytes(&file).expect("readable")),
+        members: Members::Exact(Arc::new(Audience::from_bytes(&file).expect("readable"))),
+        purposes: Purposes::PROFILE,
+    };
+    // A filter too, which the audience confirms.
+    let salt = [1; 16];
+    let hasher = FilterHasher::new(&salt);
+    let rate = FalsePositiveRate::of_share(0.01).expect("a rate");
+    let shape = Shape::for_ids(1_000, rate).expect("a shape");
+    let mut set = FilterBuilder::new(shape).expect("memory");
+    set.extend((0..1_000).map(|n| {
+        let key = keyer.user_key("buyeruid", &format!("u{n}"));
+        hasher.hash(key.expect("a good id"))
+    }));
+    let set = set.finish().expect("a filter");
+    let filter = Arc::new(Filter::new("list".parse().expect("a name"), &salt, set));
+    let optout = LiveVersion {
+        name: "optout".parse().expect("a name"),
+        ordinal: 1,
+        version: 1,
+        members: Members::Approximate {
+            filter,
+            confirm: Some("crm".parse().expect("a name")),
+        },
         purposes: Purposes::PROFILE,
     };
     Generation::assemble(
         1,
         Arc::new(book),
         Some(1),
-        vec![live],
+        vec![live, optout],
         Frame::of(config, keyer),
     )
 }

@@ -5,13 +5,15 @@
 //!   Wall time on a shared machine says little; the ratio of two CPU times taken seconds apart says much.
 //! - [`parts`], the parts of a decision one by one: `benches/times.rs` times them, [`counts`] counts their instructions and
 //!   compares with those recorded.
+//! - [`filters`]: Kith's filter beside other structures of its kind: bits, rates, times.
 //!
-//! All of them run over one [`scene`], and all of them run small inside the tests, so that they cannot rot.
+//! But for the last, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
 pub mod bodies;
 pub mod compare;
 pub mod counts;
+pub mod filters;
 pub mod load;
 pub mod parts;
 pub mod scene;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
+use bench::filters;
 use bench::servers;
 use clap::builder::RangedI64ValueParser;
 use clap::{Parser, Subcommand, value_parser};
@@ -48,6 +49,15 @@ enum Command {
     },
     /// The bare server alone, until its standard input ends: what load does any HTTP server stand?
     Bare,
+    /// Kith's filter beside bloomfilter, fastbloom, sbbf-rs and xorf: bits, false positives, times.
+    Filters {
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Keys in each filter.
+        #[arg(long, default_value_t = filters::Effort::FULL.keys, value_parser = value_parser!(u64).range(1_000..=1 << 32))]
+        keys: u64,
+    },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
         /// Print a JSON document.
@@ -103,6 +113,19 @@ fn run(cli: Cli) -> io::Result<()> {
             let server = servers::bare()?;
             println!("http://{}{}", server.address, server.path);
             io::copy(&mut io::stdin(), &mut io::sink())?;
+            Ok(())
+        }
+        Command::Filters { json, keys } => {
+            let effort = filters::Effort {
+                keys,
+                ..filters::Effort::FULL
+            };
+            let report = filters::run(effort)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.table());
+            }
             Ok(())
         }
         Command::Counts {

@@ -10,7 +10,7 @@ use kith::campaigns::{Book, Candidates, Deals, Facts, ImpFacts, Resolved, Segmen
 use kith::clock::Timestamp;
 use kith::config::Exchange;
 use kith::decision::{Scratch, Silent, decide};
-use kith::generation::Generation;
+use kith::generation::{Generation, Members};
 use kith::ids::UserKey;
 use kith::openrtb::{self, BidId, Request, write_bids};
 use kith::privacy::{self, Consents};
@@ -152,7 +152,9 @@ pub fn lookup(bench: &mut Bench) -> u64 {
     let mut sum = 0;
     for keys in &bench.keys {
         for dataset in &bench.generation.datasets {
-            let audience = &dataset.audience;
+            let Members::Exact(audience) = &dataset.members else {
+                continue;
+            };
             let probes = keys.map(|key| audience.probe(key));
             let approaches = probes.map(|probe| audience.approach(probe));
             for approach in approaches {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kith::audience::{Audience, Builder, RowFormat, VersionMeta};
 use kith::campaigns::{Book, compile};
 use kith::config::Config;
-use kith::generation::{Frame, Generation, LiveVersion};
+use kith::generation::{Frame, Generation, LiveVersion, Members};
 use kith::ids::{Keyer, Kind, SecretKey};
 use kith::privacy::Purposes;
 
@@ -89,7 +89,7 @@ pub fn generation(size: Size, config: &Config) -> Result<Generation, String> {
         name: "crm".parse().map_err(|e| format!("{e}"))?,
         ordinal: 0,
         version: 1,
-        audience: Arc::new(audience(size.people, &keyer)?),
+        members: Members::Exact(Arc::new(audience(size.people, &keyer)?)),
         purposes: Purposes::PROFILE,
     };
     let book = Arc::new(book(size.line_items)?);

@@ -266,6 +266,7 @@ mod tests {
                     .strip_prefix("crm/")
                     .is_some_and(|name| live.contains(name))
             },
+            errors: &|_| None,
             currencies: &|currency| currency == kith::money::Currency::USD,
             exchanges: &["demo"],
         };

@@ -89,6 +89,8 @@ struct Shared {
     /// Where each ends.
     ends: Vec<u32>,
     places: std::collections::HashMap<Box<[u16]>, u32>,
+    /// How many ranks the longest of them has.
+    longest: usize,
 }
 
 /// What the next bits mean: bits 0 to 3 the code's length, 4 to 7 how many bits of the gap follow, 8 to 23 the least gap, 24
@@ -406,7 +408,7 @@ impl Code {
 
 impl Shared {
     fn place_of(&self, set: &[Membership]) -> Option<u32> {
-        if self.ends.is_empty() {
+        if set.len() > self.longest {
             return None;
         }
         let ranks: Vec<u16> = set
@@ -430,6 +432,7 @@ impl Shared {
         self.ranks.extend_from_slice(ranks);
         self.ends.push(self.ranks.len() as u32);
         self.places.insert(ranks.into(), place);
+        self.longest = self.longest.max(ranks.len());
     }
 }
 

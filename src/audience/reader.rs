@@ -37,6 +37,10 @@ pub struct Audience {
 }
 
 /// Where ids stand in memory, by the file's format.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each open version, and asked on the bid path"
+)]
 enum Arena {
     /// Format 1: one directory over all buckets.
     One {

@@ -34,6 +34,8 @@ pub(super) const SHARD_BITS_MAX: u32 = 24;
 pub(super) const MIXINGS_MAX: u8 = 16;
 /// Bytes of a fingerprint in a full version.
 pub(super) const FINGERPRINT_BYTES: usize = 5;
+/// The bits of a hash that are not in the fingerprint, which is of the highest.
+const NOT_FINGERPRINT_BITS: u32 = u64::BITS - 8 * FINGERPRINT_BYTES as u32;
 /// Bytes of what tells ids apart in a delta: all of the hash, so that the id can be found in the version below.
 pub(super) const HASH_BYTES: usize = 16;
 /// Bytes of an entry of the index.
@@ -68,7 +70,7 @@ impl Hashed {
             0 => self.check,
             again => mixed(self.check, again),
         };
-        check >> (u64::BITS - 8 * FINGERPRINT_BYTES as u32)
+        check >> NOT_FINGERPRINT_BITS
     }
 
     fn bucket(self, shard_bits: u32, mixing: u8, buckets: u16) -> u16 {

@@ -321,7 +321,7 @@ impl Work {
         let drafts = std::mem::take(&mut self.line_items);
         let mut slots: BTreeMap<SegmentRef, u32> = BTreeMap::new();
         for draft in &drafts {
-            each_test(&draft.expr, &mut |test| {
+            each_test(&draft.expr, true, &mut |test, _| {
                 if let Test::Segments(_, segments) = test {
                     for segment in segments {
                         if !slots.contains_key(segment) {
@@ -395,14 +395,22 @@ fn note_users(
     expr: &Expr,
 ) {
     let path = || format!("line_items[{place}].targeting");
-    let mut named = HashSet::new();
-    each_test(expr, &mut |test| match test {
+    let (mut seen, mut seen_so) = (HashSet::new(), HashSet::new());
+    each_test(expr, true, &mut |test, wanted| match test {
         Test::Segments(_, segments) => {
             for slot in segments.iter().filter_map(|segment| slots.get(segment)) {
-                if named.insert(*slot)
-                    && let Some(users) = notes.segments.get_mut(*slot as usize)
-                {
-                    users.add(path, id);
+                let Some(named) = notes.segments.get_mut(*slot as usize) else {
+                    continue;
+                };
+                if seen.insert(*slot) {
+                    named.by.add(path, id);
+                }
+                if seen_so.insert((*slot, wanted)) {
+                    let so = match wanted {
+                        true => &mut named.wanting,
+                        false => &mut named.unwanting,
+                    };
+                    so.add(path, id);
                 }
             }
         }
@@ -419,16 +427,17 @@ fn note_users(
     });
 }
 
-/// Recurses as deep as the expression, which its parser bounds.
-fn each_test<'e>(expr: &'e Expr, visit: &mut impl FnMut(&'e Test)) {
+/// Every test, and whether the expression is the sooner true where it is: `wanted` for the whole. Recurses as deep as
+/// the expression, which its parser bounds.
+fn each_test<'e>(expr: &'e Expr, wanted: bool, visit: &mut impl FnMut(&'e Test, bool)) {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => {
             for part in parts {
-                each_test(part, visit);
+                each_test(part, wanted, visit);
             }
         }
-        Expr::Not(inner) => each_test(inner, visit),
-        Expr::Test(test) => visit(test),
+        Expr::Not(inner) => each_test(inner, !wanted, visit),
+        Expr::Test(test) => visit(test, wanted),
     }
 }
 

@@ -691,6 +691,7 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
      -> Vec<String> {
         let surroundings = Surroundings {
             segments,
+            errors: &|_| None,
             currencies,
             exchanges: &["demo"],
         };
@@ -720,6 +721,57 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
             "line_items[0].price.currency (acme-vip): there is no rate for EUR: it bids only where the exchange takes EUR; add one under [currency] (so for 2 line items)",
             exchange,
         ]
+    );
+}
+
+/// A list that may wrongly exclude is told of where it is wanted, and the other way round; `not` turns it.
+#[test]
+fn a_filter_is_told_of_where_its_errors_go_the_wrong_way() {
+    use crate::audience::Errors;
+    let warned = |targeting: &str, errors: Errors| -> Vec<String> {
+        let mut document: serde_json::Value = serde_json::from_str(EXAMPLE).expect("JSON");
+        document["line_items"][0]["targeting"] = targeting.into();
+        let errors = |name: &crate::ids::Name| (name.as_str() == "list").then_some(errors);
+        let surroundings = Surroundings {
+            segments: &|_| true,
+            errors: &errors,
+            currencies: &|_| true,
+            exchanges: &[],
+        };
+        let warnings = book(&document.to_string()).warnings(&surroundings);
+        let all = warnings.iter().map(|warning| warning.message.clone());
+        all.filter(|message| message.contains("approximate"))
+            .collect()
+    };
+    let (excluded, included) = (Errors::WronglyExcluded, Errors::WronglyIncluded);
+    for (targeting, wants) in [
+        ("segments one of ['list/a', 'crm/vip']", true),
+        ("segments none of ['list/a']", false),
+        ("not segments all of ['list/a'] and country = 'FRA'", false),
+        ("not (segments none of ['list/a'] or test)", true),
+    ] {
+        let (wrong, right) = if wants {
+            (excluded, included)
+        } else {
+            (included, excluded)
+        };
+        assert_eq!(warned(targeting, right), [""; 0], "{targeting}");
+        let told = warned(targeting, wrong);
+        let does = if wants {
+            "this wants 'list/a'"
+        } else {
+            "this excludes 'list/a'"
+        };
+        assert!(
+            told.len() == 1 && told[0].starts_with(does),
+            "{targeting}: {told:?}"
+        );
+    }
+    // Both at once, once each way.
+    let both = "segments one of ['list/a'] or segments none of ['list/a'] and test";
+    assert_eq!(
+        (warned(both, excluded).len(), warned(both, included).len()),
+        (1, 1)
     );
 }
 

@@ -8,7 +8,8 @@ use std::fmt;
 
 use super::Book;
 use super::document::Place;
-use crate::ids::SegmentRef;
+use crate::audience::Errors;
+use crate::ids::{Name, SegmentRef};
 use crate::money::Currency;
 
 /// Most warnings told at once; the rest are counted.
@@ -41,6 +42,8 @@ impl fmt::Display for Warning {
 pub struct Surroundings<'a> {
     /// Whether a live version has the segment.
     pub segments: &'a dyn Fn(&SegmentRef) -> bool,
+    /// Which way the errors of a dataset may go; none where it has none.
+    pub errors: &'a dyn Fn(&Name) -> Option<Errors>,
     /// Whether a price in the currency can be converted.
     pub currencies: &'a dyn Fn(Currency) -> bool,
     /// The configured exchanges' names.
@@ -61,9 +64,20 @@ pub(super) struct Notes {
     warnings: Vec<Warning>,
     more: usize,
     /// Who names each segment, by slot; who names each exchange; who prices in each currency.
-    pub(super) segments: Vec<Users>,
+    pub(super) segments: Vec<Named>,
     pub(super) exchanges: BTreeMap<Box<str>, Users>,
     pub(super) currencies: BTreeMap<Currency, Users>,
+}
+
+/// Who names a segment, and to what end.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Named {
+    /// All of them.
+    pub(super) by: Users,
+    /// Those who want the people in it.
+    pub(super) wanting: Users,
+    /// Those who do not want them.
+    pub(super) unwanting: Users,
 }
 
 /// Who uses something: one of them by path and id, and how many there are.
@@ -112,7 +126,8 @@ impl Notes {
 
 impl Book {
     /// What may not do what was meant, in these surroundings: about the document first, in its order, then segments
-    /// that were never uploaded, currencies without a rate and exchanges that are not configured. Changes nothing.
+    /// that were never uploaded, approximate lists used against what is said of their errors, currencies without a
+    /// rate and exchanges that are not configured. Changes nothing.
     pub fn warnings(&self, surroundings: &Surroundings<'_>) -> Vec<Warning> {
         let notes = &self.notes;
         let mut all = notes.warnings.clone();
@@ -120,11 +135,26 @@ impl Book {
         let missing = self.segments.iter().zip(&notes.segments);
         let segments = missing
             .filter(|(segment, _)| !(surroundings.segments)(segment))
-            .map(|(segment, users)| {
-                users.warning(format!(
+            .map(|(segment, named)| {
+                named.by.warning(format!(
                     "segment '{segment}' is in no live version: it counts as empty until it is uploaded"
                 ))
             });
+        let approximate = self.segments.iter().zip(&notes.segments);
+        let approximate = approximate.filter_map(|(segment, named)| {
+            let errors = (surroundings.errors)(&segment.dataset)?;
+            let (users, does, meant) = match errors {
+                Errors::WronglyExcluded => (&named.wanting, "wants", Errors::WronglyIncluded),
+                Errors::WronglyIncluded => (&named.unwanting, "excludes", Errors::WronglyExcluded),
+            };
+            (users.count > 0).then(|| {
+                users.warning(format!(
+                    "this {does} '{segment}', an approximate list whose errors are declared as {}; errors would be {} here. \
+                     Where that is meant, say so under [datasets.{}], or name a dataset there that confirms",
+                    errors.as_str(), meant.as_str(), segment.dataset
+                ))
+            })
+        });
         let currencies = notes
             .currencies
             .iter()
@@ -145,7 +175,8 @@ impl Book {
                     surroundings.exchanges.join(", ")
                 ))
             });
-        for warning in segments.chain(currencies).chain(exchanges) {
+        let all_found = segments.chain(approximate).chain(currencies);
+        for warning in all_found.chain(exchanges) {
             if all.len() < WARNINGS_MAX {
                 all.push(warning);
             } else {

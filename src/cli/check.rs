@@ -96,6 +96,7 @@ fn warnings(book: &Book, config: &Config) -> Vec<Warning> {
     let exchanges: Vec<&str> = config.exchanges.iter().map(|e| e.name.as_str()).collect();
     book.warnings(&Surroundings {
         segments: &|_| true,
+        errors: &|name| config.datasets.get(name.as_str())?.errors(),
         currencies: &|currency| config.currency.rates.knows(currency),
         exchanges: &exchanges,
     })

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::sheet::nearest;
 use super::tree::{Node, Origin, Value};
+use crate::audience::FalsePositiveRate;
 use crate::ids::{Name, parse_hex};
 use crate::money::Currency;
 
@@ -154,6 +155,20 @@ pub(super) fn times() -> Form<f64> {
             _ => return None,
         };
         (0.0..=1000.0).contains(&times).then_some(times)
+    })
+}
+
+/// The share of ids that a filter may wrongly have.
+pub(super) fn false_positive_rate() -> Form<FalsePositiveRate> {
+    let (least, most) = (FalsePositiveRate::MIN, FalsePositiveRate::MAX);
+    let takes = format!(
+        "a share from {} to {}, like 0.01",
+        least.share(),
+        most.share()
+    );
+    Form::new(takes, |node| match node.value {
+        Value::Decimal(number) => FalsePositiveRate::of_share(number),
+        _ => None,
     })
 }
 

@@ -12,6 +12,7 @@ use super::sections::Budget;
 use super::sheet::{Log, Sheet, read_document};
 use super::traffic::{self, Refuse};
 use super::tree::Table;
+use crate::audience::{Errors, FalsePositiveRate};
 use crate::campaigns::device_type;
 use crate::identity;
 use crate::ids::{Kind, Name};
@@ -275,6 +276,27 @@ pub struct Dataset {
     pub guards: Guards,
     /// The largest upload, decoded, where it is not the general limit.
     pub max_bytes: Option<u64>,
+    /// What holds where it is of kind filter.
+    pub filter: FilterTerms,
+}
+
+impl Dataset {
+    /// Which way its errors may go, where it is of a kind that has any and nobody confirms what it says.
+    pub fn errors(&self) -> Option<Errors> {
+        let errs = self.kind == Kind::Filter && self.filter.confirm.is_none();
+        errs.then_some(self.filter.errors)
+    }
+}
+
+/// What is configured of a dataset of kind filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterTerms {
+    /// The largest share of ids that were not uploaded and are in it all the same.
+    pub false_positive_rate: FalsePositiveRate,
+    /// Which way such an error may go.
+    pub errors: Errors,
+    /// The exact dataset that must have an id too.
+    pub confirm: Option<Name>,
 }
 
 /// The name of the one dataset of kind campaigns.
@@ -341,7 +363,32 @@ pub(super) fn datasets(root: &mut Sheet<'_>, guards: Guards) -> Datasets {
         list.push(empty_section(CAMPAIGNS, |name, s| dataset(name, s, guards)));
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));
+    for dataset in &list {
+        check_confirm(root, dataset, &list);
+    }
     Datasets { list, others }
+}
+
+/// Whether what a filter says can be confirmed where it says.
+fn check_confirm(root: &Sheet<'_>, dataset: &Dataset, list: &[Dataset]) {
+    let (name, Some(confirm)) = (&dataset.name, &dataset.filter.confirm) else {
+        return;
+    };
+    match list.iter().find(|other| other.name == *confirm) {
+        _ if dataset.kind != Kind::Filter => {}
+        Some(other) if other.kind == Kind::Audience => {}
+        Some(other) => {
+            let text = format!(
+                "confirm: {confirm} is of kind {}, and only a dataset of kind audience can confirm",
+                other.kind
+            );
+            root.problem_below("datasets", name.as_str(), text);
+        }
+        None => root.warn(format!(
+            "[datasets.{name}] confirm: {confirm} is not configured; until a dataset of that name is live, whoever is in {name} \
+             is neither in nor out of it"
+        )),
+    }
 }
 
 fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
@@ -371,9 +418,16 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         let text = format!("datasets of kind {kind} are not built yet: uploads to it are refused");
         s.warn_if_set("kind", &text);
     }
+    let filter = filter_terms(s);
+    if kind != Kind::Filter {
+        for key in ["false_positive_rate", "errors", "confirm"] {
+            s.warn_if_set(key, &format!("does nothing for a dataset of kind {kind}"));
+        }
+    }
     Dataset {
         name: name.clone(),
         kind,
+        filter,
         purposes: s.get(
             "purposes",
             &forms::purposes(),
@@ -390,3 +444,31 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         guards: s.section("guards", |s| guards::read(s, Some(guards))),
     }
 }
+
+fn filter_terms(s: &mut Sheet<'_>) -> FilterTerms {
+    FilterTerms {
+        false_positive_rate: s.get(
+            "false_positive_rate",
+            &forms::false_positive_rate(),
+            "0.01",
+            "of a filter: the largest share of ids that were not uploaded and are in it all the same; a version that is measured worse is held",
+        ),
+        errors: s.get(
+            "errors",
+            &forms::word(ERRORS),
+            "\"wrongly_excluded\"",
+            "of a filter: which way such an error may go. wrongly_excluded: a list of people who are not wanted; wrongly_included: of people who are",
+        ),
+        confirm: s.get(
+            "confirm",
+            &forms::name().or_none(),
+            "\"\"",
+            "of a filter: an exact dataset that must have an id too before it counts as in the filter",
+        ),
+    }
+}
+
+const ERRORS: &[(&str, Errors)] = &[
+    (Errors::WronglyIncluded.as_str(), Errors::WronglyIncluded),
+    (Errors::WronglyExcluded.as_str(), Errors::WronglyExcluded),
+];

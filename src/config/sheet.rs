@@ -251,6 +251,11 @@ impl<'a> Sheet<'a> {
         }
     }
 
+    /// Says `text` as a warning.
+    pub(super) fn warn(&self, text: String) {
+        self.log.warn(text);
+    }
+
     /// A problem with this section, or with one of its keys.
     pub(super) fn problem(&self, key: Option<&str>, text: &str) {
         let node = key.and_then(|key| self.node(key));

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::audience::Errors;
 use crate::ids::Kind;
 use crate::money::{Currency, Price, Round};
 use crate::privacy::{GdprWhenAbsent, Policy, Purposes};
@@ -251,6 +252,26 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_wanted() {
         (
             "[datasets.a]\nkind = \"audiense\"",
             "2: [datasets.a] kind: \"audiense\" is not one of \"audience\", \"filter\", \"identity\", \"campaigns\"; did you mean \"audience\"?",
+        ),
+        (
+            "[datasets.a]\nfalse_positive_rate = 0.2",
+            "2: [datasets.a] false_positive_rate: 0.2 is not a share from 0.0001 to 0.1, like 0.01",
+        ),
+        (
+            "[datasets.a]\nerrors = \"wrongly_exclude\"",
+            "2: [datasets.a] errors: \"wrongly_exclude\" is not one of \"wrongly_included\", \"wrongly_excluded\"; did you mean \"wrongly_excluded\"?",
+        ),
+        (
+            "[datasets.a]\nkind = \"filter\"\nconfirm = \"b\"\n[datasets.b]\nkind = \"filter\"",
+            "1: [datasets] a: confirm: b is of kind filter, and only a dataset of kind audience can confirm",
+        ),
+        (
+            "[datasets.a]\nkind = \"filter\"\nconfirm = \"a\"",
+            "1: [datasets] a: confirm: a is of kind filter, and only a dataset of kind audience can confirm",
+        ),
+        (
+            "[datasets.a]\nkind = \"filter\"\nconfirm = \"campaigns\"",
+            "1: [datasets] a: confirm: campaigns is of kind campaigns, and only a dataset of kind audience can confirm",
         ),
         (
             "[datasets.a]\nkind = \"campaigns\"",
@@ -628,6 +649,47 @@ fn what_is_not_built_yet_warns_only_where_it_is_set() {
             .is_empty()
     );
     assert!(read("[budget]\n[web]\n[privacy]").warnings().is_empty());
+}
+
+#[test]
+fn a_filter_has_its_terms() {
+    let filter = |text: &str| {
+        let config = read(text);
+        let name = "a".parse().expect("a name");
+        (
+            config.datasets.get_or_default(&name).filter,
+            config.warnings().len(),
+        )
+    };
+    let (defaults, warnings) = filter("");
+    assert_eq!(defaults.false_positive_rate.share(), 0.01);
+    assert_eq!(
+        (defaults.errors, defaults.confirm, warnings),
+        (Errors::WronglyExcluded, None, 0)
+    );
+    // One warning: that uploads are not built yet.
+    let exact = "[datasets.b]\n[datasets.a]\nkind = \"filter\"\nfalse_positive_rate = 0.0001\nerrors = \"wrongly_included\"\nconfirm = \"b\"";
+    let (said, warnings) = filter(exact);
+    assert_eq!(said.false_positive_rate.share(), 0.0001);
+    assert_eq!(said.errors, Errors::WronglyIncluded);
+    assert_eq!(
+        said.confirm.map(|name| name.to_string()),
+        Some("b".to_owned())
+    );
+    assert_eq!(warnings, 1);
+    // Nobody has heard of c.
+    assert_eq!(
+        filter("[datasets.a]\nkind = \"filter\"\nconfirm = \"c\"").1,
+        2
+    );
+    // An audience has no errors.
+    for key in [
+        "false_positive_rate = 0.01",
+        "errors = \"wrongly_included\"",
+        "confirm = \"b\"",
+    ] {
+        assert_eq!(filter(&format!("[datasets.a]\n{key}")).1, 1, "{key}");
+    }
 }
 
 #[test]

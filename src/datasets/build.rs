@@ -153,10 +153,12 @@ impl Datasets {
             let audience = state.audiences.get(&segment.dataset);
             audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
         };
+        let errors = |name: &Name| self.settings.datasets.get(name.as_str())?.errors();
         let currencies = |currency| frame.rates.knows(currency);
         let exchanges: Vec<&str> = self.settings.exchanges.iter().map(Name::as_str).collect();
         let warnings = book.warnings(&Surroundings {
             segments: &segments,
+            errors: &errors,
             currencies: &currencies,
             exchanges: &exchanges,
         });

@@ -11,6 +11,7 @@
 //!
 //! Cost: a walk over the segment tables and 4,096 lookups, some milliseconds a version.
 
+mod filter;
 mod inputs;
 mod memory;
 mod overlap;

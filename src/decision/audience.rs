@@ -4,11 +4,13 @@
 //! A person's segments are the union over ids and datasets. A dataset whose bytes turn out damaged makes every segment of
 //! it unreadable, which is null to targeting, never "not in it". So is every segment of a dataset whose purposes are not
 //! granted, and nothing is looked up in it.
+//!
+//! Filters come after the exact datasets, which may have to confirm them: `filters`.
 
 use super::bits::Bits;
-use crate::audience::{Approach, Lookup, Probe};
+use crate::audience::{Approach, Audience, FilterProbe, Lookup, Probe};
 use crate::clock::Timestamp;
-use crate::generation::{Generation, LiveDataset, NO_SLOT};
+use crate::generation::{Generation, LiveDataset, Members, NO_SLOT};
 use crate::ids::UserKey;
 use crate::privacy::{Open, Purposes};
 
@@ -32,16 +34,23 @@ pub struct Membership {
     pub unreadable: Bits,
     /// Whether the person is in any segment of any dataset, named by targeting or not.
     pub any: bool,
+    /// Whether some dataset could not tell whether the person is in a segment of it.
+    pub(super) in_doubt: bool,
     /// Lookups by the dataset's place in the generation.
     pub lookups: Vec<LookupCounts>,
     /// One for each dataset and id, in that order.
     probes: Vec<Probe>,
     /// The same, a step further.
     approaches: Vec<Approach>,
+    /// As `probes`, of the filters.
+    pub(super) filter_probes: Vec<FilterProbe>,
     /// How many ids.
-    ids: usize,
+    pub(super) ids: usize,
     /// By the dataset's place in the generation: whether it may be read.
-    readable: Vec<bool>,
+    pub(super) readable: Vec<bool>,
+    /// By the dataset's place in the generation: a bit an id that is in some segment of it. `None` where that cannot be
+    /// told.
+    pub(super) holds: Vec<Option<u64>>,
 }
 
 impl Membership {
@@ -51,9 +60,13 @@ impl Membership {
         self.member.clear(slots);
         self.unreadable.clear(slots);
         self.any = false;
+        self.in_doubt = false;
         self.probes.clear();
+        self.filter_probes.clear();
         self.ids = 0;
         self.readable.clear();
+        self.holds.clear();
+        self.holds.resize(generation.datasets.len(), None);
         self.lookups.clear();
         self.lookups
             .resize(generation.datasets.len(), LookupCounts::default());
@@ -78,9 +91,18 @@ impl Membership {
     /// step before has asked for: what is done between two steps costs no time.
     pub(super) fn probe(&mut self, generation: &Generation, ids: &[UserKey]) {
         self.probes.clear();
+        self.filter_probes.clear();
         for dataset in readable(generation, &self.readable) {
-            let probes = ids.iter().map(|key| dataset.audience.probe(*key));
-            self.probes.extend(probes);
+            match &dataset.members {
+                Members::Exact(audience) => {
+                    let probes = ids.iter().map(|key| audience.probe(*key));
+                    self.probes.extend(probes);
+                }
+                Members::Approximate { filter, .. } => {
+                    let probes = ids.iter().map(|key| filter.probe(*key));
+                    self.filter_probes.extend(probes);
+                }
+            }
         }
         self.ids = ids.len();
     }
@@ -89,16 +111,18 @@ impl Membership {
     pub(super) fn approach(&mut self, generation: &Generation) {
         self.approaches.clear();
         let mut probes = self.probes.iter();
-        for dataset in readable(generation, &self.readable) {
+        for (_, _, audience) in exact(generation, &self.readable) {
             let own = probes.by_ref().take(self.ids);
             self.approaches
-                .extend(own.map(|probe| dataset.audience.approach(*probe)));
+                .extend(own.map(|probe| audience.approach(*probe)));
         }
     }
 
-    /// Whether every dataset may be read.
-    pub(super) fn all_are_readable(&self) -> bool {
-        !self.readable.contains(&false)
+    /// Whether the person is in any segment: not known where she is in none of those that could tell, and others could not
+    /// or may not.
+    pub(super) fn any(&self) -> Option<bool> {
+        let all_told = !self.in_doubt && !self.readable.contains(&false);
+        (self.any || all_told).then_some(self.any)
     }
 
     /// Whether any dataset knows any of the ids.
@@ -109,13 +133,16 @@ impl Membership {
     /// The last step: gathers what is found.
     pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
         let mut approaches = self.approaches.iter();
-        let counts = self.lookups.iter_mut().zip(&self.readable);
-        let counts = counts.filter_map(|(counts, readable)| readable.then_some(counts));
-        for (dataset, counts) in readable(generation, &self.readable).zip(counts) {
-            for approach in approaches.by_ref().take(self.ids) {
+        for (place, dataset, audience) in exact(generation, &self.readable) {
+            let mut none = LookupCounts::default();
+            let counts = self.lookups.get_mut(place).unwrap_or(&mut none);
+            let mut holds = Some(0u64);
+            let own = approaches.by_ref().take(self.ids);
+            // As many bits as there are ids at most.
+            for (bit, approach) in (0u32..64).zip(own) {
                 let member = &mut self.member;
                 let mut in_some = false;
-                let lookup = dataset.audience.lookup_at(*approach, now, |rank| {
+                let lookup = audience.lookup_at(*approach, now, |rank| {
                     in_some = true;
                     let slot = usize::try_from(rank)
                         .ok()
@@ -127,17 +154,25 @@ impl Membership {
                     Lookup::Found => {
                         self.any |= in_some;
                         counts.found = counts.found.saturating_add(1);
+                        let own = u64::from(in_some).rotate_left(bit);
+                        holds = holds.map(|holds| holds | own);
                     }
                     Lookup::Absent => counts.absent = counts.absent.saturating_add(1),
                     Lookup::Damaged => {
                         counts.damaged = counts.damaged.saturating_add(1);
+                        holds = None;
+                        self.in_doubt = true;
                         for slot in &dataset.slots {
                             self.unreadable.insert(*slot);
                         }
                     }
                 }
             }
+            if let Some(place) = self.holds.get_mut(place) {
+                *place = holds;
+            }
         }
+        self.look_up_filters(generation);
     }
 }
 
@@ -148,4 +183,16 @@ fn readable<'g>(
 ) -> impl Iterator<Item = &'g LiveDataset> {
     let both = generation.datasets.iter().zip(readable);
     both.filter_map(|(dataset, readable)| readable.then_some(dataset))
+}
+
+/// Of those the exact ones, each with its place in the generation.
+fn exact<'g>(
+    generation: &'g Generation,
+    readable: &[bool],
+) -> impl Iterator<Item = (usize, &'g LiveDataset, &'g Audience)> {
+    let all = generation.datasets.iter().zip(readable).enumerate();
+    all.filter_map(|(place, (dataset, readable))| match &dataset.members {
+        Members::Exact(audience) if *readable => Some((place, dataset, &**audience)),
+        Members::Exact(_) | Members::Approximate { .. } => None,
+    })
 }

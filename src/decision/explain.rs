@@ -8,7 +8,6 @@ use bumpalo::Bump;
 use serde_json::{Value, json};
 
 use super::{NoBid, Recorder, Refusal, Scratch, decide};
-use crate::audience::Lookup;
 use crate::campaigns::LineItem;
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -39,16 +38,45 @@ struct Listener<'k> {
 impl<'k> Listener<'k> {
     /// The datasets for which there is leave: nothing else of the person is shown either.
     fn readable(&self) -> impl Iterator<Item = &'k LiveDataset> {
+        let may = self.may();
+        self.generation.datasets.iter().filter(move |of| may(of))
+    }
+
+    fn may(&self) -> impl Fn(&LiveDataset) -> bool + use<> {
         let leave = self.gate.and_then(Result::ok);
-        let may =
-            move |dataset: &&LiveDataset| leave.is_some_and(|leave| leave.may(dataset.purposes));
-        self.generation.datasets.iter().filter(may)
+        move |dataset| leave.is_some_and(|leave| leave.may(dataset.purposes))
+    }
+
+    /// The segments of a dataset that an id is in.
+    fn segments_in(&self, dataset: &'k LiveDataset, key: UserKey) -> impl Iterator<Item = &'k str> {
+        let all = self
+            .generation
+            .confirmed(dataset, key, self.now, self.may());
+        let now = self.now;
+        let lasts = move |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
+        all.into_iter()
+            .filter_map(move |(segment, expires)| lasts(expires).then_some(segment))
+    }
+
+    /// The segments the person is in, all of them, named by targeting or not.
+    fn segments(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for dataset in self.readable() {
+            for key in &self.keys {
+                let segments = self.segments_in(dataset, *key);
+                names.extend(segments.map(|segment| format!("{}/{segment}", dataset.name)));
+            }
+        }
+        names
     }
 
     /// In which datasets the id is.
     fn found_in(&self, key: UserKey) -> String {
-        let known = |dataset: &&LiveDataset| {
-            dataset.audience.lookup(key, self.now, |_| {}) == Lookup::Found
+        let known = |dataset: &&'k LiveDataset| {
+            let all = self
+                .generation
+                .confirmed(dataset, key, self.now, self.may());
+            !all.is_empty()
         };
         let names: Vec<&str> = self
             .readable()
@@ -228,7 +256,7 @@ pub fn explain(
             "datasets": listener.readable().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>(),
         },
         "ids": listener.ids,
-        "segments": segments(listener.readable(), &listener.keys, now),
+        "segments": listener.segments(),
         "unreadable": request.unreadable.iter().map(|field| field.as_str()).collect::<Vec<_>>(),
         "imps": imps,
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
@@ -237,29 +265,6 @@ pub fn explain(
         "response": response(request, decision.currency, proposals),
     });
     Explanation { document }
-}
-
-/// The segments the person is in, all of them, named by targeting or not.
-fn segments<'k>(
-    datasets: impl Iterator<Item = &'k LiveDataset>,
-    keys: &[UserKey],
-    now: Timestamp,
-) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for dataset in datasets {
-        let local: Vec<&str> = dataset.audience.segments().collect();
-        for key in keys {
-            dataset.audience.lookup(*key, now, |index| {
-                if let Some(segment) = usize::try_from(index)
-                    .ok()
-                    .and_then(|index| local.get(index))
-                {
-                    names.insert(format!("{}/{segment}", dataset.name));
-                }
-            });
-        }
-    }
-    names
 }
 
 fn response(

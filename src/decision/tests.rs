@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+mod filters;
 mod gate;
 mod traffic;
 
@@ -15,7 +16,7 @@ use super::*;
 use crate::audience::{Audience, Builder, RowFormat, VersionMeta};
 use crate::campaigns::{Book, compile};
 use crate::config::Config;
-use crate::generation::{Frame, LiveVersion};
+use crate::generation::{Frame, LiveVersion, Members};
 use crate::ids::{Keyer, Kind, SecretKey};
 use crate::money::Rates;
 use crate::privacy::Purposes;
@@ -55,7 +56,7 @@ impl World {
                 name: name.parse().expect("a name"),
                 ordinal,
                 version: 1,
-                audience: Arc::new(audience(name, rows, &keyer)),
+                members: Members::Exact(Arc::new(audience(name, rows, &keyer))),
                 purposes: Purposes::of(
                     &config
                         .datasets
@@ -64,13 +65,17 @@ impl World {
                 ),
             })
             .collect();
+        Self::assembled(config, keyer, book, audiences)
+    }
+
+    fn assembled(config: Config, keyer: Keyer, book: Book, live: Vec<LiveVersion>) -> Self {
         let rates =
             Rates::new(Currency::USD, [("EUR".parse().expect("a code"), 0.5)]).expect("rates");
         let frame = Frame {
             rates: Arc::new(rates),
             ..Frame::of(&config, keyer)
         };
-        let generation = Generation::assemble(1, Arc::new(book), Some(1), audiences, frame);
+        let generation = Generation::assemble(1, Arc::new(book), Some(1), live, frame);
         Self { generation, config }
     }
 

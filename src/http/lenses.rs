@@ -22,18 +22,11 @@ pub fn user(generation: &Generation, source: &str, id: &str, now: Timestamp) -> 
     let mut segments = Vec::new();
     let mut datasets = serde_json::Map::new();
     for dataset in &generation.datasets {
-        let names: Vec<&str> = dataset.audience.segments().collect();
-        let memberships = dataset.audience.memberships(key);
+        let memberships = generation.confirmed(dataset, key, now, |_| true);
         if !memberships.is_empty() {
             datasets.insert(dataset.name.to_string(), dataset.version.into());
         }
-        for (index, expires) in memberships {
-            let Some(name) = usize::try_from(index)
-                .ok()
-                .and_then(|index| names.get(index))
-            else {
-                continue;
-            };
+        for (name, expires) in memberships {
             segments.push(json!({
                 "segment": format!("{}/{name}", dataset.name),
                 "version": dataset.version,

@@ -10,7 +10,7 @@ use kith::campaigns::LineItem;
 use kith::clock::Timestamp;
 use kith::config::Config;
 use kith::decision::{Recorder, Refusal, Scratch, decide};
-use kith::generation::{Frame, Generation, LiveVersion};
+use kith::generation::{Frame, Generation, LiveVersion, Members};
 use kith::identity::IdOutcome;
 use kith::ids::{Keyer, Kind, SecretKey};
 use kith::openrtb::{BadRequest, BidId, Request, write_bids};
@@ -216,7 +216,7 @@ impl World {
                 name: name.parse().expect("a name"),
                 ordinal,
                 version: 1,
-                audience: Arc::new(audience(name, rows, &keyer)),
+                members: Members::Exact(Arc::new(audience(name, rows, &keyer))),
                 purposes: Purposes::PROFILE,
             });
         let mut document = document();

@@ -68,7 +68,7 @@ pub(super) fn fill(
                 return None;
             }
             // The first bit of a code is the lowest one of the bits read.
-            let code = (taken / step).reverse_bits() >> (u32::BITS.saturating_sub(length));
+            let code = taken.checked_div(step)?.reverse_bits() >> u32::BITS.saturating_sub(length);
             *codes.get_mut(symbol)? = code as u16;
             for behind in 0..step {
                 let bits = code | behind << length;

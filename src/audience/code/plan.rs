@@ -130,10 +130,12 @@ impl Sample {
             .into_iter()
             .filter_map(|(set, count)| {
                 // What its own symbol and index take: about the logarithm of how seldom it comes.
-                let index = u64::from((sampled / count.max(1)).max(1).ilog2()).saturating_add(1);
+                let index = u64::from(sampled.checked_div(count)?.max(1).ilog2()).saturating_add(1);
                 let saved = plain.bits_of(set).checked_sub(index)?;
-                let all =
-                    u128::from(saved) * u128::from(count) * u128::from(ids) / u128::from(sampled);
+                let in_sample = u128::from(saved).saturating_mul(count.into());
+                let all = in_sample
+                    .saturating_mul(ids.into())
+                    .checked_div(sampled.into())?;
                 let stored = plain.bits_of(set).saturating_add(64);
                 let gain = u64::try_from(all).ok()?.checked_sub(stored)?;
                 (count > 1 && saved > 0).then_some((gain, set))
@@ -214,6 +216,7 @@ impl Code {
         self.shape.expiry
     }
 
+    #[cfg(test)]
     pub(in super::super) fn shared_sets(&self) -> usize {
         self.shared.ends.len()
     }
@@ -221,6 +224,7 @@ impl Code {
 
 /// The largest gap that a symbol can say.
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
 pub(super) fn largest_gap(symbol: usize) -> u32 {
     let (least, extra) = super::gap_of(symbol);
     least + (1 << extra) - 1
