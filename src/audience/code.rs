@@ -17,7 +17,7 @@
 mod huffman;
 mod plan;
 
-use super::bits::{BitWriter, Bits, Nonsense};
+use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
 
 pub(super) use plan::Sample;
 
@@ -77,8 +77,8 @@ pub(super) struct Code {
     lengths: [[u8; SYMBOLS]; CONTEXTS],
     /// By context: each symbol's code as it is written.
     codes: Box<[[u16; SYMBOLS]; CONTEXTS]>,
-    /// By context and the next bits.
-    table: Box<[[Entry; TABLE]; CONTEXTS]>,
+    /// By context and the next bits, one context after the other.
+    table: Box<[Entry]>,
     shared: Shared,
 }
 
@@ -93,13 +93,15 @@ struct Shared {
     longest: usize,
 }
 
-/// What the next bits mean: bits 0 to 3 the code's length, 4 to 7 how many bits of the gap follow, 8 to 23 the least gap, 24
-/// the end, 25 a set of the dictionary.
+/// What the next bits mean: bits 0 to 7 how many of them are taken, 8 to 11 how many of those are the code, 12 to 27 the
+/// least gap, 28 the end, 29 a set of the dictionary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Entry(u32);
 
-const ENTRY_END: u32 = 1 << 24;
-const ENTRY_SHARED: u32 = 1 << 25;
+const ENTRY_END: u32 = 1 << 28;
+const ENTRY_SHARED: u32 = 1 << 29;
+/// Most bits that an entry takes: a code, and what follows of the largest gaps.
+const TAKEN_MAX: u32 = CODE_BITS + 14;
 
 impl Entry {
     fn of(symbol: usize, length: u8) -> Self {
@@ -109,22 +111,26 @@ impl Entry {
             SHARED => ENTRY_SHARED,
             _ => 0,
         };
-        Self(kind | least << 8 | extra << 4 | u32::from(length))
+        let length = u32::from(length);
+        Self(kind | least << 12 | length << 8 | extra.saturating_add(length))
+    }
+
+    /// How many bits it takes, of the code and of what follows.
+    #[inline(always)]
+    fn taken(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// The gap, or the index, that the bits say.
+    #[inline(always)]
+    fn gap(self, word: u64) -> u32 {
+        let own = word & !(u64::MAX << self.taken());
+        (self.0 >> 12 & 0xffff).wrapping_add((own >> (self.0 >> 8 & 0xf)) as u32)
     }
 
     #[inline(always)]
-    fn length(self) -> u32 {
-        self.0 & 0xf
-    }
-
-    #[inline(always)]
-    fn extra(self) -> u32 {
-        self.0 >> 4 & 0xf
-    }
-
-    #[inline(always)]
-    fn least(self) -> u32 {
-        self.0 >> 8 & 0xffff
+    fn is_gap(self) -> bool {
+        self.0 < ENTRY_END
     }
 }
 
@@ -191,8 +197,9 @@ impl Code {
     /// A code of these lengths; nothing where they are not those of a whole code for just the symbols that can come.
     fn new(shape: Shape, lengths: [[u8; SYMBOLS]; CONTEXTS], shared: Shared) -> Option<Self> {
         let mut codes = Box::new([[0; SYMBOLS]; CONTEXTS]);
-        let mut table: Box<[[Entry; TABLE]; CONTEXTS]> = Box::new([[Entry(0); TABLE]; CONTEXTS]);
-        let rows = lengths.iter().zip(codes.iter_mut()).zip(table.iter_mut());
+        let mut table = vec![Entry(0); CONTEXTS.saturating_mul(TABLE)];
+        let (tables, _) = table.as_chunks_mut::<TABLE>();
+        let rows = lengths.iter().zip(codes.iter_mut()).zip(tables);
         for (context, ((lengths, codes), table)) in rows.enumerate() {
             let mut possible = shape.symbols(context, shared.ends.len());
             let only = (possible.next(), possible.next());
@@ -216,9 +223,18 @@ impl Code {
             shape,
             lengths,
             codes,
-            table,
+            table: table.into(),
             shared,
         })
+    }
+
+    /// What the next bits mean in a context.
+    #[inline(always)]
+    fn entry(&self, context: usize, word: u64) -> Result<Entry, Nonsense> {
+        let at = context
+            .wrapping_mul(TABLE)
+            .wrapping_add(word as usize & (TABLE - 1));
+        self.table.get(at).copied().ok_or(Nonsense)
     }
 
     /// Appends a set: ascending ranks, each a segment's.
@@ -310,26 +326,31 @@ impl Code {
         }
         let segments = self.shape.segments;
         let mut next = 0u32;
+        // Several symbols from one word.
+        let (mut word, mut left) = (bits.peek(), AT_ONCE);
         while next < segments {
-            let word = bits.peek();
-            let table = self.table.get(context_of(next)).ok_or(Nonsense)?;
-            let entry = table.get(word as usize & (TABLE - 1)).ok_or(Nonsense)?;
-            if entry.0 >= ENTRY_END {
-                bits.skip(entry.length());
+            if left < TAKEN_MAX {
+                bits.skip(AT_ONCE.wrapping_sub(left));
+                (word, left) = (bits.peek(), AT_ONCE);
+            }
+            let entry = self.entry(context_of(next), word)?;
+            let rank = next.wrapping_add(entry.gap(word));
+            word >>= entry.taken();
+            left = left.wrapping_sub(entry.taken());
+            if !entry.is_gap() {
                 if entry.0 & ENTRY_SHARED != 0 {
+                    bits.skip(AT_ONCE.wrapping_sub(left));
                     return self.walk_shared(bits, each);
                 }
                 break;
             }
-            let more = word >> entry.length() & !(u64::MAX << entry.extra());
-            bits.skip(entry.length().wrapping_add(entry.extra()));
-            let rank = next.wrapping_add(entry.least()).wrapping_add(more as u32);
             if rank >= segments {
                 return Err(Nonsense);
             }
             each(rank, None);
             next = rank.wrapping_add(1);
         }
+        bits.skip(AT_ONCE.wrapping_sub(left));
         if bits.is_past() {
             Err(Nonsense)
         } else {
@@ -343,12 +364,10 @@ impl Code {
         bits: &mut Bits<'_>,
         mut each: impl FnMut(u32, Option<i64>),
     ) -> Result<(), Nonsense> {
-        let table = self.table.get(INDEX_CONTEXT).ok_or(Nonsense)?;
         let word = bits.peek();
-        let entry = table.get(word as usize & (TABLE - 1)).ok_or(Nonsense)?;
-        let more = word >> entry.length() & !(u64::MAX << entry.extra());
-        bits.skip(entry.length().wrapping_add(entry.extra()));
-        let place = u64::from(entry.least()).wrapping_add(more);
+        let entry = self.entry(INDEX_CONTEXT, word)?;
+        bits.skip(entry.taken());
+        let place = entry.gap(word);
         if bits.is_past() {
             return Err(Nonsense);
         }
@@ -373,18 +392,15 @@ impl Code {
         let (mut next, mut any) = (0u32, false);
         while next < segments {
             let word = bits.peek();
-            let table = self.table.get(context_of(next)).ok_or(Nonsense)?;
-            let entry = table.get(word as usize & (TABLE - 1)).ok_or(Nonsense)?;
-            if entry.0 >= ENTRY_END {
+            let entry = self.entry(context_of(next), word)?;
+            bits.skip(entry.taken());
+            if !entry.is_gap() {
                 if entry.0 & ENTRY_SHARED != 0 {
                     return Err(Nonsense);
                 }
-                bits.skip(entry.length());
                 break;
             }
-            let more = word >> entry.length() & !(u64::MAX << entry.extra());
-            bits.skip(entry.length().wrapping_add(entry.extra()));
-            let rank = next.wrapping_add(entry.least()).wrapping_add(more as u32);
+            let rank = next.wrapping_add(entry.gap(word));
             if rank >= segments {
                 return Err(Nonsense);
             }

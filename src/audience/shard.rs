@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use super::bits::{BitWriter, Bits, Nonsense};
+use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
 use super::code::{Code, Membership};
 
 /// Ids a bucket holds on average.
@@ -414,8 +414,15 @@ impl<'a> Bucket<'a> {
         if layout.lengths {
             let (mut lengths, width, mut sets) = self.lengths(layout)?;
             let mut before = 0u64;
+            let (mut word, mut left) = (lengths.peek(), AT_ONCE);
             for _ in 0..position {
-                before = before.wrapping_add(lengths.take(width));
+                if left < width {
+                    lengths.skip(AT_ONCE.wrapping_sub(left));
+                    (word, left) = (lengths.peek(), AT_ONCE);
+                }
+                before = before.wrapping_add(word & !u64::MAX.wrapping_shl(width));
+                word = word.wrapping_shr(width);
+                left = left.wrapping_sub(width);
             }
             sets.skip_far(before);
             return Ok(sets);
@@ -438,7 +445,7 @@ impl<'a> Bucket<'a> {
             .length
             .checked_sub(1)
             .and_then(|left| left.checked_sub(bytes));
-        let (Some(left), true) = (left, width <= super::bits::AT_ONCE) else {
+        let (Some(left), true) = (left, width <= AT_ONCE) else {
             return Err(Nonsense);
         };
         let sets = rest.get(bytes..).ok_or(Nonsense)?;
