@@ -611,11 +611,12 @@ impl<'a> Auction<'a, '_> {
             else {
                 continue;
             };
-            // Once one fitted and was refused, only one of another advertiser or of another floor can fare better.
+            // Once one fitted and was refused, only one of another advertiser can fare better, or where that was for the price
+            // one with another floor.
             let has_own_floor = offer.slots.media(creative.format).is_some();
             let fares_alike = refused.is_some_and(|(advertiser, had_own_floor, refusal)| {
                 advertiser == creative.advertiser
-                    && (refusal != Refusal::Floor || !(has_own_floor || had_own_floor))
+                    && (refusal < Refusal::Currency || !(has_own_floor || had_own_floor))
             });
             if fares_alike {
                 continue;

@@ -400,14 +400,8 @@ const PLACEHOLDERS: [&str; 8] = [
 ];
 const PLACEHOLDER_BYTES_MAX: usize = 9;
 
-/// How a macro begins and ends that nobody has filled in.
-const MACROS: [(&str, &str); 5] = [
-    ("${", "}"),
-    ("{", "}"),
-    ("%%", "%%"),
-    ("[", "]"),
-    ("__", "__"),
-];
+/// How a macro begins and ends that nobody has filled in. Single braces are none: some ids are GUIDs in them.
+const MACROS: [(&str, &str); 4] = [("${", "}"), ("{{", "}}"), ("%%", "%%"), ("[", "]")];
 
 fn is_placeholder(id: &str) -> bool {
     let is_word = id.len() <= PLACEHOLDER_BYTES_MAX
@@ -415,11 +409,14 @@ fn is_placeholder(id: &str) -> bool {
             .iter()
             .any(|word| id.eq_ignore_ascii_case(word));
     let may_be_macro = matches!(id.as_bytes(), [b'$' | b'{' | b'%' | b'[' | b'_', ..]);
-    is_word
-        || may_be_macro
-            && MACROS
-                .iter()
-                .any(|(begin, end)| id.starts_with(begin) && id.ends_with(end))
+    let is_enclosed = |(begin, end): &(&str, &str)| id.starts_with(begin) && id.ends_with(end);
+    is_word || may_be_macro && (MACROS.iter().any(is_enclosed) || is_underlined(id))
+}
+
+/// `__IDFA__`. An id in base64 may begin and end so too; hardly one has only capitals between.
+fn is_underlined(id: &str) -> bool {
+    let name = id.strip_prefix("__").and_then(|id| id.strip_suffix("__"));
+    name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
 }
 
 /// Why an id is refused: looked up, it would merge thousands of people or none.
@@ -721,7 +718,7 @@ mod tests {
             "N/A",
             "${UID}",
             "{{IFA}}",
-            "{ifa}",
+            "{{user.id}}",
             "%%ID%%",
             "[IDFA]",
             "__IDFA__",
@@ -732,7 +729,15 @@ mod tests {
                 "{placeholder}"
             );
         }
-        for id in ["nobody", "__x", "{x", "1-", "none-1"] {
+        for id in [
+            "nobody",
+            "__x",
+            "{x",
+            "1-",
+            "none-1",
+            "{0f5c2a9e-0000-4000-8000-00000000a001}",
+            "__aB3x9Qz__",
+        ] {
             assert!(keyer().user_key("ifa", id).is_ok(), "{id}");
         }
         assert_eq!(refused("a\0b"), IdRefused::ControlCharacter);

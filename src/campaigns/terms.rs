@@ -10,6 +10,7 @@
 //! above it: who blocks those, blocks it.
 #![deny(clippy::indexing_slicing)]
 
+use arrayvec::ArrayString;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
@@ -18,6 +19,8 @@ use super::{Advertiser, Creative, Format, LineItem};
 
 /// Longest name looked up; the book has none longer.
 const NAME_BYTES_MAX: usize = 256;
+/// Longest language tag that is looked for; a creative's has at most 35 bytes.
+const LANGUAGE_BYTES_MAX: usize = 64;
 
 /// Names and their numbers, from 0.
 #[derive(Debug, Default)]
@@ -268,9 +271,21 @@ impl Terms {
         self.domains.get_folded(name.trim().trim_end_matches('.'))
     }
 
-    /// The number of a language tag, whatever its case, and of each above it.
-    pub fn language<'t>(&self, tag: &'t str) -> impl Iterator<Item = Option<u32>> + use<'t, '_> {
-        upwards(tag.trim(), '-', Side::Right).map(|tag| self.languages.get_folded(tag))
+    /// Tells the numbers of a language tag, whatever its case and be it `fr-CA` or `fr_CA`, and of each above it, with how
+    /// far above it that is. One longer than any tag has none.
+    pub fn language(&self, tag: &str, mut each: impl FnMut(usize, u32)) {
+        let mut spelled = ArrayString::<LANGUAGE_BYTES_MAX>::new();
+        for letter in tag.trim().chars() {
+            let letter = if letter == '_' { '-' } else { letter };
+            if spelled.try_push(letter).is_err() {
+                return;
+            }
+        }
+        for (steps, tag) in upwards(&spelled, '-', Side::Right).enumerate() {
+            if let Some(number) = self.languages.get_folded(tag) {
+                each(steps, number);
+            }
+        }
     }
 
     /// How many languages there are.

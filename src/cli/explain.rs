@@ -125,7 +125,9 @@ fn rendered(document: &Value) -> String {
 fn rendered_imp(imp: &Value) -> String {
     let mut out = format!("imp {}\n", shown(imp, "id"));
     let line_items = items(imp, "line_items");
-    if line_items.is_empty() {
+    if let Some(why) = text(imp, "why") {
+        out.push_str(&format!("  {why}\n"));
+    } else if line_items.is_empty() {
         out.push_str("  no line item was considered\n");
     } else {
         let head = ["LINE ITEM", "OUTCOME", "REASON", "WHY"];
@@ -247,7 +249,8 @@ imp 1
         let document = json!({
             "generation": 1, "datasets": {},
             "privacy": {"verdict": "closed", "signal": "coppa", "why": "a child"},
-            "ids": [], "segments": [], "unreadable": [], "imps": [{"id": "1", "line_items": [], "bids": []}],
+            "ids": [], "segments": [], "unreadable": [], "imps": [{"id": "1", "line_items": [], "bids": [], "why": null},
+                {"id": null, "line_items": [], "bids": [], "why": "the imp has no id that can be read"}],
             "decision": "no_bid", "reason": "no_line_item", "why": "nothing matches", "response": null,
         });
         let want = "\
@@ -258,6 +261,8 @@ segments    none
 ids         none
 imp 1
   no line item was considered
+imp -
+  the imp has no id that can be read
 ";
         assert_eq!(rendered(&document), want);
     }

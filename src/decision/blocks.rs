@@ -148,13 +148,10 @@ impl Blocks {
         self.languages_above.clear(terms.languages());
         let lists = [request.wlang, request.wlangb];
         for tag in lists.iter().filter_map(|list| list.value()).flatten() {
-            for (steps, number) in terms.language(tag).enumerate() {
-                let set = match steps {
-                    0 => &mut self.allowed_languages,
-                    _ => &mut self.languages_above,
-                };
-                number.into_iter().for_each(|number| set.insert(number));
-            }
+            terms.language(tag, |steps, number| match steps {
+                0 => self.allowed_languages.insert(number),
+                _ => self.languages_above.insert(number),
+            });
         }
         self.blocked_apps.clear(terms.bundles());
         for bundle in request.bapp.value().unwrap_or(&[]) {

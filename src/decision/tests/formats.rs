@@ -367,6 +367,9 @@ fn a_language_tag_is_allowed_by_its_language() {
         (json!({"wlang": ["fr"]}), BID),
         (json!({"wlangb": ["FR"]}), BID),
         (json!({"wlangb": ["fr-ca"]}), BID),
+        (json!({"wlangb": ["fr_CA"]}), BID),
+        (json!({"wlang": ["fr_BE"]}), "language"),
+        (json!({"wlangb": ["x".repeat(300)]}), "language"),
         // It says less than what is asked for, and may be all of it.
         (json!({"wlangb": ["fr-CA-x-old"]}), BID),
         (json!({"wlangb": ["fr-BE"]}), "language"),
@@ -490,10 +493,15 @@ fn where_one_creative_is_under_its_floor_the_next_is_tried() {
     let either = json!({"imp": [{"id": "1", "bidfloor": 1, "banner": {"w": 300, "h": 250},
         "video": video(json!({"mincpmpersec": 0.2}))}]});
     showing(&["video", "banner"]).check(either, &[BID]);
+    // A floor that nobody can read is one of those.
+    let unreadable = json!({"imp": [{"id": "1", "bidfloor": 1, "banner": {"w": 300, "h": 250},
+        "video": video(json!({"mincpmpersec": "?"}))}]});
+    showing(&["video"]).check(unreadable.clone(), &["currency"]);
+    showing(&["video", "banner"]).check(unreadable, &[BID]);
 }
 
 #[test]
-fn an_answer_has_no_more_markup_than_it_may() {
+fn an_answer_is_no_longer_than_it_may_be() {
     let long = "x".repeat(200 << 10);
     let mut book = document(json!([
         item("li", "2", json!({"creatives": ["banner"]})),
@@ -508,7 +516,7 @@ fn an_answer_has_no_more_markup_than_it_may() {
         .collect();
     let fields = json!({"imp": imps});
     let bids = world.bids(fields.clone());
-    // Ten of the long ones fit; the short ones before them are kept.
+    // Ten of the long ones fit; of an imp nothing is taken behind what does not.
     assert_eq!(bids.iter().filter(|bid| bid.contains(" li ")).count(), 10);
     assert_eq!(bids.first().map(String::as_str), Some("0 li @ 2"));
     let story = explained(&world, fields);
