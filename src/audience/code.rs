@@ -358,6 +358,51 @@ impl Code {
         }
     }
 
+    /// Goes past that many sets.
+    #[inline(always)]
+    pub(super) fn skip(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
+        if self.shape.expiry == Expiry::Unused {
+            return self.skip_lasting(bits, sets);
+        }
+        (0..sets).try_for_each(|_| self.walk(bits, |_, _| {}))
+    }
+
+    /// The same where nothing expires: one word after the other, whatever sets it holds.
+    fn skip_lasting(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
+        let segments = self.shape.segments;
+        let (mut word, mut left) = (bits.peek(), AT_ONCE);
+        let mut take = |context: usize| {
+            if left < TAKEN_MAX {
+                bits.skip(AT_ONCE.wrapping_sub(left));
+                // Behind the end there is no end of sets either.
+                if bits.is_past() {
+                    return Err(Nonsense);
+                }
+                (word, left) = (bits.peek(), AT_ONCE);
+            }
+            let entry = self.entry(context, word)?;
+            let gap = entry.gap(word);
+            word >>= entry.taken();
+            left = left.wrapping_sub(entry.taken());
+            Ok((entry, gap))
+        };
+        for _ in 0..sets {
+            let mut next = 0u32;
+            while next < segments {
+                let (entry, gap) = take(context_of(next))?;
+                if !entry.is_gap() {
+                    if entry.0 & ENTRY_SHARED != 0 {
+                        take(INDEX_CONTEXT)?;
+                    }
+                    break;
+                }
+                next = next.wrapping_add(gap).wrapping_add(1);
+            }
+        }
+        bits.skip(AT_ONCE.wrapping_sub(left));
+        Ok(())
+    }
+
     #[inline(never)]
     fn walk_shared(
         &self,

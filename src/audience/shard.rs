@@ -428,8 +428,13 @@ impl<'a> Bucket<'a> {
             return Ok(sets);
         }
         let mut sets = Bits::within(self.rest, self.length);
-        for _ in 0..position {
-            skip(layout, &mut sets)?;
+        if layout.delta {
+            for _ in 0..position {
+                sets.skip(1);
+                layout.code.skip(&mut sets, 2)?;
+            }
+        } else {
+            layout.code.skip(&mut sets, position)?;
         }
         Ok(sets)
     }
@@ -506,13 +511,4 @@ impl<'a> Bucket<'a> {
             Err(Nonsense)
         }
     }
-}
-
-/// Goes past one id's bits.
-fn skip(layout: &Layout, bits: &mut Bits<'_>) -> Result<(), Nonsense> {
-    if layout.delta {
-        bits.skip(1);
-        layout.code.walk(bits, |_, _| {})?;
-    }
-    layout.code.walk(bits, |_, _| {})
 }
