@@ -24,6 +24,7 @@ mod code;
 mod filter;
 mod format;
 mod inspect;
+mod layered;
 mod memory;
 mod reader;
 mod remix;
@@ -47,7 +48,8 @@ pub use filter::{
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
-pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
+pub use layered::{Approach, Audience, LayerError, Probe};
+pub use reader::{Flaw, OpenError, VersionFile};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
 

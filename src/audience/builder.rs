@@ -7,7 +7,7 @@
 //! Cost: 64 bytes a row of twelve segments while reading, and the file itself besides while finishing. A million rows of
 //! CSV with 11 segments each: 1.8 s to read and 0.8 s to finish, CPU time on a busy machine (`tests/measure.rs`).
 
-mod arrange;
+pub(super) mod arrange;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};

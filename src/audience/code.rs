@@ -371,32 +371,32 @@ impl Code {
     fn skip_lasting(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
         let segments = self.shape.segments;
         let (mut word, mut left) = (bits.peek(), AT_ONCE);
-        let mut take = |context: usize| {
-            if left < TAKEN_MAX {
-                bits.skip(AT_ONCE.wrapping_sub(left));
-                // Behind the end there is no end of sets either.
-                if bits.is_past() {
-                    return Err(Nonsense);
-                }
-                (word, left) = (bits.peek(), AT_ONCE);
-            }
-            let entry = self.entry(context, word)?;
-            let gap = entry.gap(word);
-            word >>= entry.taken();
-            left = left.wrapping_sub(entry.taken());
-            Ok((entry, gap))
-        };
         for _ in 0..sets {
             let mut next = 0u32;
             while next < segments {
-                let (entry, gap) = take(context_of(next))?;
-                if !entry.is_gap() {
-                    if entry.0 & ENTRY_SHARED != 0 {
-                        take(INDEX_CONTEXT)?;
+                if left < 2 * TAKEN_MAX {
+                    bits.skip(AT_ONCE.wrapping_sub(left));
+                    // Behind the end there is no end of sets either.
+                    if bits.is_past() {
+                        return Err(Nonsense);
                     }
-                    break;
+                    (word, left) = (bits.peek(), AT_ONCE);
                 }
-                next = next.wrapping_add(gap).wrapping_add(1);
+                let entry = self.entry(context_of(next), word)?;
+                if entry.is_gap() {
+                    next = next.wrapping_add(entry.gap(word)).wrapping_add(1);
+                    word >>= entry.taken();
+                    left = left.wrapping_sub(entry.taken());
+                    continue;
+                }
+                word >>= entry.taken();
+                left = left.wrapping_sub(entry.taken());
+                if entry.0 & ENTRY_SHARED != 0 {
+                    let taken = self.entry(INDEX_CONTEXT, word)?.taken();
+                    word >>= taken;
+                    left = left.wrapping_sub(taken);
+                }
+                break;
             }
         }
         bits.skip(AT_ONCE.wrapping_sub(left));

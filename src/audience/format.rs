@@ -71,7 +71,8 @@ pub(super) enum Body {
         expiry_bits: u32,
         /// Whether lengths stand before the sets.
         lengths: bool,
-        /// The full version whose salt it has: its own number, or for a delta that of the version at the bottom.
+        /// The version whose salt it has: its own number, or of a delta and of what is made of deltas that of the full version
+        /// at the bottom.
         root: u64,
         /// Of a delta: pairs that it takes away.
         removed: u64,
@@ -99,6 +100,30 @@ impl Header {
         match self.body {
             Body::One { .. } => 1,
             Body::Two { .. } => 2,
+        }
+    }
+
+    /// The version whose salt it has.
+    pub(super) fn root(&self) -> u64 {
+        match self.body {
+            Body::One { .. } => self.meta.version,
+            Body::Two { root, .. } => root,
+        }
+    }
+
+    /// Of a delta: pairs that it takes away.
+    pub(super) fn removed(&self) -> u64 {
+        match self.body {
+            Body::One { .. } => 0,
+            Body::Two { removed, .. } => removed,
+        }
+    }
+
+    /// Bits of an expiry; 0 where none expires, or where they have no bits of their own.
+    pub(super) fn expiry_bits(&self) -> u32 {
+        match self.body {
+            Body::One { .. } => 0,
+            Body::Two { expiry_bits, .. } => expiry_bits,
         }
     }
 
@@ -379,7 +404,7 @@ impl Header {
                     ),
                     (
                         match self.meta.base {
-                            None => root == self.meta.version && removed == 0 && self.segments > 0,
+                            None => root <= self.meta.version && removed == 0 && self.segments > 0,
                             Some(base) => root <= base && base < self.meta.version,
                         },
                         "the version that it is based on",

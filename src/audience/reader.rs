@@ -1,12 +1,13 @@
 //! An open version: read, verified to the last byte, and asked.
 //!
-//! [`Audience::open`] reads the file once into [memory of ours](super::memory), each block checked as it arrives, then
+//! [`VersionFile::open`] reads the file once into [memory of ours](super::memory), each block checked as it arrives, then
 //! walks every record: after it, all counts, offsets and sets are known to be what the format says, and every page has
 //! been touched. A lookup trusts none of that: it goes through checked slices and answers
 //! [`Lookup::Damaged`] rather than panic, whatever the bytes have become.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod changes;
 mod verify;
 
 use std::fmt;
@@ -16,10 +17,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::clock::Timestamp;
 use crate::ids::{KeyId, Kind, Name, UserKey};
 
-use super::bits::Nonsense;
+use super::bits::{Bits, Nonsense};
 use super::bucket;
 use super::format::{HEADER_BYTES, Header, OFFSET_BYTES};
 use super::memory::{self, Memory};
@@ -27,8 +27,10 @@ use super::remix::{Remix, bucket_of, fingerprint};
 use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
 use super::{Lookup, VersionMeta};
 
-/// An open, verified version of an audience dataset. Immutable, `Send` and `Sync`.
-pub struct Audience {
+pub(super) use changes::{Change, Changes};
+
+/// An open, verified version file: a full version, or a delta. Immutable, `Send` and `Sync`.
+pub struct VersionFile {
     header: Header,
     memory: Memory,
     remix: Remix,
@@ -57,10 +59,9 @@ enum Arena {
     },
 }
 
-/// A lookup after its first step: where in the version's memory stands where the key's bucket is.
+/// Where in a file's memory stands where the bucket of a hash is: a lookup in it after its first step.
 #[derive(Debug, Clone, Copy)]
-pub struct Probe {
-    hashed: Hashed,
+pub(super) struct Place {
     /// Where the bucket's two offsets stand.
     offsets: usize,
     /// Where they count from.
@@ -70,13 +71,31 @@ pub struct Probe {
     mixing: u8,
 }
 
-/// A lookup after its second step: where that bucket's bytes are.
+impl Place {
+    /// Where nothing stands: a place that no memory has.
+    pub(super) const NOWHERE: Self = Self {
+        offsets: usize::MAX,
+        origin: 0,
+        width: 0,
+        mixing: 0,
+    };
+}
+
+/// Where that bucket's bytes are: after its second step.
 #[derive(Debug, Clone, Copy)]
-pub struct Approach {
-    hashed: Hashed,
+pub(super) struct Located {
     start: usize,
     end: usize,
     mixing: u8,
+}
+
+impl Located {
+    /// Of [`Place::NOWHERE`]: no bytes.
+    pub(super) const NOWHERE: Self = Self {
+        start: 0,
+        end: 0,
+        mixing: 0,
+    };
 }
 
 /// Lines of the cache that are asked for of a bucket at most: one of eight ids in nine segments each has three.
@@ -92,7 +111,7 @@ struct Segments {
     of_rank: Box<[u32]>,
 }
 
-impl Audience {
+impl VersionFile {
     /// Opens a version file: reads it whole into memory and verifies every byte and every claim.
     ///
     /// Takes about 0.2 µs an id, nearly all of it walking the records. The file may be changed or deleted afterwards.
@@ -111,15 +130,15 @@ impl Audience {
     }
 
     /// Opens a version held in memory, which is copied: for tests, fuzzers and tools.
-    pub fn from_bytes(file: &[u8]) -> Result<Self, OpenError> {
-        let read_at = |bytes: &mut [u8], at: u64| {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, OpenError> {
+        let read_at = |into: &mut [u8], at: u64| {
             let from = usize::try_from(at)
                 .ok()
-                .and_then(|at| file.get(at..)?.get(..bytes.len()));
-            bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                .and_then(|at| bytes.get(at..)?.get(..into.len()));
+            into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
         };
-        Self::read(file.len() as u64, &read_at).map_err(|flaw| OpenError {
+        Self::read(bytes.len() as u64, &read_at).map_err(|flaw| OpenError {
             path: "version in memory".to_owned(),
             flaw,
         })
@@ -130,20 +149,26 @@ impl Audience {
         let (header, memory) = verify::read(length, read_at)?;
         let places = verify::ranges(&header)?;
         let (arena, segments) = verify::arena(&header, &places, &memory)?;
-        let audience = Self {
+        let file = Self {
             remix: Remix::new(&header.salt()),
             header,
             memory,
             arena,
             segments,
         };
-        verify::records(&audience)?;
-        Ok(audience)
+        verify::records(&file)?;
+        Ok(file)
     }
 
     /// What the version says of itself.
     pub fn meta(&self) -> &VersionMeta {
         &self.header.meta
+    }
+
+    /// The version at the bottom, under whose salt its ids are hashed: its own number unless it is a delta, or was made of
+    /// one.
+    pub fn root(&self) -> u64 {
+        self.header.root()
     }
 
     /// The public name of the key it was made under. Under another key every lookup would miss: compare before use.
@@ -166,6 +191,11 @@ impl Audience {
         self.header.memberships
     }
 
+    /// Of a delta: how many (id, segment) pairs it takes away, those of deleted ids not counted.
+    pub fn removed_count(&self) -> u64 {
+        self.header.removed()
+    }
+
     /// The number of the file's format.
     pub fn format(&self) -> u32 {
         self.header.format()
@@ -181,53 +211,40 @@ impl Audience {
         self.segments.names.iter().map(Name::as_str)
     }
 
-    /// How many ids are in each segment, by local index, those included whose membership has expired.
+    /// The same, as names.
+    pub(super) fn names(&self) -> &[Name] {
+        &self.segments.names
+    }
+
+    /// How many ids are in each segment, by local index, those included whose membership has expired. Of a delta, how many
+    /// are put into it.
     pub fn segment_ids(&self) -> &[u64] {
         &self.segments.ids
     }
 
-    /// The local index of a segment.
-    pub fn segment_index(&self, name: &str) -> Option<u32> {
-        let position = self
-            .segments
-            .names
-            .binary_search_by(|n| n.as_str().cmp(name));
-        u32::try_from(position.ok()?).ok()
-    }
-
-    /// Calls `member` with the local index of each segment the id is in at `now`, in no particular order, each once.
-    ///
-    /// A membership that expires at a second is over from that second on. Allocates nothing. After [`Lookup::Damaged`] what
-    /// `member` was told must be thrown away. Where several ids are looked up, [probe](Self::probe) them together.
-    pub fn lookup(&self, key: UserKey, now: Timestamp, mut member: impl FnMut(u32)) -> Lookup {
-        let of_rank = &self.segments.of_rank;
-        self.lookup_at(self.approach(self.probe(key)), now, |rank| {
-            if let Some(index) = of_rank.get(rank as usize) {
-                member(*index);
-            }
-        })
-    }
-
     /// The local index of each segment by rank: its place among the segments, those named most first.
-    pub fn indexes_by_rank(&self) -> &[u32] {
+    pub(super) fn indexes_by_rank(&self) -> &[u32] {
         &self.segments.of_rank
     }
 
-    /// The first of a lookup's three steps: where the key would stand. Starts fetching what [`approach`](Self::approach)
+    /// When memberships expire: the first second and how many bits say how much later, where any does.
+    pub(super) fn expiry(&self) -> Option<(i64, u32)> {
+        self.header
+            .first_expiry
+            .map(|first| (first, self.header.expiry_bits()))
+    }
+
+    /// The key as this file and all with the same root see it.
+    #[inline(always)]
+    pub(super) fn hash(&self, key: UserKey) -> Hashed {
+        self.remix.mix(key)
+    }
+
+    /// The first of a lookup's three steps: where the hash would stand. Starts fetching what [`locate`](Self::locate)
     /// reads, and returns at once.
-    ///
-    /// Each step of a lookup waits for one load from memory, unless it was asked for in time: take a request's ids through each
-    /// step together, in every dataset, and their loads overlap.
-    pub fn probe(&self, key: UserKey) -> Probe {
-        let hashed = self.remix.mix(key);
-        // Where nothing stands, a place that no memory has.
-        let mut probe = Probe {
-            hashed,
-            offsets: usize::MAX,
-            origin: 0,
-            width: 0,
-            mixing: 0,
-        };
+    #[inline(always)]
+    pub(super) fn place(&self, hashed: Hashed) -> Place {
+        let mut place = Place::NOWHERE;
         match &self.arena {
             Arena::One {
                 buckets,
@@ -236,11 +253,11 @@ impl Audience {
                 ..
             } => {
                 let bucket = bucket_of(hashed.spread, *buckets) as usize;
-                probe.offsets = bucket
+                place.offsets = bucket
                     .wrapping_mul(OFFSET_BYTES)
                     .wrapping_add(directory.start);
-                probe.origin = records.start;
-                probe.width = OFFSET_BYTES as u8;
+                place.origin = records.start;
+                place.width = OFFSET_BYTES as u8;
             }
             Arena::Two {
                 layout,
@@ -252,83 +269,52 @@ impl Audience {
                     && let Some(offsets) = entry.offsets_of(hashed, layout.shard_bits)
                 {
                     let start = records.start.wrapping_add(entry.start as usize);
-                    probe.offsets = start.wrapping_add(offsets);
-                    probe.origin = start.wrapping_add(entry.directory_bytes());
-                    probe.width = entry.width;
-                    probe.mixing = entry.mixing;
+                    place.offsets = start.wrapping_add(offsets);
+                    place.origin = start.wrapping_add(entry.directory_bytes());
+                    place.width = entry.width;
+                    place.mixing = entry.mixing;
                 }
             }
         }
-        if let Some(offsets) = self.memory.get(probe.offsets..) {
+        if let Some(offsets) = self.memory.get(place.offsets..) {
             memory::prefetch(offsets, 1);
         }
-        probe
+        place
     }
 
     /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
-    pub fn approach(&self, probe: Probe) -> Approach {
-        let (start, end) = self.bucket_range(probe);
+    #[inline(always)]
+    pub(super) fn locate(&self, place: Place) -> Located {
+        let (start, end) = self.bucket_range(place);
         if let Some(bytes) = self.memory.get(start..end) {
             memory::prefetch(bytes, PREFETCH_LINES_MAX);
         }
-        Approach {
-            hashed: probe.hashed,
+        Located {
             start,
             end,
-            mixing: probe.mixing,
+            mixing: place.mixing,
         }
     }
 
-    /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*: what is kept
-    /// by rank has what is asked for most close together. After [`Lookup::Damaged`] what it was told must be thrown away, and may
-    /// be no rank.
-    pub fn lookup_at(
-        &self,
-        approach: Approach,
-        now: Timestamp,
-        mut member: impl FnMut(u32),
-    ) -> Lookup {
-        let now = now.unix_seconds();
-        self.each(approach, |rank, expires| {
-            if expires.is_none_or(|at| at > now) {
-                member(rank);
-            }
-        })
-    }
-
-    /// All memberships of an id with the time they expire at, by local index, for people to read. What of a damaged
-    /// record can still be read is given.
-    pub fn memberships(&self, key: UserKey) -> Vec<(u32, Option<Timestamp>)> {
-        let mut all = Vec::new();
-        self.each(self.approach(self.probe(key)), |rank, expires| {
-            if let Ok(index) = self.index_of(rank) {
-                all.push((index, expires.map(Timestamp::from_unix_seconds)));
-            }
-        });
-        all.sort_unstable();
-        all
-    }
-
+    /// The last step, of a full version: `member` is called with the rank of each segment that the id is in, and the second at
+    /// which that is over. After [`Lookup::Damaged`] what it was told must be thrown away, and may be no rank.
     #[inline(always)]
-    fn each(&self, approach: Approach, member: impl FnMut(u32, Option<i64>)) -> Lookup {
+    pub(super) fn each(
+        &self,
+        hashed: Hashed,
+        located: Located,
+        member: impl FnMut(u32, Option<i64>),
+    ) -> Lookup {
         let walk = || -> Result<Lookup, Nonsense> {
-            let Approach {
-                hashed,
-                start,
-                end,
-                mixing,
-            } = approach;
             match &self.arena {
                 Arena::Two { layout, .. } => {
-                    let length = end.checked_sub(start).ok_or(Nonsense)?;
-                    let bytes = self.memory.get(start..).ok_or(Nonsense)?;
-                    let bucket = shard::Bucket::parse(layout, bytes, length)?;
-                    let Some(mut found) = bucket.find(layout, hashed, mixing)? else {
+                    let Some(mut bits) = self.found(layout, hashed, located)? else {
                         return Ok(Lookup::Absent);
                     };
-                    layout.code.walk(&mut found.0, member)?;
+                    layout.code.walk(&mut bits, member)?;
                 }
                 Arena::One { expiry, .. } => {
+                    let Located { start, end, .. } = located;
                     let bytes = self.memory.get(start..end).ok_or(Nonsense)?;
                     let bucket = bucket::Bucket::parse(bytes, *expiry)?;
                     let Some(set) = bucket.find(fingerprint(hashed))? else {
@@ -342,6 +328,51 @@ impl Audience {
             Ok(Lookup::Found)
         };
         walk().unwrap_or(Lookup::Damaged)
+    }
+
+    /// The last step, of a delta that says of each of its ids all that holds from now on: `None` where it says nothing of
+    /// the id.
+    #[inline(never)]
+    pub(super) fn each_of_layer(
+        &self,
+        hashed: Hashed,
+        located: Located,
+        mut member: impl FnMut(u32, Option<i64>),
+    ) -> Option<Lookup> {
+        let mut walk = || -> Result<Option<Lookup>, Nonsense> {
+            let Arena::Two { layout, .. } = &self.arena else {
+                return Err(Nonsense);
+            };
+            let Some(mut bits) = self.found(layout, hashed, located)? else {
+                return Ok(None);
+            };
+            if bits.take(1) == 0 {
+                return Err(Nonsense);
+            }
+            let mut any = false;
+            layout.code.walk(&mut bits, |rank, expires| {
+                any = true;
+                member(rank, expires);
+            })?;
+            Ok(Some(if any { Lookup::Found } else { Lookup::Absent }))
+        };
+        walk().unwrap_or(Some(Lookup::Damaged))
+    }
+
+    /// The bits of an id in a file of format 2.
+    #[inline(always)]
+    fn found<'f>(
+        &'f self,
+        layout: &shard::Layout,
+        hashed: Hashed,
+        located: Located,
+    ) -> Result<Option<Bits<'f>>, Nonsense> {
+        let Located { start, end, mixing } = located;
+        let length = end.checked_sub(start).ok_or(Nonsense)?;
+        let bytes = self.memory.get(start..).ok_or(Nonsense)?;
+        let bucket = shard::Bucket::parse(layout, bytes, length)?;
+        let found = bucket.find(layout, hashed, mixing)?;
+        Ok(found.map(|found| found.0))
     }
 
     fn index_of(&self, rank: u32) -> Result<u32, Nonsense> {
@@ -360,18 +391,18 @@ impl Audience {
     /// Where a bucket begins and ends in memory. An empty range where there is none, and one that no memory has where the
     /// directory is damaged.
     #[inline(always)]
-    fn bucket_range(&self, probe: Probe) -> (usize, usize) {
-        if probe.offsets == usize::MAX {
+    fn bucket_range(&self, place: Place) -> (usize, usize) {
+        if place.offsets == usize::MAX {
             return (0, 0);
         }
-        let width = usize::from(probe.width);
+        let width = usize::from(place.width);
         let offset = |at: usize| {
             let bytes: [u8; 8] = *self.memory.get(at..)?.first_chunk()?;
-            let mask = !u64::MAX.checked_shl(u32::from(probe.width).wrapping_mul(8))?;
+            let mask = !u64::MAX.checked_shl(u32::from(place.width).wrapping_mul(8))?;
             let offset = usize::try_from(u64::from_le_bytes(bytes) & mask).ok()?;
-            probe.origin.checked_add(offset)
+            place.origin.checked_add(offset)
         };
-        let both = offset(probe.offsets).zip(offset(probe.offsets.wrapping_add(width)));
+        let both = offset(place.offsets).zip(offset(place.offsets.wrapping_add(width)));
         both.unwrap_or((1, 0))
     }
 
@@ -387,9 +418,9 @@ impl Audience {
     }
 }
 
-impl fmt::Debug for Audience {
+impl fmt::Debug for VersionFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Audience")
+        f.debug_struct("VersionFile")
             .field("meta", &self.header.meta)
             .field("ids", &self.header.ids)
             .field("segments", &self.header.segments)
@@ -451,7 +482,10 @@ pub enum Flaw {
     /// A kind of a later milestone.
     #[error("holds a dataset of kind {0}, which this Kith does not read yet")]
     KindNotReadYet(Kind),
-    /// A delta.
-    #[error("is a delta, which this Kith does not read yet; upload a full version")]
-    DeltaNotReadYet,
+    /// A delta where a full version is needed.
+    #[error("is a delta, which says only what changes of version {base}; give a full version")]
+    OnlyADelta {
+        /// The version it changes.
+        base: u64,
+    },
 }

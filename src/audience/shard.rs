@@ -92,6 +92,15 @@ impl Hashed {
         }
     }
 
+    /// The hash that a delta has of an id.
+    pub(super) fn read(stored: &[u8]) -> Option<Self> {
+        let (spread, check) = stored.split_first_chunk()?;
+        Some(Self {
+            spread: u64::from_be_bytes(*spread),
+            check: u64::from_be_bytes(check.try_into().ok()?),
+        })
+    }
+
     fn bytes(self) -> [u8; HASH_BYTES] {
         let mut bytes = [0; HASH_BYTES];
         let (spread, check) = bytes.split_at_mut(8);
@@ -115,9 +124,21 @@ pub(super) struct Layout {
     pub(super) code: Code,
     /// Whether lengths stand before the sets.
     pub(super) lengths: bool,
-    /// Whether it is a delta: each id may be deleted, and has a second set of what is taken from it.
+    /// Whether it is a delta: each id may be deleted, and where it is not has a second set, of what is taken from it.
     pub(super) delta: bool,
     pub(super) shard_bits: u32,
+}
+
+impl Layout {
+    /// Bytes that tell an id from others.
+    #[inline(always)]
+    fn id_bytes(&self) -> usize {
+        if self.delta {
+            HASH_BYTES
+        } else {
+            FINGERPRINT_BYTES
+        }
+    }
 }
 
 /// Where a shard lies among the records, and what it needs to be read.
@@ -194,7 +215,7 @@ impl Entry {
 pub(super) struct Placed {
     pub(super) hashed: Hashed,
     pub(super) set: Range<usize>,
-    /// Of a delta: what is taken from it.
+    /// Of a delta: what is taken from it; nothing where it is deleted.
     pub(super) removed: Range<usize>,
     /// Of a delta: whether all that lies below is taken from it.
     pub(super) deleted: bool,
@@ -309,8 +330,10 @@ impl ShardWriter {
             if layout.delta {
                 self.bits.put(id.deleted.into(), 1);
                 layout.code.put(&mut self.bits, set);
-                let removed = memberships.get(id.removed.clone()).ok_or(Crowded)?;
-                layout.code.put(&mut self.bits, removed);
+                if !id.deleted {
+                    let removed = memberships.get(id.removed.clone()).ok_or(Crowded)?;
+                    layout.code.put(&mut self.bits, removed);
+                }
             } else {
                 layout.code.put(&mut self.bits, set);
             }
@@ -357,12 +380,7 @@ impl<'a> Bucket<'a> {
             });
         };
         let (&count, rest) = bytes.split_first().ok_or(Nonsense)?;
-        let each = if layout.delta {
-            HASH_BYTES
-        } else {
-            FINGERPRINT_BYTES
-        };
-        let taken = usize::from(count).wrapping_mul(each);
+        let taken = usize::from(count).wrapping_mul(layout.id_bytes());
         let length = length.checked_sub(taken).ok_or(Nonsense)?;
         let (fingerprints, rest) = rest.split_at_checked(taken).ok_or(Nonsense)?;
         if count == 0 || rest.len() < length {
@@ -372,6 +390,23 @@ impl<'a> Bucket<'a> {
             fingerprints,
             rest,
             length,
+        })
+    }
+
+    /// All ids in their order, as [`verify`](Self::verify) but that nothing else is looked at.
+    pub(super) fn each(
+        self,
+        layout: &Layout,
+        mut each: impl FnMut(&'a [u8], Bits<'a>) -> Result<Bits<'a>, Nonsense>,
+    ) -> Result<(), Nonsense> {
+        let mut sets = match layout.lengths && !self.fingerprints.is_empty() {
+            true => self.lengths(layout)?.2,
+            false => Bits::within(self.rest, self.length),
+        };
+        let mut stored = self.fingerprints.chunks_exact(layout.id_bytes());
+        stored.try_for_each(|stored| {
+            sets = each(stored, sets)?;
+            Ok(())
         })
     }
 
@@ -400,11 +435,7 @@ impl<'a> Bucket<'a> {
     }
 
     fn count(self, layout: &Layout) -> usize {
-        let each = if layout.delta {
-            HASH_BYTES
-        } else {
-            FINGERPRINT_BYTES
-        };
+        let each = layout.id_bytes();
         self.fingerprints.len().checked_div(each).unwrap_or(0)
     }
 
@@ -430,8 +461,8 @@ impl<'a> Bucket<'a> {
         let mut sets = Bits::within(self.rest, self.length);
         if layout.delta {
             for _ in 0..position {
-                sets.skip(1);
-                layout.code.skip(&mut sets, 2)?;
+                let deleted = sets.take(1) == 1;
+                layout.code.skip(&mut sets, if deleted { 1 } else { 2 })?;
             }
         } else {
             layout.code.skip(&mut sets, position)?;
@@ -457,22 +488,18 @@ impl<'a> Bucket<'a> {
         Ok((Bits::within(rest, bytes), width, Bits::within(sets, left)))
     }
 
-    /// Goes through all ids in their order: `each` is told the fingerprint or hash and, by [`Found`], what there is of
-    /// it. Ends in nonsense unless every bit of the bucket is as [`ShardWriter`] writes it.
+    /// Goes through all ids in their order: `each` is told the fingerprint or hash and the id's bits, and gives back what it
+    /// left of them. Ends in nonsense unless every bit of the bucket is as [`ShardWriter`] writes it.
     pub(super) fn verify(
         self,
         layout: &Layout,
-        mut each: impl FnMut(Found<'a>) -> Result<Bits<'a>, Nonsense>,
+        mut each: impl FnMut(&'a [u8], Bits<'a>) -> Result<Bits<'a>, Nonsense>,
     ) -> Result<(), Nonsense> {
         if self.fingerprints.is_empty() {
             return Ok(());
         }
         let mut before: Option<&[u8]> = None;
-        let size = if layout.delta {
-            HASH_BYTES
-        } else {
-            FINGERPRINT_BYTES
-        };
+        let size = layout.id_bytes();
         for stored in self.fingerprints.chunks_exact(size) {
             let ascends = match (before, layout.delta) {
                 (None, _) => true,
@@ -492,9 +519,9 @@ impl<'a> Bucket<'a> {
             (None, 0, Bits::within(self.rest, self.length))
         };
         let mut longest = 0;
-        for _ in 0..self.count(layout) {
+        for stored in self.fingerprints.chunks_exact(size) {
             let start = sets.position();
-            sets = each(Found(sets))?;
+            sets = each(stored, sets)?;
             if let Some(lengths) = &mut lengths {
                 let said = lengths.take(width);
                 longest = longest.max(said);

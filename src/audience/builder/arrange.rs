@@ -26,7 +26,7 @@ pub(super) fn write(
     let ranks = Ranks::of(&collected);
     collected.rows.sort_unstable_by_key(|row| row.hashed);
     let arranged = arrange(&collected, &ranks)?;
-    let segments = segment_table(&collected.names, &ranks, &arranged.in_rank);
+    let segments = segment_table(&collected.names, &ranks.of_number, &arranged.in_rank);
     let mut code = Vec::new();
     arranged.layout.code.encode(&mut code);
     let parts = [&*code, &*arranged.records, &*arranged.index, &*segments];
@@ -225,9 +225,13 @@ fn merge(rows: &[KeptRow], named: &[u16], ranks: &Ranks, into: &mut Vec<Membersh
     into.dedup_by_key(|m| m.rank);
 }
 
-fn segment_table(names: &[Name], ranks: &Ranks, in_rank: &[u64]) -> Vec<u8> {
-    let mut by_name: Vec<(&Name, u32)> =
-        names.iter().zip(ranks.of_number.iter().copied()).collect();
+/// The segment table of names with their ranks.
+pub(in super::super) fn segment_table(
+    names: &[Name],
+    ranks: &[u32],
+    in_rank: &[u64],
+) -> Vec<u8> {
+    let mut by_name: Vec<(&Name, u32)> = names.iter().zip(ranks.iter().copied()).collect();
     by_name.sort_unstable();
     let mut table = Vec::with_capacity(names.len() * SEGMENT_ENTRY_BYTES);
     for (name, rank) in by_name {
@@ -243,7 +247,7 @@ fn segment_table(names: &[Name], ranks: &Ranks, in_rank: &[u64]) -> Vec<u8> {
 }
 
 /// The CRC-32 of each 64 KiB of the parts, taken as one text.
-fn block_sums(parts: [&[u8]; 4]) -> Vec<u8> {
+pub(in super::super) fn block_sums(parts: [&[u8]; 4]) -> Vec<u8> {
     let mut sums = Vec::new();
     let mut hasher = crc32fast::Hasher::new();
     let mut room = BLOCK_BYTES;

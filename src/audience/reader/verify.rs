@@ -19,7 +19,7 @@ use super::super::format::{
 use super::super::memory::{self, Memory};
 use super::super::remix::buckets_for;
 use super::super::shard::{self, Entry, Layout, MIXINGS_MAX};
-use super::{Arena, Audience, Flaw, Segments};
+use super::{Arena, Flaw, Segments, VersionFile};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
@@ -196,6 +196,8 @@ pub(super) fn segments(header: &Header, table: &[u8]) -> Result<Segments, Flaw> 
 struct Counted {
     ids: u64,
     memberships: u64,
+    /// Of a delta: pairs that it takes away.
+    removed: u64,
     in_rank: Vec<u64>,
     /// Bytes of records that were walked.
     bytes: u64,
@@ -206,6 +208,7 @@ impl Counted {
         Self {
             ids: 0,
             memberships: 0,
+            removed: 0,
             in_rank: vec![0; segments],
             bytes: 0,
         }
@@ -227,10 +230,10 @@ impl Counted {
 }
 
 /// Walks every bucket, with the code that lookups use, and counts what is there.
-pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
+pub(super) fn records(file: &VersionFile) -> Result<(), Flaw> {
     let lies = |Nonsense| Flaw::Contradiction("a record");
-    let mut counted = Counted::new(audience.segments.ids.len());
-    let records = match &audience.arena {
+    let mut counted = Counted::new(file.segments.ids.len());
+    let records = match &file.arena {
         Arena::One {
             buckets,
             directory,
@@ -238,7 +241,7 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
             expiry,
         } => {
             for number in 0..*buckets {
-                first_format(audience, directory, records, *expiry, number, &mut counted)
+                first_format(file, directory, records, *expiry, number, &mut counted)
                     .map_err(lies)?;
             }
             records
@@ -249,16 +252,16 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
             records,
         } => {
             for shard in 0..1usize << layout.shard_bits {
-                second_format(audience, layout, index, records, shard, &mut counted)
+                second_format(file, layout, index, records, shard, &mut counted)
                     .map_err(lies)?;
             }
             records
         }
     };
-    let header = &audience.header;
+    let header = &file.header;
     let mut in_segment = vec![0u64; counted.in_rank.len()];
     for (rank, count) in (0u32..).zip(&counted.in_rank) {
-        let index = audience.index_of(rank).map_err(lies)?;
+        let index = file.index_of(rank).map_err(lies)?;
         let own = usize::try_from(index)
             .ok()
             .and_then(|i| in_segment.get_mut(i));
@@ -276,7 +279,11 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
             "the count of memberships",
         ),
         (
-            *in_segment == *audience.segments.ids,
+            counted.removed == header.removed(),
+            "the count of what is removed",
+        ),
+        (
+            *in_segment == *file.segments.ids,
             "the sizes of the segments",
         ),
     ];
@@ -287,7 +294,7 @@ pub(super) fn records(audience: &Audience) -> Result<(), Flaw> {
 }
 
 fn first_format(
-    audience: &Audience,
+    file: &VersionFile,
     directory: &Range<usize>,
     records: &Range<usize>,
     expiry: bucket::Expiry,
@@ -297,7 +304,7 @@ fn first_format(
     let at = usize::try_from(number)
         .ok()
         .and_then(|n| n.checked_mul(OFFSET_BYTES));
-    let directory = audience.memory.get(directory.clone()).ok_or(Nonsense)?;
+    let directory = file.memory.get(directory.clone()).ok_or(Nonsense)?;
     let both = at.and_then(|at| directory.get(at..)).ok_or(Nonsense)?;
     let [a, b, c, d, e, f, g, h, i, j] = *both.first_chunk().ok_or(Nonsense)?;
     let start = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
@@ -307,7 +314,7 @@ fn first_format(
     }
     counted.bytes = end;
     let (start, end) = (start as usize, end as usize);
-    let records = audience.memory.get(records.clone()).ok_or(Nonsense)?;
+    let records = file.memory.get(records.clone()).ok_or(Nonsense)?;
     let bytes = records.get(start..end).ok_or(Nonsense)?;
     let bucket = bucket::Bucket::parse(bytes, expiry)?;
     if !bucket.fingerprints().is_sorted_by(|a, b| a < b) {
@@ -323,17 +330,17 @@ fn first_format(
 }
 
 fn second_format(
-    audience: &Audience,
+    file: &VersionFile,
     layout: &Layout,
     index: &Range<usize>,
     records: &Range<usize>,
     shard: usize,
     counted: &mut Counted,
 ) -> Result<(), Nonsense> {
-    let entry = audience.entry(index, shard).ok_or(Nonsense)?;
+    let entry = file.entry(index, shard).ok_or(Nonsense)?;
     let next = shard
         .checked_add(1)
-        .and_then(|next| audience.entry(index, next));
+        .and_then(|next| file.entry(index, next));
     let end = next.ok_or(Nonsense)?.start;
     let is_written_so = |entry: Entry| {
         let again = Entry::decode(entry.encode());
@@ -343,7 +350,7 @@ fn second_format(
         return Err(Nonsense);
     }
     counted.bytes = end;
-    let records = audience.memory.get(records.start..).ok_or(Nonsense)?;
+    let records = file.memory.get(records.start..).ok_or(Nonsense)?;
     let length = usize::try_from(end.checked_sub(entry.start).ok_or(Nonsense)?);
     let length = length.map_err(|_| Nonsense)?;
     let from = usize::try_from(entry.start).map_err(|_| Nonsense)?;
@@ -366,8 +373,13 @@ fn second_format(
         let at = directory.checked_add(start).ok_or(Nonsense)?;
         let bytes = bytes.get(at..).ok_or(Nonsense)?;
         let length = end.checked_sub(start).ok_or(Nonsense)?;
-        let bucket = shard::Bucket::parse(layout, bytes, length)?;
-        bucket.verify(layout, |found| id(layout, found.0, counted))?;
+        let own = shard::Bucket::parse(layout, bytes, length)?;
+        own.verify(layout, |stored, bits| {
+            if layout.delta && !is_at_home(layout, stored, shard, entry, bucket) {
+                return Err(Nonsense);
+            }
+            id(layout, bits, counted)
+        })?;
     }
     let ids = counted.ids.saturating_sub(before);
     let narrow = match entry.width {
@@ -375,12 +387,24 @@ fn second_format(
         3 => body > 0xffff,
         _ => body > 0xff_ffff,
     };
-    let fits = u64::from(entry.buckets) == shard::buckets_for(ids);
+    // What is made of a full version and deltas keeps the buckets of the full version.
+    let remade = !layout.delta && file.root() != file.meta().version;
+    let fits = u64::from(entry.buckets) == shard::buckets_for(ids) || remade;
     if expected == body && narrow && fits {
         Ok(())
     } else {
         Err(Nonsense)
     }
+}
+
+/// Whether an id of a delta stands where a lookup goes to look for it.
+fn is_at_home(layout: &Layout, stored: &[u8], shard: usize, entry: Entry, bucket: usize) -> bool {
+    let Some(hashed) = shard::Hashed::read(stored) else {
+        return false;
+    };
+    let offsets = bucket.checked_mul(entry.width.into());
+    hashed.shard(layout.shard_bits) == shard
+        && entry.offsets_of(hashed, layout.shard_bits) == offsets
 }
 
 /// Counts an id's memberships and goes past them.
@@ -390,17 +414,24 @@ fn id<'a>(
     counted: &mut Counted,
 ) -> Result<Bits<'a>, Nonsense> {
     counted.id();
+    let deleted = layout.delta && bits.take(1) == 1;
     let mut members = Ok(());
     let mut any = false;
-    if layout.delta {
-        bits.skip(1);
-    }
     layout.code.walk(&mut bits, |rank, _| {
         any = true;
         members = members.and(counted.member(rank));
     })?;
     if layout.delta {
-        layout.code.walk(&mut bits, |_, _| {})?;
+        // A deleted id is in nothing that could be taken from it.
+        if !deleted {
+            layout.code.walk(&mut bits, |_, expires| {
+                counted.removed = counted.removed.saturating_add(1);
+                // What is taken away expires no more.
+                if expires.is_some() {
+                    members = Err(Nonsense);
+                }
+            })?;
+        }
     } else if !any {
         return Err(Nonsense);
     }
