@@ -165,6 +165,14 @@ fn asking_wrongly_is_exit_code_2() {
             "ndjson",
         ),
         (
+            "build --dataset a --version 2 --base 2 --input a.csv --output x.kith",
+            "--base is a version below",
+        ),
+        (
+            "build --dataset a --version 2 --root 1 --input a.csv --output x.kith",
+            "--base",
+        ),
+        (
             "build --dataset a --version 1 --input a.csv --output x.kith --source s --segment g",
             "--source",
         ),
@@ -283,6 +291,18 @@ fn rows_become_a_file_that_says_what_is_in_it() {
     .is(0);
     assert_eq!(again.err, "", "the key is there now");
     assert_eq!(fs::read(here.path().join("crm.kith")).expect("read"), first);
+}
+
+#[test]
+fn changes_become_a_delta() {
+    let here = folder(&[("c.csv", b"source,id,add,remove\nifa,a,vip,cart\n")]);
+    let args =
+        "build --dataset crm --version 3 --base 2 --root 1 --input c.csv --output c.kith --json";
+    let report: Value =
+        serde_json::from_str(&kith_in(here.path(), args, b"").is(0).out).expect("JSON");
+    assert_eq!((&report["ids"], &report["base"]), (&1.into(), &2.into()));
+    let file = std::fs::read(here.path().join("c.kith")).expect("a file");
+    assert_eq!(file[28] & 1, 1, "flagged as a delta");
 }
 
 #[test]

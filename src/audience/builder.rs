@@ -27,24 +27,43 @@ use super::shard::Hashed;
 #[derive(Debug)]
 pub struct Builder {
     meta: VersionMeta,
+    root: u64,
     collected: Collected,
 }
 
 impl Builder {
-    /// A builder of a full version of an audience, whose ids are hashed under `keyer`'s key.
+    /// A builder of a version of an audience, whose ids are hashed under `keyer`'s key: of a delta where `meta` names a
+    /// base, which then is a full version.
     ///
-    /// Other kinds and deltas are refused here, before anything is read.
+    /// Other kinds are refused here, before anything is read.
     pub fn new(meta: VersionMeta, keyer: Keyer) -> Result<Self, BuildError> {
+        let root = meta.base.unwrap_or(meta.version);
+        Self::rooted(meta, root, keyer)
+    }
+
+    /// A builder of a delta: the base that `meta` names may be a delta itself, and `root` is the full version at the
+    /// bottom, whose salt all of them have.
+    pub fn delta(meta: VersionMeta, root: u64, keyer: Keyer) -> Result<Self, BuildError> {
+        match meta.base {
+            Some(_) => Self::rooted(meta, root, keyer),
+            None => Err(BuildError::Base),
+        }
+    }
+
+    fn rooted(meta: VersionMeta, root: u64, keyer: Keyer) -> Result<Self, BuildError> {
         if meta.kind != Kind::Audience {
             return Err(BuildError::KindNotBuiltYet(meta.kind));
         }
-        if meta.base.is_some() {
-            return Err(BuildError::DeltaNotBuiltYet);
+        if let Some(base) = meta.base
+            && !(root <= base && base < meta.version)
+        {
+            return Err(BuildError::Base);
         }
-        let remix = Remix::new(&salt(&meta.dataset, meta.version, 0));
+        let remix = Remix::new(&salt(&meta.dataset, root, 0));
         Ok(Self {
+            collected: Collected::new(keyer, remix, meta.base.is_some()),
             meta,
-            collected: Collected::new(keyer, remix),
+            root,
         })
     }
 
@@ -81,7 +100,7 @@ impl Builder {
                 report: Box::new(self.collected.report),
             });
         }
-        arrange::write(self.meta, self.collected, out)
+        arrange::write(self.meta, self.root, self.collected, out)
     }
 }
 
@@ -97,9 +116,9 @@ pub enum BuildError {
     /// A kind of a later milestone.
     #[error("versions of kind {0} cannot be built yet; this Kith builds audience versions")]
     KindNotBuiltYet(Kind),
-    /// A delta.
-    #[error("delta versions cannot be built yet; upload a full version")]
-    DeltaNotBuiltYet,
+    /// A delta over nothing that could be its base.
+    #[error("a delta has a base below its own number, and its root is not above its base")]
+    Base,
     /// The records would be longer than a directory can point into, or a count overflows.
     #[error("too much for one version file; spread the ids over several datasets")]
     TooLarge,
@@ -123,8 +142,12 @@ fn first_reason(report: &RowReport) -> String {
 struct KeptRow {
     /// Where its id will stand.
     hashed: Hashed,
+    /// What it adds, and then what it removes.
     segments: Span,
-    /// The second it expires at, or [`NEVER`].
+    /// How many of these it adds.
+    added: u32,
+    deleted: bool,
+    /// The second at which what it adds expires, or [`NEVER`].
     expires: i64,
 }
 
@@ -152,6 +175,8 @@ impl Span {
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) keyer: Keyer,
+    /// Whether rows say what changes, not what is.
+    pub(super) delta: bool,
     remix: Remix,
     rows: Vec<KeptRow>,
     /// The segments of all rows, one row's after the other's, by the number they got when first seen.
@@ -165,9 +190,10 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    fn new(keyer: Keyer, remix: Remix) -> Self {
+    fn new(keyer: Keyer, remix: Remix, delta: bool) -> Self {
         Self {
             keyer,
+            delta,
             remix,
             rows: Vec::new(),
             named: Vec::new(),
@@ -208,6 +234,7 @@ impl Collected {
     pub(super) fn draft(&mut self) -> Draft<'_> {
         Draft {
             named_before: self.named.len(),
+            removed_from: None,
             names_before: self.names.len(),
             into: self,
         }
@@ -218,6 +245,8 @@ impl Collected {
 pub(super) struct Draft<'a> {
     into: &'a mut Collected,
     named_before: usize,
+    /// Where among what is named that begins which is removed.
+    removed_from: Option<usize>,
     names_before: usize,
 }
 
@@ -241,8 +270,34 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// What is named from here on is removed.
+    pub(super) fn removals_follow(&mut self) {
+        self.removed_from = Some(self.into.named.len());
+    }
+
+    fn added_and_removed(&self) -> (&[u16], &[u16]) {
+        let named = &self.into.named[self.named_before..];
+        let added = self.removed_from.map(|at| at - self.named_before);
+        named.split_at(added.unwrap_or(named.len()))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.into.named.len() == self.named_before
+    }
+
+    pub(super) fn adds_nothing(&self) -> bool {
+        self.added_and_removed().0.is_empty()
+    }
+
+    pub(super) fn adds_and_removes_one(&self) -> bool {
+        let (added, removed) = self.added_and_removed();
+        if added.is_empty() || removed.is_empty() {
+            return false;
+        }
+        let mut added = added.to_vec();
+        added.sort_unstable();
+        let is_added = |number| added.binary_search(number).is_ok();
+        removed.iter().any(is_added)
     }
 
     pub(super) fn discard(self) {
@@ -252,12 +307,15 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn keep(self, key: UserKey, expires: Option<i64>) {
-        let named = &self.into.named[self.named_before..];
+    pub(super) fn keep(self, key: UserKey, delete: bool, expires: Option<i64>) {
+        let added = self.added_and_removed().0.len();
+        let named = &self.into.named[self.named_before..][..added];
         self.into.sample.person(key, named, expires);
         self.into.rows.push(KeptRow {
             hashed: self.into.remix.mix(key),
             segments: Span::new(self.named_before, self.into.named.len()),
+            added: added as u32,
+            deleted: delete,
             expires: expires.unwrap_or(NEVER),
         });
     }

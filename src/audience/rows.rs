@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::ids::{IdRefused, Name, SegmentRef};
 
-use super::builder::Collected;
+use super::builder::{Collected, Draft};
 
 pub use lines::LINE_BYTES_MAX;
 
@@ -32,11 +32,13 @@ const PROGRESS_LINES: u64 = 8192;
 /// How rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowFormat {
-    /// RFC 4180 with a header: `source,id,segments[,expires]` in any order, segments split by `|`.
+    /// RFC 4180 with a header: `source,id,segments[,expires]` in any order, segments split by `|`; of a delta
+    /// `source,id,add,remove[,expires][,delete]`.
     Csv,
-    /// One JSON object a line: `{"source","id","segments":[…],"expires":…}`.
+    /// One JSON object a line: `{"source","id","segments":[…],"expires":…}`; of a delta with `add`, `remove` and
+    /// `delete` in place of `segments`.
     Ndjson,
-    /// One id a line; all of one source, all in one segment.
+    /// One id a line; all of one source, all in one segment. A delta adds them to it.
     Text {
         /// The source of every id.
         source: String,
@@ -85,10 +87,10 @@ pub enum ReadError {
     #[error("the rows could not be read: {0}")]
     Io(#[from] io::Error),
     /// A CSV does not begin with a header that says where to find what.
-    #[error(
-        "no readable CSV header: {problem}; expected is source,id,segments and perhaps expires, in any order"
-    )]
+    #[error("no readable CSV header: {problem}; expected is {expected}, in any order")]
     NoHeader {
+        /// The columns that rows of this version have.
+        expected: &'static str,
         /// What is wrong with it. Without a header the first line is a row, so it is quoted only where it is surely one.
         problem: String,
     },
@@ -109,7 +111,13 @@ pub(super) enum Refused {
     OpenQuote,
     StrayQuote,
     NotJson { column: usize },
-    Shape(Shape),
+    Shape { what: Shape, row: &'static str },
+    NothingChanged,
+    AddedAndRemoved,
+    ExpiresNothing,
+    Delete,
+    SegmentsInDelta,
+    ChangesInFull,
 }
 
 /// What is wrong with the members of an NDJSON row.
@@ -186,19 +194,39 @@ impl fmt::Display for Refused {
                 f,
                 "not JSON at column {column}; write one complete object a line"
             ),
-            Self::Shape(what) => write!(
-                f,
-                "{what}; a row is {{\"source\":\"…\",\"id\":\"…\",\"segments\":[\"…\"],\"expires\":\"…\"}}, expires optional"
+            Self::Shape { what, row } => write!(f, "{what}; a row is {row}"),
+            Self::NothingChanged => f.write_str(
+                "changes nothing; name segments in add or remove, or say delete, or leave the row out",
             ),
+            Self::AddedAndRemoved => f.write_str(
+                "a segment stands in both add and remove; leave it out of one of them",
+            ),
+            Self::ExpiresNothing => {
+                f.write_str("expires where nothing is added; it is when what the row adds is over")
+            }
+            Self::Delete => f.write_str("delete is neither true nor false; leave it empty, or out"),
+            Self::SegmentsInDelta => f.write_str(SEGMENTS_IN_DELTA),
+            Self::ChangesInFull => f.write_str(CHANGES_IN_FULL),
         }
     }
 }
 
+/// Said of a header and of a row.
+const SEGMENTS_IN_DELTA: &str =
+    "segments are of a full version; a row of a delta names them in add or remove";
+const CHANGES_IN_FULL: &str = "add, remove and delete are of a delta: upload it with mode=delta and its base, or build it with --base; \
+     a row of a full version names its segments in segments";
+
 /// A row taken apart, not yet checked.
-struct Row<'a, S> {
+struct Row<'a, A, R> {
     source: &'a str,
     id: &'a str,
-    segments: S,
+    /// What the id is to be in.
+    add: A,
+    /// Of a delta: what it is to be in no longer.
+    remove: R,
+    /// Of a delta: whether all that is known of it goes.
+    delete: bool,
     expires: Option<&'a str>,
 }
 
@@ -211,7 +239,7 @@ pub(super) fn read(
 ) -> Result<(), ReadError> {
     let mut lines = lines::Lines::new(input);
     let columns = match format {
-        RowFormat::Csv => Some(csv::header(&mut lines)?),
+        RowFormat::Csv => Some(csv::header(&mut lines, into.delta)?),
         _ => None,
     };
     while let Some((number, line)) = lines.next()? {
@@ -222,7 +250,9 @@ pub(super) fn read(
             (RowFormat::Text { source, segment }, _) => into.add(Row {
                 source,
                 id: line,
-                segments: std::iter::once(segment.as_str()),
+                add: std::iter::once(segment.as_str()),
+                remove: std::iter::empty(),
+                delete: false,
                 expires: None,
             }),
         });
@@ -240,7 +270,10 @@ pub(super) fn read(
 
 impl Collected {
     /// Checks a row and keeps it, or keeps nothing of it.
-    fn add<'a>(&mut self, row: Row<'a, impl Iterator<Item = &'a str>>) -> Result<(), Refused> {
+    fn add<'a>(
+        &mut self,
+        row: Row<'a, impl Iterator<Item = &'a str>, impl Iterator<Item = &'a str>>,
+    ) -> Result<(), Refused> {
         let key = self
             .keyer
             .user_key(row.source, row.id)
@@ -252,29 +285,40 @@ impl Collected {
                 Err(_) => return Err(Refused::Expires),
             },
         };
+        let delta = self.delta;
         let mut draft = self.draft();
-        for name in row.segments {
-            let name = name.trim();
-            if name.is_empty() {
-                continue;
-            }
-            if let Err(refused) = draft.segment(name) {
-                draft.discard();
-                return Err(match refused {
-                    NotKept::NotAName if name.parse::<SegmentRef>().is_ok() => {
-                        Refused::SegmentWithDataset
-                    }
-                    NotKept::NotAName => Refused::SegmentNotAName,
-                    NotKept::TooMany(most) => Refused::TooManySegments(most),
-                });
-            }
-        }
-        if draft.is_empty() {
+        let taken = draft.take(row.add, row.remove);
+        let checked = taken.and_then(|()| match delta {
+            false if draft.is_empty() => Err(Refused::NoSegments),
+            true if draft.is_empty() && !row.delete => Err(Refused::NothingChanged),
+            true if draft.adds_nothing() && expires.is_some() => Err(Refused::ExpiresNothing),
+            true if draft.adds_and_removes_one() => Err(Refused::AddedAndRemoved),
+            _ => Ok(()),
+        });
+        if let Err(refused) = checked {
             draft.discard();
-            return Err(Refused::NoSegments);
+            return Err(refused);
         }
-        draft.keep(key, expires);
+        draft.keep(key, row.delete, expires);
         self.sample.source(row.source);
+        Ok(())
+    }
+}
+
+impl Draft<'_> {
+    fn take<'a>(
+        &mut self,
+        add: impl Iterator<Item = &'a str>,
+        remove: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Refused> {
+        let names = |text: &'a str| Some(text.trim()).filter(|name| !name.is_empty());
+        for name in add.filter_map(names) {
+            self.segment(name).map_err(|e| e.told(name))?;
+        }
+        self.removals_follow();
+        for name in remove.filter_map(names) {
+            self.segment(name).map_err(|e| e.told(name))?;
+        }
         Ok(())
     }
 }
@@ -285,6 +329,16 @@ pub(super) enum NotKept {
     NotAName,
     /// More than so many different ones.
     TooMany(usize),
+}
+
+impl NotKept {
+    fn told(self, name: &str) -> Refused {
+        match self {
+            Self::NotAName if name.parse::<SegmentRef>().is_ok() => Refused::SegmentWithDataset,
+            Self::NotAName => Refused::SegmentNotAName,
+            Self::TooMany(most) => Refused::TooManySegments(most),
+        }
+    }
 }
 
 /// A field without its quotes.

@@ -27,13 +27,17 @@ const MANIFEST: &str = "./data/manifest.json";
 Rows are CSV (source,id,segments[,expires], segments split by |), NDJSON, or one id a line with --source and --segment.
 The file's name says which; .gz and .zst files are unpacked, whatever their name.
 
+With --base the file is a delta. Its rows say what changes: source,id,add,remove[,expires][,delete] in CSV, add and remove
+lists of segments, delete true where all that is known of the id goes; the same names in NDJSON; one id a line is added.
+
 Ids are hashed under the deployment's secret key, so only a Kith with the same key can serve the file.
 
 Examples:
   kith build --dataset crm --version 7 --input crm.csv --output crm-7.kith
   kith build --dataset site --version 3 --input mon.ndjson.gz tue.ndjson.gz --output site-3.kith
   psql -c '...' | kith build --dataset crm --version 8 --input - --output crm-8.kith
-  kith build --dataset a --version 1 --input ids.txt --source ifa --segment vip --output a.kith")]
+  kith build --dataset a --version 1 --input ids.txt --source ifa --segment vip --output a.kith
+  kith build --dataset crm --version 9 --base 8 --input changes.csv --output crm-9.kith")]
 pub(super) struct Build {
     /// What the dataset holds: audience; other kinds come later
     #[arg(long, value_name = "KIND", default_value = "audience")]
@@ -44,6 +48,12 @@ pub(super) struct Build {
     /// Its number, from 1; must be higher than any that the dataset had
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     version: u64,
+    /// Make a delta: the version whose ids it changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    base: Option<u64>,
+    /// The full version below a base that is a delta itself; without it the base is a full one
+    #[arg(long, value_name = "N", requires = "base", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    root: Option<u64>,
     /// The deployment's key. In the default place it is made if there is none and no data either
     #[arg(long, value_name = "FILE", default_value = KEY_FILE)]
     key_file: PathBuf,
@@ -88,7 +98,7 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
         kind: args.kind,
         dataset: args.dataset.clone(),
         version: args.version,
-        base: None,
+        base: args.base,
         as_of: args.as_of,
     };
     // Whatever can be refused is, before the key is made and hours of rows are read.
@@ -112,7 +122,10 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
         "reading rows",
         input::total_bytes(args.input.iter().map(PathBuf::as_path)),
     );
-    let mut builder = Builder::new(meta, keyer)?;
+    let mut builder = match args.root {
+        Some(root) => Builder::delta(meta, root, keyer)?,
+        None => Builder::new(meta, keyer)?,
+    };
     for (path, format) in &inputs {
         let told = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
         let (coding, raw) = input::open(path)?;
@@ -141,6 +154,7 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
             ("dataset".to_owned(), json!(args.dataset)),
             ("kind".to_owned(), json!(args.kind)),
             ("version".to_owned(), json!(args.version)),
+            ("base".to_owned(), json!(args.base)),
             ("key_id".to_owned(), json!(key_id.to_string())),
         ]);
         members.extend(bytes.map(|bytes| ("bytes".to_owned(), json!(bytes))));
@@ -183,6 +197,13 @@ fn checked(args: &Build) -> Result<Vec<(&Path, RowFormat)>, Failure> {
         return Err(Failure::usage(
             "a campaigns document is not compiled to a file: upload it as it is, with `kith upload --dataset campaigns FILE`; \
              `kith check --campaigns FILE` says beforehand what is wrong with it",
+        ));
+    }
+    if let Some(base) = args.base
+        && !(args.root.unwrap_or(base) <= base && base < args.version)
+    {
+        return Err(Failure::usage(
+            "--base is a version below --version, and --root one that is not above --base",
         ));
     }
     if let Some(AsOf::Time(as_of)) = args.as_of

@@ -20,6 +20,7 @@ const LENGTHS_FROM_BITS: f64 = 24.0;
 /// Arranges, writes, reports.
 pub(super) fn write(
     meta: VersionMeta,
+    root: u64,
     mut collected: Collected,
     out: &mut dyn Write,
 ) -> Result<RowReport, BuildError> {
@@ -51,8 +52,8 @@ pub(super) fn write(
             shard_bits: arranged.layout.shard_bits,
             expiry_bits,
             lengths: arranged.layout.lengths,
-            root: meta.version,
-            removed: 0,
+            root,
+            removed: arranged.removed,
         },
         meta,
         sections: parts
@@ -112,37 +113,47 @@ struct Arranged {
     index: Vec<u8>,
     /// Memberships of each rank.
     in_rank: Vec<u64>,
+    /// Of a delta: pairs that it takes away.
+    removed: u64,
 }
 
 /// Writes sorted rows, shard by shard.
 fn arrange(collected: &Collected, ranks: &Ranks) -> Result<Arranged, BuildError> {
     let same_id = |a: &KeptRow, b: &KeptRow| a.hashed == b.hashed;
     let ids = collected.rows.chunk_by(same_id).count() as u64;
-    let mut memberships = Vec::new();
+    let mut merged = Merged::default();
     let mut sample = Sample::default();
+    let delta = collected.delta;
     for rows in collected.rows.chunk_by(same_id) {
         if sample.is_full() {
             break;
         }
-        merge(rows, &collected.named, ranks, &mut memberships);
-        sample.push(&memberships);
+        merged.merge(rows, &collected.named, ranks);
+        sample.push(&merged.set);
+        if delta {
+            sample.push(&merged.removed);
+        }
     }
     let shape = Shape {
         segments: collected.names.len() as u32,
-        may_be_empty: false,
+        may_be_empty: delta,
         expiry: expiry_of(&collected.rows),
     };
-    let (code, mean_bits) = sample.plan(shape, ids).ok_or(BuildError::TooLarge)?;
+    let sets_an_id = if delta { 2 } else { 1 };
+    let (code, mean_bits) = sample
+        .plan(shape, ids * sets_an_id)
+        .ok_or(BuildError::TooLarge)?;
     let layout = Layout {
         code,
-        lengths: mean_bits >= LENGTHS_FROM_BITS,
-        delta: false,
+        lengths: mean_bits * sets_an_id as f64 >= LENGTHS_FROM_BITS,
+        delta,
         shard_bits: shard_bits_for(collected.rows.len() as u64),
     };
 
     let mut records = Vec::new();
     let mut index = Vec::new();
     let mut in_rank = vec![0; collected.names.len()];
+    let mut removed = 0;
     let mut writer = ShardWriter::default();
     let mut rest = collected.rows.as_slice();
     let mut placed = Vec::new();
@@ -155,17 +166,20 @@ fn arrange(collected: &Collected, ranks: &Ranks) -> Result<Arranged, BuildError>
         all.clear();
         for rows in own.chunk_by(same_id) {
             let Some(first) = rows.first() else { continue };
-            merge(rows, &collected.named, ranks, &mut memberships);
-            for membership in &memberships {
+            merged.merge(rows, &collected.named, ranks);
+            for membership in &merged.set {
                 in_rank[membership.rank as usize] += 1;
             }
+            removed += merged.removed.len() as u64;
             let from = all.len();
-            all.append(&mut memberships);
+            all.append(&mut merged.set);
+            let to = all.len();
+            all.append(&mut merged.removed);
             placed.push(Placed {
                 hashed: first.hashed,
-                set: from..all.len(),
-                removed: 0..0,
-                deleted: false,
+                set: from..to,
+                removed: to..all.len(),
+                deleted: merged.deleted,
             });
         }
         let start = records.len() as u64;
@@ -191,6 +205,7 @@ fn arrange(collected: &Collected, ranks: &Ranks) -> Result<Arranged, BuildError>
         records,
         index,
         in_rank,
+        removed,
     })
 }
 
@@ -206,23 +221,51 @@ fn expiry_of(rows: &[KeptRow]) -> Expiry {
     }
 }
 
-/// The memberships of one id's rows: by rank, each once, with the latest of its expiries.
-fn merge(rows: &[KeptRow], named: &[u16], ranks: &Ranks, into: &mut Vec<Membership>) {
-    into.clear();
-    for row in rows {
-        let expires = (row.expires != NEVER).then_some(row.expires);
-        into.extend(
-            named[row.segments.range()]
-                .iter()
-                .map(|&number| Membership {
-                    rank: ranks.of_number[usize::from(number)],
-                    expires,
-                }),
-        );
+/// What the rows of one id come to.
+#[derive(Default)]
+struct Merged {
+    /// Memberships by rank, each once, with the latest of its expiries.
+    set: Vec<Membership>,
+    /// Of a delta: what is taken from the id, by rank.
+    removed: Vec<Membership>,
+    /// Of a delta: whether all that lies below is.
+    deleted: bool,
+}
+
+impl Merged {
+    /// Whatever the order of the rows: what one of them removes is removed though another adds it, and where one of
+    /// them deletes there is nothing left to remove.
+    fn merge(&mut self, rows: &[KeptRow], named: &[u16], ranks: &Ranks) {
+        self.set.clear();
+        self.removed.clear();
+        self.deleted = rows.iter().any(|row| row.deleted);
+        for row in rows {
+            let membership = |number: &u16, expires| Membership {
+                rank: ranks.of_number[usize::from(*number)],
+                expires,
+            };
+            let expires = (row.expires != NEVER).then_some(row.expires);
+            let (added, removed) = named[row.segments.range()].split_at(row.added as usize);
+            self.set
+                .extend(added.iter().map(|n| membership(n, expires)));
+            let removed = removed.iter().map(|n| membership(n, None));
+            self.removed.extend(removed);
+        }
+        // The latest first, and it is the first that stays.
+        let latest = |m: &Membership| std::cmp::Reverse(m.expires.unwrap_or(NEVER));
+        self.set.sort_unstable_by_key(|m| (m.rank, latest(m)));
+        self.set.dedup_by_key(|m| m.rank);
+        if self.removed.is_empty() {
+            return;
+        }
+        self.removed.sort_unstable_by_key(|m| m.rank);
+        self.removed.dedup_by_key(|m| m.rank);
+        let is_removed = |m: &Membership| self.removed.binary_search_by_key(&m.rank, |r| r.rank);
+        self.set.retain(|m| is_removed(m).is_err());
+        if self.deleted {
+            self.removed.clear();
+        }
     }
-    // The latest first, and it is the first that stays.
-    into.sort_unstable_by_key(|m| (m.rank, std::cmp::Reverse(m.expires.unwrap_or(NEVER))));
-    into.dedup_by_key(|m| m.rank);
 }
 
 /// The segment table of names with their ranks.

@@ -5,14 +5,21 @@ use std::io::BufRead;
 
 use super::super::builder::Collected;
 use super::lines::Lines;
-use super::{Field, ReadError, Refused, Row};
+use super::{CHANGES_IN_FULL, Field, ReadError, Refused, Row, SEGMENTS_IN_DELTA};
 
 const SOURCE: usize = 0;
 const ID: usize = 1;
 const SEGMENTS: usize = 2;
 const EXPIRES: usize = 3;
-/// The columns, each at the position its constant says. All but the last are required.
-const COLUMNS: [&str; 4] = ["source", "id", "segments", "expires"];
+const ADD: usize = 4;
+const REMOVE: usize = 5;
+const DELETE: usize = 6;
+/// The columns, each at the position its constant says.
+const COLUMNS: [&str; 7] = [
+    "source", "id", "segments", "expires", "add", "remove", "delete",
+];
+/// What changes an id: a delta's rows have at least one of them.
+const CHANGES: [usize; 3] = [ADD, REMOVE, DELETE];
 
 /// How much of an unknown column's name is shown, in characters.
 const COLUMN_CHARS_MAX: usize = 80;
@@ -25,8 +32,12 @@ pub(super) struct Columns(Vec<usize>);
 ///
 /// Without a header the first line is a row and holds an id, so its columns are named in complaints only where one of
 /// them is a column of ours.
-pub(super) fn header(lines: &mut Lines<impl BufRead>) -> Result<Columns, ReadError> {
-    let wrong = |problem: String| ReadError::NoHeader { problem };
+pub(super) fn header(lines: &mut Lines<impl BufRead>, delta: bool) -> Result<Columns, ReadError> {
+    let expected = match delta {
+        false => "source,id,segments and perhaps expires",
+        true => "source,id,add,remove and perhaps expires and delete",
+    };
+    let wrong = |problem: String| ReadError::NoHeader { problem, expected };
     let line = match lines.next()? {
         None => return Err(wrong("there is no line".to_owned())),
         Some((_, Err(refused))) => return Err(wrong(refused.to_string())),
@@ -54,11 +65,19 @@ pub(super) fn header(lines: &mut Lines<impl BufRead>) -> Result<Columns, ReadErr
             }
         )));
     }
-    let missing: Vec<&str> = [SOURCE, ID, SEGMENTS]
+    let has = |column: &usize| columns.contains(column);
+    let mut missing: Vec<&str> = [SOURCE, ID]
         .into_iter()
-        .filter(|column| !columns.contains(column))
+        .filter(|column| !has(column))
         .map(|column| COLUMNS[column])
         .collect();
+    match delta {
+        true if has(&SEGMENTS) => return Err(wrong(SEGMENTS_IN_DELTA.to_owned())),
+        true if !CHANGES.iter().any(has) => missing.push("add or remove"),
+        false if CHANGES.iter().any(has) => return Err(wrong(CHANGES_IN_FULL.to_owned())),
+        false if !has(&SEGMENTS) => missing.push(COLUMNS[SEGMENTS]),
+        _ => {}
+    }
     let unknown = unknown.join(", ");
     match (missing.join(", "), unknown) {
         (missing, unknown) if missing.is_empty() && unknown.is_empty() => Ok(Columns(columns)),
@@ -81,7 +100,7 @@ fn shortened(name: &str) -> String {
 impl Columns {
     /// Takes one line apart and adds the row.
     pub(super) fn take(&self, into: &mut Collected, line: &str) -> Result<(), Refused> {
-        let mut fields: [Field<'_>; 4] = [const { Cow::Borrowed("") }; 4];
+        let mut fields: [Field<'_>; COLUMNS.len()] = [const { Cow::Borrowed("") }; COLUMNS.len()];
         let mut found = 0;
         let mut rest = Some(line);
         while let Some(field) = next_field(&mut rest)? {
@@ -96,10 +115,17 @@ impl Columns {
                 expected: self.0.len(),
             });
         }
+        let add = if into.delta { ADD } else { SEGMENTS };
         into.add(Row {
             source: &fields[SOURCE],
             id: &fields[ID],
-            segments: fields[SEGMENTS].split('|'),
+            add: fields[add].split('|'),
+            remove: fields[REMOVE].split('|'),
+            delete: match fields[DELETE].trim() {
+                "true" => true,
+                "false" | "" => false,
+                _ => return Err(Refused::Delete),
+            },
             expires: Some(&fields[EXPIRES]),
         })
     }

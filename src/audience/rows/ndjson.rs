@@ -25,8 +25,32 @@ struct JsonRow<'a> {
     expires: Option<Text<'a>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonChange<'a> {
+    #[serde(borrow)]
+    source: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow, default)]
+    add: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    remove: Option<Vec<Text<'a>>>,
+    #[serde(default)]
+    delete: Option<bool>,
+    #[serde(borrow, default)]
+    expires: Option<Text<'a>>,
+}
+
 /// The members a row must have, as serde names those that are missing.
 const FIELDS: [&str; 3] = ["source", "id", "segments"];
+/// What a row of the other kind of version has.
+const CHANGES: [&str; 3] = ["add", "remove", "delete"];
+const SEGMENTS: &str = "segments";
+
+const FULL_ROW: &str =
+    r#"{"source":"…","id":"…","segments":["…"],"expires":"…"}, expires optional"#;
+const DELTA_ROW: &str = r#"{"source":"…","id":"…","add":["…"],"remove":["…"],"expires":"…"}, or {"source":"…","id":"…","delete":true}"#;
 
 /// Takes one line apart and adds the row.
 pub(super) fn take(into: &mut Collected, line: &str) -> Result<(), Refused> {
@@ -34,16 +58,30 @@ pub(super) fn take(into: &mut Collected, line: &str) -> Result<(), Refused> {
     if !line.trim_start().starts_with('{') {
         return Err(Refused::NotJson { column: 1 });
     }
-    let row: JsonRow<'_> = serde_json::from_str(line).map_err(|e| refused(&e))?;
+    let refused = |e: serde_json::Error| refused(&e, into.delta);
+    if into.delta {
+        let row: JsonChange<'_> = serde_json::from_str(line).map_err(refused)?;
+        return into.add(Row {
+            source: &row.source.0,
+            id: &row.id.0,
+            add: row.add.iter().flatten().map(|name| name.0.as_ref()),
+            remove: row.remove.iter().flatten().map(|name| name.0.as_ref()),
+            delete: row.delete == Some(true),
+            expires: row.expires.as_ref().map(|text| text.0.as_ref()),
+        });
+    }
+    let row: JsonRow<'_> = serde_json::from_str(line).map_err(refused)?;
     into.add(Row {
         source: &row.source.0,
         id: &row.id.0,
-        segments: row.segments.iter().map(|segment| segment.0.as_ref()),
+        add: row.segments.iter().map(|segment| segment.0.as_ref()),
+        remove: std::iter::empty(),
+        delete: false,
         expires: row.expires.as_ref().map(|text| text.0.as_ref()),
     })
 }
 
-fn refused(error: &serde_json::Error) -> Refused {
+fn refused(error: &serde_json::Error, delta: bool) -> Refused {
     if error.classify() != Category::Data {
         return Refused::NotJson {
             column: error.column(),
@@ -52,7 +90,21 @@ fn refused(error: &serde_json::Error) -> Refused {
     // serde's words quote keys and values, and either may be an id: of them only what kind of error it is is taken.
     let said = error.to_string();
     let column = error.column();
-    Refused::Shape(if let Some(rest) = said.strip_prefix("missing field `") {
+    let unknown = |names: &[&str]| {
+        let rest = said.strip_prefix("unknown field `");
+        rest.is_some_and(|rest| {
+            names
+                .iter()
+                .any(|n| rest.strip_prefix(n).is_some_and(|r| r.starts_with('`')))
+        })
+    };
+    if delta && unknown(&[SEGMENTS]) {
+        return Refused::SegmentsInDelta;
+    }
+    if !delta && unknown(&CHANGES) {
+        return Refused::ChangesInFull;
+    }
+    let what = if let Some(rest) = said.strip_prefix("missing field `") {
         let known = FIELDS.iter().find(|field| rest.starts_with(**field));
         Shape::Missing(known.unwrap_or(&"id"))
     } else if said.starts_with("unknown field") {
@@ -61,5 +113,7 @@ fn refused(error: &serde_json::Error) -> Refused {
         Shape::Twice { column }
     } else {
         Shape::WrongType { column }
-    })
+    };
+    let row = if delta { DELTA_ROW } else { FULL_ROW };
+    Refused::Shape { what, row }
 }

@@ -229,12 +229,19 @@ fn what_is_not_built_yet_is_refused_before_reading() {
         let refused = Builder::new(VersionMeta { kind, ..meta(1) }, keyer()).expect_err("later");
         assert!(matches!(refused, BuildError::KindNotBuiltYet(k) if k == kind));
     }
-    let delta = VersionMeta {
-        base: Some(1),
-        ..meta(2)
+    let delta = |version, base| VersionMeta {
+        base: Some(base),
+        ..meta(version)
     };
-    let refused = Builder::new(delta, keyer()).expect_err("later");
-    assert!(matches!(refused, BuildError::DeltaNotBuiltYet));
+    let refused = [
+        Builder::new(delta(2, 2), keyer()),
+        Builder::delta(delta(3, 1), 2, keyer()),
+        Builder::delta(meta(3), 3, keyer()),
+    ];
+    for refused in refused {
+        let refused = refused.expect_err("nothing to change");
+        assert!(matches!(refused, BuildError::Base));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn text() -> RowFormat {
 
 /// Reads `input` after one good row, and checks the line and the beginning of the reason of each bad row.
 #[track_caller]
-fn check(format: &RowFormat, input: impl AsRef<[u8]>, expected: &[(u64, &str)]) {
+pub(super) fn check(format: &RowFormat, input: impl AsRef<[u8]>, expected: &[(u64, &str)]) {
     let mut builder = Builder::new(meta(1), keyer()).expect("an audience");
     builder
         .read_rows(format, input.as_ref(), &mut |_| {})
