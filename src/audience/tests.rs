@@ -2,6 +2,7 @@
 
 mod damage;
 mod delta_rows;
+mod layered;
 mod lookups;
 mod measure;
 mod row_reports;

@@ -269,11 +269,7 @@ impl Merged {
 }
 
 /// The segment table of names with their ranks.
-pub(in super::super) fn segment_table(
-    names: &[Name],
-    ranks: &[u32],
-    in_rank: &[u64],
-) -> Vec<u8> {
+pub(in super::super) fn segment_table(names: &[Name], ranks: &[u32], in_rank: &[u64]) -> Vec<u8> {
     let mut by_name: Vec<(&Name, u32)> = names.iter().zip(ranks.iter().copied()).collect();
     by_name.sort_unstable();
     let mut table = Vec::with_capacity(names.len() * SEGMENT_ENTRY_BYTES);

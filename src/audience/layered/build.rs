@@ -52,7 +52,9 @@ pub enum LayerError {
     )]
     FirstFormat,
     /// Together they name more segments than a file can have.
-    #[error("with its deltas the dataset has more than {SEGMENTS_MAX} segments; upload a full version")]
+    #[error(
+        "with its deltas the dataset has more than {SEGMENTS_MAX} segments; upload a full version"
+    )]
     TooManySegments,
     /// Bytes that were verified make no sense any more.
     #[error("what was read and verified makes no sense any more; restart the service")]
@@ -96,7 +98,13 @@ impl Audience {
         let shape = Shape {
             segments: segments.names.len() as u32,
             may_be_empty: true,
-            expiry: expiry_of(merge.streams.iter().map(|stream| stream.file).chain([self.base()])),
+            expiry: expiry_of(
+                merge
+                    .streams
+                    .iter()
+                    .map(|stream| stream.file)
+                    .chain([self.base()]),
+            ),
         };
         let (code, _) = sample.plan(shape, entries).ok_or(LayerError::TooLarge)?;
         let layout = Layout {
@@ -162,7 +170,9 @@ impl Segments {
         let named = |rank: &u32| top.names().get(*rank as usize).cloned();
         let names: Option<Vec<Name>> = top.indexes_by_rank().iter().map(named).collect();
         let mut names = names.ok_or(LayerError::Damaged)?;
-        let ranks = (0u32..).zip(&names).map(|(rank, name)| (name.clone(), rank));
+        let ranks = (0u32..)
+            .zip(&names)
+            .map(|(rank, name)| (name.clone(), rank));
         let mut ranks: HashMap<Name, u32> = ranks.collect();
         let mut of_delta = Vec::with_capacity(deltas.len());
         for delta in deltas {
@@ -230,7 +240,10 @@ impl<'a> Merge<'a> {
         rows.fold(0, u64::saturating_add)
     }
 
-    #[expect(clippy::type_complexity, reason = "an id, its set before, its set after")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "an id, its set before, its set after"
+    )]
     fn next(&mut self) -> Result<Option<(Hashed, &[Membership], &[Membership])>, LayerError> {
         let mut first: Option<Hashed> = None;
         for stream in &mut self.streams {
@@ -298,7 +311,9 @@ fn expiry_of<'f>(files: impl Iterator<Item = &'f VersionFile>) -> Expiry {
     let all = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     all.map_or(Expiry::Unused, |(first, last)| Expiry::Since {
         first,
-        bits: u64::BITS.saturating_sub(last.abs_diff(first).leading_zeros()).max(1),
+        bits: u64::BITS
+            .saturating_sub(last.abs_diff(first).leading_zeros())
+            .max(1),
     })
 }
 
@@ -436,7 +451,10 @@ impl Written {
             key_id: below.key_id(),
             ids: self.entries,
             rows,
-            memberships: self.in_layer.iter().fold(0, |sum, n| sum.saturating_add(*n)),
+            memberships: self
+                .in_layer
+                .iter()
+                .fold(0, |sum, n| sum.saturating_add(*n)),
             segments: segments.names.len() as u32,
             first_expiry,
             body: Body::Two {
@@ -446,7 +464,11 @@ impl Written {
                 root: below.base.root(),
                 removed: 0,
             },
-            sections: parts.into_iter().chain([&*checksums]).map(section).collect(),
+            sections: parts
+                .into_iter()
+                .chain([&*checksums])
+                .map(section)
+                .collect(),
         };
         let header = header.encode().ok_or(LayerError::TooLarge)?;
         let image = [&header, parts[0], parts[1], parts[2], parts[3], &checksums].concat();

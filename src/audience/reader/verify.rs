@@ -252,8 +252,7 @@ pub(super) fn records(file: &VersionFile) -> Result<(), Flaw> {
             records,
         } => {
             for shard in 0..1usize << layout.shard_bits {
-                second_format(file, layout, index, records, shard, &mut counted)
-                    .map_err(lies)?;
+                second_format(file, layout, index, records, shard, &mut counted).map_err(lies)?;
             }
             records
         }

@@ -180,9 +180,11 @@ fn a_header_that_lies_is_refused() {
             let mut changed = file.clone();
             changed[at] = value;
             reseal(&mut changed);
-            // What the sections cannot contradict is a change, not a lie: as_of (a kind that exists), key id, a higher
-            // count of rows, the first expiry, from which the others are counted. Checksums were mended by resealing.
+            // What the sections cannot contradict is a change, not a lie: a version above the root (as if it were made of
+            // deltas), as_of (a kind that exists), key id, a higher count of rows, the first expiry, from which the others
+            // are counted. Checksums were mended by resealing.
             let may_change = match at {
+                32..40 => value > 0,
                 48 => value == 1,
                 64..72 | 96..104 | 128..136 => true,
                 _ => false,
