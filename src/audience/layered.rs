@@ -110,6 +110,15 @@ impl Audience {
         &self.base
     }
 
+    /// The full version below by itself, without what deltas changed.
+    #[must_use]
+    pub fn bottom(&self) -> Audience {
+        Audience {
+            base: Arc::clone(&self.base),
+            layer: None,
+        }
+    }
+
     /// How many ids deltas have changed of it.
     pub fn changed_ids(&self) -> u64 {
         self.layer.as_ref().map_or(0, |layer| layer.changed.ids())

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
-use crate::audience::{AsOf, Audience, Flaw};
+use crate::audience::{AsOf, Audience, Flaw, VersionFile};
 use crate::campaigns::{self, Book};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -213,7 +213,7 @@ impl Datasets {
             .get(name)
             .and_then(|d| Some((d.kind, d.versions.get(&number)?)));
         let (kind, version) = record.ok_or("the manifest does not name it")?;
-        self.open_file(name, kind, number, version)
+        self.open_file(name, kind, number, version, against)
     }
 
     /// As [`Datasets::open_version`], for a record that the manifest does not hold yet.
@@ -223,7 +223,11 @@ impl Datasets {
         kind: Kind,
         number: u64,
         version: &Version,
+        against: &Snapshot,
     ) -> Result<Opened, String> {
+        if let Some(base) = version.base {
+            return self.open_delta(name, number, version, base, against);
+        }
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
         let unread = |e: std::io::Error| format!("{}: {e}", file.display());
@@ -247,29 +251,78 @@ impl Datasets {
                 Ok(Opened::Book(Arc::new(book)))
             }
             Kind::Audience => {
-                let audience = Audience::open(&path)
-                    .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
-                let meta = audience.meta();
-                if meta.dataset != *name || meta.version != number {
-                    return Err(format!(
-                        "{} holds {}/{}",
-                        file.display(),
-                        meta.dataset,
-                        meta.version
-                    ));
-                }
-                if audience.key_id() != self.settings.frame.keyer.key_id() {
-                    return Err(format!(
-                        "{} was made under key {}, the service has {}; restore the key file",
-                        file.display(),
-                        audience.key_id(),
-                        self.settings.frame.keyer.key_id()
-                    ));
-                }
-                Ok(Opened::Audience(Arc::new(audience)))
+                let stored = self.read_version(name, kind, number)?;
+                Ok(Opened::Audience(Arc::new(stored.into())))
             }
             Kind::Filter | Kind::Identity => Err(format!("kind {kind} is not built yet")),
         }
+    }
+
+    /// Opens a version file and looks whether it is the one that its name says.
+    fn read_version(&self, name: &Name, kind: Kind, number: u64) -> Result<VersionFile, String> {
+        let file = version_file(name, kind, number);
+        let stored = VersionFile::open(&self.storage.dir().join(&file))
+            .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
+        let meta = stored.meta();
+        if meta.dataset != *name || meta.version != number {
+            let (dataset, version) = (&meta.dataset, meta.version);
+            return Err(format!("{} holds {dataset}/{version}", file.display()));
+        }
+        if stored.key_id() != self.settings.frame.keyer.key_id() {
+            return Err(format!(
+                "{} was made under key {}, the service has {}; restore the key file",
+                file.display(),
+                stored.key_id(),
+                self.settings.frame.keyer.key_id()
+            ));
+        }
+        Ok(stored)
+    }
+
+    /// Opens a delta over what is open already, as far as that is below it, and over the files of what is not.
+    fn open_delta(
+        &self,
+        name: &Name,
+        number: u64,
+        version: &Version,
+        base: u64,
+        against: &Snapshot,
+    ) -> Result<Opened, String> {
+        let dataset = against.manifest.datasets.get(name);
+        let mut chain = dataset
+            .and_then(|dataset| dataset.chain(base))
+            .ok_or_else(|| format!("version {base}, over which it is a delta, is not there"))?;
+        chain.push(number);
+        let open = against.audiences.get(name);
+        let at = |wanted: u64| chain.iter().position(|number| *number == wanted);
+        let over_open = open.and_then(|open| Some((at(open.meta().version)?, (**open).clone())));
+        let over_bottom = || {
+            let bottom = open?.bottom();
+            Some((at(bottom.meta().version)?, bottom))
+        };
+        let (place, below) = match over_open.or_else(over_bottom) {
+            Some(below) => below,
+            None => {
+                let bottom = chain.first().copied().unwrap_or(base);
+                (0, self.read_version(name, Kind::Audience, bottom)?.into())
+            }
+        };
+        let above = chain.get(place.saturating_add(1)..).unwrap_or_default();
+        let mut deltas = Vec::with_capacity(above.len());
+        for number in above {
+            deltas.push(self.read_version(name, Kind::Audience, *number)?);
+        }
+        let expected = deltas.last().map_or(version.bytes, VersionFile::bytes);
+        if expected != version.bytes {
+            let file = version_file(name, Kind::Audience, number);
+            let whole = version.bytes;
+            return Err(format!(
+                "{} has {expected} bytes, not {whole}",
+                file.display()
+            ));
+        }
+        let changed = below.changed_by(&deltas).map_err(|e| e.to_string())?;
+        Ok(Opened::Audience(Arc::new(changed)))
     }
 
     /// Reports what a dataset serves now.
@@ -291,7 +344,7 @@ impl Datasets {
                 },
                 uploaded_seconds: since_epoch(version.uploaded_at),
                 ids: version.rows.ids,
-                bytes: version.bytes,
+                bytes: now.audiences.get(name).map_or(version.bytes, |a| a.bytes()),
             };
             self.measures.served(name, served, seconds);
             self.measures.ended(name, Outcome::Activated);

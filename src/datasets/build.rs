@@ -6,7 +6,8 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, Seen, VersionMeta,
+    self, AsOf, BuildError, Flaw, LayerError, OpenError, ReadError, RowReport, Seen, VersionFile,
+    VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
@@ -56,18 +57,18 @@ impl Datasets {
                 })
             }
             Format::Snapshot => {
-                let audience = Audience::open(spool.writer.path()).map_err(unusable)?;
-                self.fits(&audience, upload)?;
-                let as_of = audience.meta().as_of;
+                let stored = VersionFile::open(spool.writer.path()).map_err(unusable)?;
+                self.fits(&stored, upload, state)?;
+                let as_of = stored.meta().as_of;
                 not_ahead(as_of, now)?;
                 let rows = Rows {
-                    rows: audience.rows(),
-                    ids: audience.ids(),
-                    segments: audience.segments().len() as u64,
-                    merged: audience.rows().saturating_sub(audience.ids()),
+                    rows: stored.rows(),
+                    ids: stored.ids(),
+                    segments: stored.segments().len() as u64,
+                    merged: stored.rows().saturating_sub(stored.ids()),
                     ..Rows::default()
                 };
-                drop(audience);
+                drop(stored);
                 Ok(Built {
                     rows,
                     warnings: Vec::new(),
@@ -81,10 +82,15 @@ impl Datasets {
                     kind,
                     dataset: upload.dataset.clone(),
                     version: upload.version,
-                    base: None,
+                    base: upload.base,
                     as_of: upload.as_of,
                 };
-                let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
+                let keyer = self.settings.frame.keyer.clone();
+                let builder = match upload.base {
+                    None => audience::Builder::new(meta, keyer),
+                    Some(base) => audience::Builder::delta(meta, root(state, upload, base)?, keyer),
+                };
+                let mut builder = builder
                     .map_err(Refused::Build)?
                     .with_segments_max(self.settings.segments_max);
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
@@ -113,14 +119,26 @@ impl Datasets {
     }
 
     /// Whether a version file is for this service, dataset and number.
-    fn fits(&self, audience: &Audience, upload: &Upload) -> Result<(), Refused> {
-        let meta = audience.meta();
-        let (file, ours) = (audience.key_id(), self.settings.frame.keyer.key_id());
-        if file != ours {
-            return Err(Refused::OtherKey { file, ours });
+    fn fits(&self, file: &VersionFile, upload: &Upload, state: &Snapshot) -> Result<(), Refused> {
+        let meta = file.meta();
+        let (of_file, ours) = (file.key_id(), self.settings.frame.keyer.key_id());
+        if of_file != ours {
+            return Err(Refused::OtherKey {
+                file: of_file,
+                ours,
+            });
         }
-        if meta.base.is_some() {
-            return Err(Refused::NotYet("a delta"));
+        if meta.base != upload.base {
+            return Err(match meta.base {
+                None => Refused::OtherMode {
+                    file: "a full version".to_owned(),
+                    parameters: "neither mode nor base".to_owned(),
+                },
+                Some(base) => Refused::OtherMode {
+                    file: format!("a delta over version {base}"),
+                    parameters: format!("mode=delta&base={base}"),
+                },
+            });
         }
         if meta.dataset != upload.dataset
             || meta.version != upload.version
@@ -131,7 +149,17 @@ impl Datasets {
                 asked: format!("{} version {}", upload.dataset, upload.version),
             });
         }
-        let (segments, most) = (audience.segments().len(), self.settings.segments_max);
+        if let Some(base) = upload.base {
+            let (own, below) = (file.root(), root(state, upload, base)?);
+            if own != below {
+                return Err(Refused::Delta(LayerError::OtherRoot {
+                    version: meta.version,
+                    root: own,
+                    below,
+                }));
+            }
+        }
+        let (segments, most) = (file.segments().len(), self.settings.segments_max);
         if segments > most {
             return Err(Refused::TooManySegments { segments, most });
         }
@@ -169,6 +197,20 @@ impl Datasets {
         };
         warnings.into_iter().map(notice).collect()
     }
+}
+
+/// The full version whose salt a delta over `base` has: that of the file it is over, or was over when it was new.
+fn root(state: &Snapshot, upload: &Upload, base: u64) -> Result<u64, Refused> {
+    let open = state.audiences.get(&upload.dataset);
+    if let Some(open) = open.filter(|open| open.meta().version == base) {
+        return Ok(open.base().root());
+    }
+    let dataset = state.manifest.datasets.get(&upload.dataset);
+    let bottom = dataset.and_then(|dataset| dataset.chain(base)?.first().copied());
+    bottom.ok_or_else(|| Refused::BaseUnreadable {
+        dataset: upload.dataset.clone(),
+        base,
+    })
 }
 
 /// A file that is at fault, or the disk that it was spooled to.

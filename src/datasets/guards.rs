@@ -33,7 +33,7 @@ use crate::ids::Name;
 use inputs::Known;
 pub(super) use memory::{Room, room, shown};
 use overlap::compare;
-pub(super) use profile::{Baseline, Profile, SourceRows, profile};
+pub(super) use profile::{Baseline, Profile, SourceRows, lasting, profile};
 use swing::Sizes;
 
 /// A live version that had fewer ids was a trial: by how much the next one is larger says nothing.
@@ -50,6 +50,8 @@ pub(super) struct Candidate<'a> {
     pub(super) as_of: Option<AsOf>,
     /// What was seen of its rows; a version file has none.
     pub(super) seen: Option<&'a Seen>,
+    /// Whether the rows say only what changes; what is counted and open is the whole that comes of it.
+    pub(super) is_delta: bool,
     /// The version, unless memory did not allow to open it.
     pub(super) opened: Option<&'a Audience>,
     /// Whether there is memory for it.
@@ -68,13 +70,14 @@ pub(super) fn checks(
         return Vec::new();
     }
     let compared = baseline.map(|baseline| match (of.seen, baseline.open) {
+        _ if of.is_delta => Err("a delta leaves all ids as they are that it does not name"),
         (Some(seen), Some(live)) => Ok(compare(seen, live, of.rows.ids, now)),
         (None, _) => Err("a version file has no ids to look up"),
         (_, None) => Err("the live version could not be read"),
     });
     let sizes = of.opened.map(Sizes::of);
     let before = baseline.map(|baseline| &baseline.sizes);
-    let ids = profile::lasting(of.rows.ids, of.seen, now);
+    let ids = lasting(of, baseline, now);
     let known = baseline.map(|b| Known {
         exchanges,
         earlier: b.sources.as_ref(),
@@ -88,7 +91,10 @@ pub(super) fn checks(
         swing::segments(guards, sizes.as_ref(), before),
         overlap::overlap(guards, compared.as_ref()),
         inputs::sources(guards, of.seen.map(|s| &s.sources), known.as_ref()),
-        inputs::empty(of.seen.and_then(|s| s.last_expiry), now),
+        match of.is_delta {
+            false => inputs::empty(of.seen.and_then(|s| s.last_expiry), now),
+            true => inputs::emptied(of.rows.ids),
+        },
         inputs::age(guards, of.as_of, baseline.and_then(|b| b.as_of), now),
         memory::memory(of.room),
     ]

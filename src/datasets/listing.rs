@@ -34,6 +34,12 @@ pub struct VersionView {
     pub version: u64,
     /// Where it is in its life.
     pub state: State,
+    /// Of a delta, the version it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// Of a delta, how many ids it names; `ids` and `segments` are of the whole that comes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_ids: Option<u64>,
     /// Good rows; line items of campaigns.
     pub rows: u64,
     /// Distinct ids.
@@ -93,6 +99,8 @@ pub(super) fn version_view(
     VersionView {
         version: number,
         state,
+        base: version.base,
+        changed_ids: version.changed_ids,
         rows: version.rows.rows,
         ids: version.rows.ids,
         segments: version.rows.segments,
@@ -207,6 +215,13 @@ impl Datasets {
                 return Err(Refused::Live {
                     dataset: name.clone(),
                     version: number,
+                });
+            }
+            if let Some(by) = dataset.needed_by(number) {
+                return Err(Refused::Needed {
+                    dataset: name.clone(),
+                    version: number,
+                    by,
                 });
             }
             dataset.versions.remove(&number);

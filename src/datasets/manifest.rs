@@ -6,7 +6,7 @@
 //!
 //! Cost: rewritten at every change, some 150 bytes an event and 2 to 10 KB a version, with a thousand segments 40 KB more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,12 @@ pub(super) struct Version {
     /// How the body was to be read: media type and query, in one spelling.
     pub(super) query: String,
     pub(super) as_of: Option<String>,
+    /// Of a delta, the version it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) base: Option<u64>,
+    /// Of a delta, how many ids it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) changed_ids: Option<u64>,
     pub(super) bytes: u64,
     pub(super) rows: Rows,
     pub(super) checks: Vec<Check>,
@@ -181,6 +187,30 @@ impl Dataset {
         });
     }
 
+    /// What a version is made of: a full version, and the deltas over it up to the version itself. Nothing where it is not
+    /// known, or where something below it is missing.
+    pub(super) fn chain(&self, number: u64) -> Option<Vec<u64>> {
+        let mut chain = vec![number];
+        let mut next = number;
+        // Bases have lower numbers, so this ends.
+        while let Some(base) = self.versions.get(&next)?.base {
+            if base >= next {
+                return None;
+            }
+            chain.push(base);
+            next = base;
+        }
+        chain.reverse();
+        Some(chain)
+    }
+
+    /// A version that is a delta over this one, perhaps by way of others.
+    pub(super) fn needed_by(&self, number: u64) -> Option<u64> {
+        let mut others = self.versions.keys().filter(|other| **other != number);
+        let rests = |other: &&u64| self.chain(**other).is_some_and(|c| c.contains(&number));
+        others.find(rests).copied()
+    }
+
     /// Forgets what is neither live nor among the newest `keep` once served, `keep` staged or `keep` held ones: what waits
     /// or is held must not push out what one would roll back to. Of those once served, the live version and the one that
     /// it replaced come first, however old their numbers. Returns what was forgotten.
@@ -204,6 +234,13 @@ impl Dataset {
                 gone.push(number);
             }
         }
+        // What a kept delta rests on stays, however old.
+        let kept = self.versions.keys().filter(|number| !gone.contains(number));
+        let chains: BTreeSet<u64> = kept
+            .filter_map(|number| self.chain(*number))
+            .flatten()
+            .collect();
+        gone.retain(|number| !chains.contains(number));
         for number in &gone {
             self.versions.remove(number);
             self.note(at, "removed", Some(*number), "data.keep_versions");

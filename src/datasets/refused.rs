@@ -1,7 +1,7 @@
 //! Why the datasets refuse something, each telling what to do. How it looks in HTTP is the admin listener's business.
 
 use super::manifest::Rows;
-use crate::audience::{AsOf, BuildError, OpenError, ReadError};
+use crate::audience::{AsOf, BuildError, LayerError, OpenError, ReadError};
 use crate::campaigns::DocumentError;
 use crate::ids::{KeyId, Kind, Name};
 use crate::storage::StorageError;
@@ -98,6 +98,55 @@ pub enum Refused {
         "{0} is not built yet and comes in a later version of kith; nothing was stored and the number stays free"
     )]
     NotYet(&'static str),
+    /// A delta over a version that is not live.
+    #[error(
+        "a delta is over the live version, which {} and not {base}; make it over that one, or upload a full version",
+        .live.map_or_else(|| format!("dataset `{dataset}` does not have"), |live| format!("is {live} in dataset `{dataset}`"))
+    )]
+    BaseNotLive {
+        /// The dataset.
+        dataset: Name,
+        /// The version that the delta changes.
+        base: u64,
+        /// What the dataset serves.
+        live: Option<u64>,
+    },
+    /// A delta over a live version that could not be read back.
+    #[error(
+        "version {base} of dataset `{dataset}` is live but could not be read back, so a delta cannot be laid over it; upload a full version"
+    )]
+    BaseUnreadable {
+        /// The dataset.
+        dataset: Name,
+        /// The version that the delta changes.
+        base: u64,
+    },
+    /// A delta of a kind that has none.
+    #[error("a dataset of kind {0} has no deltas; leave out mode and base and upload all of it")]
+    NoDeltas(Kind),
+    /// A delta that does not fit what it is laid over.
+    #[error("the delta does not fit: {0}")]
+    Delta(LayerError),
+    /// A delta's file without `mode=delta`, or a full version's with it.
+    #[error("this version file is {file}; upload it with {parameters}")]
+    OtherMode {
+        /// What the file is.
+        file: String,
+        /// What the query should say.
+        parameters: String,
+    },
+    /// A version that others are deltas over cannot be deleted.
+    #[error(
+        "version {by} of dataset `{dataset}` is a delta over version {version}, perhaps by way of others; delete that one first"
+    )]
+    Needed {
+        /// The dataset.
+        dataset: Name,
+        /// The version asked for.
+        version: u64,
+        /// One that needs it.
+        by: u64,
+    },
     /// `mode=full` with a base, or `mode=delta` without.
     #[error("`base` belongs to mode=delta, and mode=delta needs it")]
     Base,
@@ -161,9 +210,9 @@ pub enum Refused {
         /// What the call says.
         asked: String,
     },
-    /// A version file of more segments than are taken.
+    /// A version file, or what comes of a delta, of more segments than are taken.
     #[error(
-        "this version file has {segments} segments, more than limits.segments_per_dataset ({most}); raise it, or spread them over several datasets"
+        "it has {segments} segments, more than limits.segments_per_dataset ({most}); raise it, or spread them over several datasets"
     )]
     TooManySegments {
         /// How many it has.

@@ -116,7 +116,16 @@ impl Datasets {
         let kind = self.kind_of(upload, dataset)?;
         match (upload.mode, upload.base) {
             (Mode::Full, None) => {}
-            (Mode::Delta, Some(_)) => return Err(Refused::NotYet("mode=delta")),
+            (Mode::Delta, Some(_)) if kind != Kind::Audience => {
+                return Err(Refused::NoDeltas(kind));
+            }
+            (Mode::Delta, Some(base)) => {
+                // One that is here already rests on what was live then.
+                let known = dataset.is_some_and(|d| d.versions.contains_key(&upload.version));
+                if !known {
+                    may_rest_on(&state, &upload.dataset, base)?;
+                }
+            }
             _ => return Err(Refused::Base),
         }
         match (kind, &upload.format) {
@@ -224,6 +233,8 @@ impl Datasets {
             body_sha256,
             query,
             as_of: built.as_of.map(|a| a.to_string()),
+            base: upload.base,
+            changed_ids: upload.base.map(|_| built.rows.ids),
             bytes: built.bytes,
             rows: built.rows,
             checks: Vec::new(),
@@ -239,7 +250,7 @@ impl Datasets {
         let warming = Instant::now();
         let room = self.room(&upload.dataset, kind, version.bytes);
         let opened = if room.enough() {
-            let opened = self.open_file(&upload.dataset, kind, upload.version, &version);
+            let opened = self.open_file(&upload.dataset, kind, upload.version, &version, &state);
             Some(opened.map_err(|reason| {
                 self.forget(upload, kind);
                 Refused::Unreadable {
@@ -259,17 +270,28 @@ impl Datasets {
                 Some(Opened::Audience(audience)) => Some(audience.as_ref()),
                 Some(Opened::Book(_)) | None => None,
             };
+            if let Some(whole) = audience.filter(|_| upload.base.is_some()) {
+                let (segments, most) = (whole.segments().len(), self.settings.segments_max);
+                if segments > most {
+                    self.forget(upload, kind);
+                    return Err(Refused::TooManySegments { segments, most });
+                }
+                version.rows.ids = whole.ids();
+                version.rows.segments = whole.segments().len() as u64;
+            }
             let seen = seen.as_ref();
             let candidate = guards::Candidate {
                 rows: &version.rows,
                 format: &upload.format,
                 as_of: built.as_of,
                 seen,
+                is_delta: upload.base.is_some(),
                 opened: audience,
                 room: &room,
             };
             version.checks = self.checks(&upload.dataset, &candidate, now);
-            version.profile = audience.map(|a| guards::profile(a, seen, body_bytes, now));
+            let lasting = self.lasting(&upload.dataset, &candidate, now);
+            version.profile = audience.map(|a| guards::profile(a, seen, lasting, body_bytes));
         }
         let held = version.checks.iter().any(|c| !c.ok);
         if held {
@@ -329,7 +351,7 @@ impl Datasets {
         version.build_seconds = started.elapsed().as_secs_f64();
         let warming = Instant::now();
         let opened = self
-            .open_file(name, kind, number, &version)
+            .open_file(name, kind, number, &version, state)
             .map_err(|reason| Refused::Unreadable {
                 dataset: name.clone(),
                 version: number,
@@ -380,6 +402,10 @@ impl Datasets {
         let (name, number) = (&upload.dataset, upload.version);
         // Again, now that nobody else can add one: uploads to different datasets are judged side by side.
         self.room_for(&next.manifest, name)?;
+        // Somebody may have gone back to another version meanwhile: the delta must not undo that.
+        if let Some(base) = upload.base {
+            may_rest_on(next, name, base)?;
+        }
         next.ordinal(name);
         let dataset = next
             .manifest
@@ -462,6 +488,9 @@ impl Upload {
             }
         };
         text.push_str(&format!(" kind={kind} activate={}", self.activate));
+        if let Some(base) = self.base {
+            text.push_str(&format!(" mode=delta base={base}"));
+        }
         if let Some(as_of) = self.as_of {
             text.push_str(&format!(" as_of={as_of}"));
         }
@@ -487,6 +516,23 @@ fn in_order(dataset: &Dataset, upload: &Upload) -> Result<(), Refused> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether a delta may be laid over a version: the live one, which is open.
+fn may_rest_on(state: &Snapshot, name: &Name, base: u64) -> Result<(), Refused> {
+    let live = state.manifest.datasets.get(name).and_then(|d| d.live);
+    let dataset = name.clone();
+    if live != Some(base) {
+        return Err(Refused::BaseNotLive {
+            dataset,
+            base,
+            live,
+        });
+    }
+    let open = state.audiences.get(name);
+    let open = open.filter(|open| open.meta().version == base);
+    let open = open.ok_or(Refused::BaseUnreadable { dataset, base })?;
+    open.may_be_changed().map_err(Refused::Delta)
 }
 
 /// Whether an upload is the one that took the number.

@@ -28,6 +28,12 @@ impl Datasets {
         )
     }
 
+    /// About how many ids of a version are in something that has not expired.
+    pub(super) fn lasting(&self, name: &Name, candidate: &Candidate<'_>, now: Timestamp) -> u64 {
+        let state = self.snapshot();
+        guards::lasting(candidate, state.baseline(name).as_ref(), now)
+    }
+
     /// Whether there is memory to open a version whose file is so long.
     pub(super) fn room(&self, name: &Name, kind: Kind, file_bytes: u64) -> Room {
         let guards = self.guards(name);

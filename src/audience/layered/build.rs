@@ -121,11 +121,20 @@ impl Audience {
         written.finish(self, &segments, last, merge.rows())
     }
 
-    /// Whether each of the deltas is one over what lies below it.
-    fn belong(&self, deltas: &[VersionFile]) -> Result<(), LayerError> {
+    /// Whether any delta can be laid over it.
+    ///
+    /// # Errors
+    /// Where its full version is of the first format.
+    pub fn may_be_changed(&self) -> Result<(), LayerError> {
         if self.base.format() < 2 {
             return Err(LayerError::FirstFormat);
         }
+        Ok(())
+    }
+
+    /// Whether each of the deltas is one over what lies below it.
+    fn belong(&self, deltas: &[VersionFile]) -> Result<(), LayerError> {
+        self.may_be_changed()?;
         let mut below = self.meta().version;
         for delta in deltas {
             let (meta, root) = (delta.meta(), delta.root());

@@ -183,6 +183,19 @@ pub(super) fn empty(last_expiry: Option<i64>, now: Timestamp) -> Check {
     )
 }
 
+/// A delta after which nobody is left.
+pub(super) fn emptied(ids: u64) -> Check {
+    check(
+        "empty",
+        ids > 0,
+        match ids {
+            0 => "the delta takes the last ids out of the dataset".to_owned(),
+            ids => format!("{ids} ids are left or new"),
+        },
+        "if the dataset is to be empty, activate this version with force; if not, mend the job and make the delta again under a higher number",
+    )
+}
+
 /// An input that had been read less far than the live version's would bring back what has been taken out since.
 pub(super) fn age(
     guards: &Guards,

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::Candidate;
 use super::inputs::{self, Earlier};
 use super::swing::Sizes;
 use crate::audience::{AsOf, Audience, Seen};
@@ -50,8 +51,8 @@ pub(in super::super) struct SourceRows {
 pub(in super::super) fn profile(
     audience: &Audience,
     seen: Option<&Seen>,
+    lasting: u64,
     body_bytes: u64,
-    now: Timestamp,
 ) -> Profile {
     let mut sizes: Vec<(&str, u64)> = audience
         .segments()
@@ -63,15 +64,31 @@ pub(in super::super) fn profile(
         .into_iter()
         .filter_map(|(name, ids)| Some((name.parse().ok()?, ids)));
     Profile {
-        lasting: lasting(audience.ids(), seen, now),
+        lasting,
         segments: named.collect(),
         sources: seen.map(|seen| inputs::remembered(&seen.sources)),
         body_bytes,
     }
 }
 
-/// About how many of the ids are in anything that has not expired.
-pub(super) fn lasting(ids: u64, seen: Option<&Seen>, now: Timestamp) -> u64 {
+/// About how many ids of a candidate are in anything that has not expired.
+pub(in super::super) fn lasting(
+    of: &Candidate<'_>,
+    baseline: Option<&Baseline<'_>>,
+    now: Timestamp,
+) -> u64 {
+    let ids = of.rows.ids;
+    if of.is_delta {
+        // As many as before, and those that it brings or takes: its rows say nothing of all the others.
+        let before = baseline.map_or(ids, |b| b.ids);
+        let open = baseline.and_then(|b| b.open).map_or(ids, Audience::ids);
+        return before.saturating_add_signed(ids.cast_signed().saturating_sub_unsigned(open));
+    }
+    lasting_of(ids, of.seen, now)
+}
+
+/// About how many of the ids, by what was seen of their rows.
+pub(super) fn lasting_of(ids: u64, seen: Option<&Seen>, now: Timestamp) -> u64 {
     let Some(seen) = seen.filter(|seen| !seen.people.is_empty()) else {
         return ids;
     };

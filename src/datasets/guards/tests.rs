@@ -360,8 +360,8 @@ fn ids_are_counted_while_something_of_them_holds() {
         .map(|p| (p, "s", Some(if p < 25 { -1 } else { 1 })))
         .collect();
     let (audience, seen) = version(&rows);
-    assert_eq!(profile::lasting(audience.ids(), Some(&seen), NOW), 75);
-    assert_eq!(profile::lasting(100, None, NOW), 100);
+    assert_eq!(profile::lasting_of(audience.ids(), Some(&seen), NOW), 75);
+    assert_eq!(profile::lasting_of(100, None, NOW), 100);
 }
 
 fn sources(named: &[(&str, u64)], others: u64) -> Sources {
@@ -533,6 +533,7 @@ fn every_check_is_told_in_order_and_none_where_guards_are_off() {
         format: &Format::Rows(RowFormat::Csv),
         as_of: None,
         seen: Some(&seen),
+        is_delta: false,
         opened: Some(&opened),
         room: &room(Some(2)),
     };
