@@ -1,5 +1,6 @@
 //! Lives of versions on real directories, with time handed in.
 
+mod deltas;
 mod guarded;
 
 use std::io::Write as _;
@@ -274,7 +275,7 @@ fn a_refused_upload_leaves_its_number_free_and_no_trace() {
         base: Some(0),
         ..csv("crm", 1)
     };
-    assert!(matches!(refused(&delta, &rows(&["a"])), Refused::NotYet(_)));
+    assert!(matches!(refused(&delta, &rows(&["a"])), Refused::BaseNotLive { .. }));
     assert!(matches!(
         kit.datasets.dataset(&name("crm")),
         Err(Refused::UnknownDataset(_))
