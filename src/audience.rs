@@ -30,6 +30,7 @@ mod remix;
 mod rows;
 mod sample;
 mod shard;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -42,14 +43,15 @@ use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder};
 pub use filter::{
-    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterHasher, FilterProbe,
-    FilterSet, PROBES, Shape, ShapeRefused,
+    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
+    Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
 pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
+pub use version::Version;
 
 /// What a version file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

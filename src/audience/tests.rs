@@ -1,6 +1,7 @@
 //! The whole way, rows to lookups, against an oracle too simple to be wrong; and files that must be refused.
 
 mod damage;
+mod filters;
 mod lookups;
 mod measure;
 mod row_reports;

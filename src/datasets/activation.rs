@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
+use super::guards::Measured;
 use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
-use crate::audience::{AsOf, Audience, Flaw};
+use crate::audience::{self, AsOf, Audience, Flaw};
 use crate::campaigns::{self, Book};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -23,6 +24,7 @@ use crate::storage::open_to_read;
 #[derive(Debug)]
 pub(super) enum Opened {
     Audience(Arc<Audience>),
+    Filter(Measured),
     Book(Arc<Book>),
 }
 
@@ -246,29 +248,33 @@ impl Datasets {
                 let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
                 Ok(Opened::Book(Arc::new(book)))
             }
-            Kind::Audience => {
-                let audience = Audience::open(&path)
+            Kind::Audience | Kind::Filter => {
+                let opened = audience::Version::open(&path)
                     .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
-                let meta = audience.meta();
-                if meta.dataset != *name || meta.version != number {
+                let meta = opened.meta();
+                if meta.dataset != *name || meta.version != number || meta.kind != kind {
                     return Err(format!(
-                        "{} holds {}/{}",
+                        "{} holds {}/{}, of kind {}",
                         file.display(),
                         meta.dataset,
-                        meta.version
+                        meta.version,
+                        meta.kind
                     ));
                 }
-                if audience.key_id() != self.settings.frame.keyer.key_id() {
+                if opened.key_id() != self.settings.frame.keyer.key_id() {
                     return Err(format!(
                         "{} was made under key {}, the service has {}; restore the key file",
                         file.display(),
-                        audience.key_id(),
+                        opened.key_id(),
                         self.settings.frame.keyer.key_id()
                     ));
                 }
-                Ok(Opened::Audience(Arc::new(audience)))
+                Ok(match opened {
+                    audience::Version::Audience(audience) => Opened::Audience(audience),
+                    audience::Version::Filter(filter) => Opened::Filter(Measured::of(filter)),
+                })
             }
-            Kind::Filter | Kind::Identity => Err(format!("kind {kind} is not built yet")),
+            Kind::Identity => Err(format!("kind {kind} is not built yet")),
         }
     }
 
@@ -294,6 +300,11 @@ impl Datasets {
                 bytes: version.bytes,
             };
             self.measures.served(name, served, seconds);
+            if let Some(measured) = now.filters.get(name) {
+                let declared = measured.filter.set().shape().rate().share();
+                self.measures
+                    .false_positives(name, declared, measured.rate());
+            }
             self.measures.ended(name, Outcome::Activated);
         }
     }
@@ -316,6 +327,9 @@ impl Snapshot {
         match opened {
             Opened::Audience(audience) => {
                 self.audiences.insert(name.clone(), audience);
+            }
+            Opened::Filter(measured) => {
+                self.filters.insert(name.clone(), measured);
             }
             Opened::Book(book) => {
                 self.book = book;

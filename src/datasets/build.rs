@@ -6,7 +6,8 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, Seen, VersionMeta,
+    self, AsOf, BuildError, FalsePositiveRate, Flaw, OpenError, ReadError, RowReport, Seen,
+    VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
@@ -56,18 +57,18 @@ impl Datasets {
                 })
             }
             Format::Snapshot => {
-                let audience = Audience::open(spool.writer.path()).map_err(unusable)?;
-                self.fits(&audience, upload)?;
-                let as_of = audience.meta().as_of;
+                let version = audience::Version::open(spool.writer.path()).map_err(unusable)?;
+                self.fits(&version, upload, kind)?;
+                let as_of = version.meta().as_of;
                 not_ahead(as_of, now)?;
                 let rows = Rows {
-                    rows: audience.rows(),
-                    ids: audience.ids(),
-                    segments: audience.segments().len() as u64,
-                    merged: audience.rows().saturating_sub(audience.ids()),
+                    rows: version.rows(),
+                    ids: version.ids(),
+                    segments: version.segments().len() as u64,
+                    merged: version.rows().saturating_sub(version.ids()),
                     ..Rows::default()
                 };
-                drop(audience);
+                drop(version);
                 Ok(Built {
                     rows,
                     warnings: Vec::new(),
@@ -86,7 +87,8 @@ impl Datasets {
                 };
                 let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
                     .map_err(Refused::Build)?
-                    .with_segments_max(self.settings.segments_max);
+                    .with_segments_max(self.settings.segments_max)
+                    .with_false_positive_rate(self.declared_rate(&upload.dataset));
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
@@ -113,25 +115,27 @@ impl Datasets {
     }
 
     /// Whether a version file is for this service, dataset and number.
-    fn fits(&self, audience: &Audience, upload: &Upload) -> Result<(), Refused> {
-        let meta = audience.meta();
-        let (file, ours) = (audience.key_id(), self.settings.frame.keyer.key_id());
+    fn fits(
+        &self,
+        version: &audience::Version,
+        upload: &Upload,
+        kind: Kind,
+    ) -> Result<(), Refused> {
+        let meta = version.meta();
+        let (file, ours) = (version.key_id(), self.settings.frame.keyer.key_id());
         if file != ours {
             return Err(Refused::OtherKey { file, ours });
         }
         if meta.base.is_some() {
             return Err(Refused::NotYet("a delta"));
         }
-        if meta.dataset != upload.dataset
-            || meta.version != upload.version
-            || meta.kind != Kind::Audience
-        {
+        if meta.dataset != upload.dataset || meta.version != upload.version || meta.kind != kind {
             return Err(Refused::OtherVersion {
                 file: format!("{} version {} ({})", meta.dataset, meta.version, meta.kind),
-                asked: format!("{} version {}", upload.dataset, upload.version),
+                asked: format!("{} version {} ({kind})", upload.dataset, upload.version),
             });
         }
-        let (segments, most) = (audience.segments().len(), self.settings.segments_max);
+        let (segments, most) = (version.segments().len(), self.settings.segments_max);
         if segments > most {
             return Err(Refused::TooManySegments { segments, most });
         }
@@ -146,12 +150,20 @@ impl Datasets {
         }
     }
 
+    /// The rate that a filter dataset's versions are made for.
+    fn declared_rate(&self, name: &Name) -> FalsePositiveRate {
+        let configured = self.settings.datasets.get_or_default(name);
+        configured.filter.false_positive_rate
+    }
+
     /// What of a book may not do what was meant, given what is live and configured now.
     fn warnings(&self, book: &Book, state: &Snapshot) -> Vec<Notice> {
         let frame = &self.settings.frame;
         let segments = |segment: &SegmentRef| {
             let audience = state.audiences.get(&segment.dataset);
+            let filter = state.filters.get(&segment.dataset);
             audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
+                || filter.is_some_and(|of| *of.filter.segment() == segment.segment)
         };
         let errors = |name: &Name| self.settings.datasets.get(name.as_str())?.errors();
         let currencies = |currency| frame.rates.knows(currency);
