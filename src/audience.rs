@@ -31,6 +31,7 @@ mod remix;
 mod rows;
 mod sample;
 mod shard;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -43,15 +44,16 @@ use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder};
 pub use filter::{
-    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterHasher, FilterProbe,
-    FilterSet, PROBES, Shape, ShapeRefused,
+    Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
+    Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
 pub use layered::{Approach, Audience, LayerError, Probe};
-pub use reader::{Flaw, OpenError, VersionFile};
+pub use reader::{AudienceFile, Flaw, OpenError};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
+pub use version::Version;
 
 /// What a version file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

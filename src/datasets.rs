@@ -48,6 +48,7 @@ pub use recovery::{NotReady, OpenFailed};
 pub use refused::Refused;
 pub use upload::{Format, Mode, Published, Spool, Upload};
 
+use guards::Measured;
 use live::Retired;
 use manifest::Manifest;
 use measures::Measures;
@@ -109,6 +110,7 @@ pub struct Datasets {
 struct Snapshot {
     manifest: Manifest,
     audiences: BTreeMap<Name, Arc<Audience>>,
+    filters: BTreeMap<Name, Measured>,
     book: Arc<Book>,
     campaigns_version: Option<u64>,
     /// The place of each dataset in this process's metrics: order of first appearance.
@@ -203,18 +205,34 @@ impl Datasets {
 
     /// Puts what `next` holds in force as the generation its manifest names.
     fn swap(&self, next: &Snapshot) {
-        let audiences = next.audiences.iter().map(|(name, audience)| LiveVersion {
-            name: name.clone(),
-            ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
-            version: audience.meta().version,
-            members: Members::Exact(Arc::clone(audience)),
-            purposes: Purposes::of(&self.settings.datasets.get_or_default(name).purposes),
+        let configured = |name: &Name| self.settings.datasets.get_or_default(name);
+        let exact = next.audiences.iter().map(|(name, audience)| {
+            let members = Members::Exact(Arc::clone(audience));
+            (name, audience.meta().version, members)
         });
+        let approximate = next.filters.iter().map(|(name, measured)| {
+            let members = Members::Approximate {
+                filter: Arc::clone(&measured.filter),
+                confirm: configured(name).filter.confirm,
+            };
+            (name, measured.filter.meta().version, members)
+        });
+        let versions = exact.chain(approximate);
+        let mut live: Vec<LiveVersion> = versions
+            .map(|(name, version, members)| LiveVersion {
+                name: name.clone(),
+                ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
+                version,
+                members,
+                purposes: Purposes::of(&configured(name).purposes),
+            })
+            .collect();
+        live.sort_by(|a, b| a.name.cmp(&b.name));
         let generation = Generation::assemble(
             next.manifest.generation,
             Arc::clone(&next.book),
             next.campaigns_version,
-            audiences.collect(),
+            live,
             self.settings.frame.clone(),
         );
         self.retired.put(self.live.swap(Arc::new(generation)));

@@ -12,10 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use kith::audience::{
-    Audience, Builder, FalsePositiveRate, Filter, FilterBuilder, FilterHasher, RowFormat, Shape,
-    VersionMeta,
-};
+use kith::audience::{Audience, Builder, Filter, RowFormat, VersionMeta};
 use kith::campaigns::compile;
 use kith::config::Config;
 use kith::datasets::Live;
@@ -118,17 +115,25 @@ fn generation(config: &Config) -> Generation {
         purposes: Purposes::PROFILE,
     };
     // A filter too, which the audience confirms.
-    let salt = [1; 16];
-    let hasher = FilterHasher::new(&salt);
-    let rate = FalsePositiveRate::of_share(0.01).expect("a rate");
-    let shape = Shape::for_ids(1_000, rate).expect("a shape");
-    let mut set = FilterBuilder::new(shape).expect("memory");
-    set.extend((0..1_000).map(|n| {
-        let key = keyer.user_key("buyeruid", &format!("u{n}"));
-        hasher.hash(key.expect("a good id"))
-    }));
-    let set = set.finish().expect("a filter");
-    let filter = Arc::new(Filter::new("list".parse().expect("a name"), &salt, set));
+    let list = VersionMeta {
+        kind: Kind::Filter,
+        dataset: "optout".parse().expect("a name"),
+        version: 1,
+        base: None,
+        as_of: None,
+    };
+    let mut builder = Builder::new(list, keyer.clone()).expect("a builder");
+    let text = RowFormat::Text {
+        source: "buyeruid".to_owned(),
+        segment: "list".parse().expect("a name"),
+    };
+    let rows: String = (0..1_000).map(|n| format!("u{n}\n")).collect();
+    builder
+        .read_rows(&text, rows.as_bytes(), &mut |_| {})
+        .expect("rows");
+    let mut file = Vec::new();
+    builder.finish(&mut file).expect("a version");
+    let filter = Arc::new(Filter::from_bytes(&file).expect("readable"));
     let optout = LiveVersion {
         name: "optout".parse().expect("a name"),
         ordinal: 1,

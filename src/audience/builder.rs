@@ -8,6 +8,7 @@
 //! CSV with 11 segments each: 1.8 s to read and 0.8 s to finish, CPU time on a busy machine (`tests/measure.rs`).
 
 pub(super) mod arrange;
+mod filter;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -15,6 +16,7 @@ use std::io::{self, BufRead, Write};
 use crate::ids::{KeyId, Keyer, Kind, Name, UserKey};
 
 use super::VersionMeta;
+use super::filter::FalsePositiveRate;
 use super::format::SEGMENTS_MAX;
 use super::remix::{Remix, salt};
 use super::rows::{
@@ -28,12 +30,14 @@ use super::shard::Hashed;
 pub struct Builder {
     meta: VersionMeta,
     root: u64,
+    /// Of a filter.
+    rate: FalsePositiveRate,
     collected: Collected,
 }
 
 impl Builder {
-    /// A builder of a version of an audience, whose ids are hashed under `keyer`'s key: of a delta where `meta` names a
-    /// base, which then is a full version.
+    /// A builder of a version of an audience or a filter, whose ids are hashed under `keyer`'s key: of an audience's delta
+    /// where `meta` names a base, which then is a full version.
     ///
     /// Other kinds are refused here, before anything is read.
     pub fn new(meta: VersionMeta, keyer: Keyer) -> Result<Self, BuildError> {
@@ -51,7 +55,8 @@ impl Builder {
     }
 
     fn rooted(meta: VersionMeta, root: u64, keyer: Keyer) -> Result<Self, BuildError> {
-        if meta.kind != Kind::Audience {
+        let has_deltas = meta.kind == Kind::Audience;
+        if !has_deltas && (meta.kind != Kind::Filter || meta.base.is_some()) {
             return Err(BuildError::KindNotBuiltYet(meta.kind));
         }
         if let Some(base) = meta.base
@@ -60,11 +65,21 @@ impl Builder {
             return Err(BuildError::Base);
         }
         let remix = Remix::new(&salt(&meta.dataset, root, 0));
+        let mut collected = Collected::new(keyer, remix, meta.base.is_some());
+        collected.one_list = meta.kind == Kind::Filter;
         Ok(Self {
-            collected: Collected::new(keyer, remix, meta.base.is_some()),
             meta,
             root,
+            rate: FalsePositiveRate::DEFAULT,
+            collected,
         })
+    }
+
+    /// Of a filter: the rate that it declares, and is large enough for. [`FalsePositiveRate::DEFAULT`] where nobody says.
+    #[must_use]
+    pub fn with_false_positive_rate(mut self, rate: FalsePositiveRate) -> Self {
+        self.rate = rate;
+        self
     }
 
     /// With fewer segments than the format can hold; a row that names one more is bad.
@@ -100,7 +115,10 @@ impl Builder {
                 report: Box::new(self.collected.report),
             });
         }
-        arrange::write(self.meta, self.root, self.collected, out)
+        match self.meta.kind {
+            Kind::Filter => filter::write(self.meta, self.rate, self.collected, out),
+            _ => arrange::write(self.meta, self.root, self.collected, out),
+        }
     }
 }
 
@@ -114,7 +132,9 @@ pub enum BuildError {
         report: Box<RowReport>,
     },
     /// A kind of a later milestone.
-    #[error("versions of kind {0} cannot be built yet; this Kith builds audience versions")]
+    #[error(
+        "versions of kind {0} cannot be built yet; this Kith builds versions of audiences and filters"
+    )]
     KindNotBuiltYet(Kind),
     /// A delta over nothing that could be its base.
     #[error("a delta has a base below its own number, and its root is not above its base")]
@@ -182,6 +202,8 @@ pub(super) struct Collected {
     /// The segments of all rows, one row's after the other's, by the number they got when first seen.
     named: Vec<u16>,
     segments_max: usize,
+    /// Whether all rows must name one and the same segment, and none may expire: they become a filter.
+    pub(super) one_list: bool,
     names: Vec<Name>,
     numbers: HashMap<Name, u16>,
     input: u32,
@@ -198,6 +220,7 @@ impl Collected {
             rows: Vec::new(),
             named: Vec::new(),
             segments_max: SEGMENTS_MAX as usize,
+            one_list: false,
             names: Vec::new(),
             numbers: HashMap::new(),
             input: 0,
@@ -258,6 +281,9 @@ impl Draft<'_> {
             None => {
                 let name: Name = text.parse().map_err(|_| NotKept::NotAName)?;
                 let number = into.names.len();
+                if into.one_list && number > 0 {
+                    return Err(NotKept::SecondSegment);
+                }
                 if number >= into.segments_max {
                     return Err(NotKept::TooMany(into.segments_max));
                 }

@@ -1,16 +1,16 @@
 //! Filters: one segment as an approximate set of ids, for suppression lists and onboarded lists of hundreds of
 //! millions.
 //!
-//! A filter answers *not in it* for certain and *in it* with an error that was declared when it was built, at a sixth
-//! to two fifths of the bytes of an exact audience. It is a split-block Bloom filter: an id has one block of 64 bytes,
+//! A filter answers *not in it* for certain and *in it* with an error that was declared when it was built, at a quarter
+//! to three fifths of the bytes of an exact audience. It is a split-block Bloom filter: an id has one block of 64 bytes,
 //! a line of the cache, and sets one bit in each of the block's eight words. So a lookup is one load from memory
 //! whatever the answer, it can be asked for in advance, and building is setting bits: no order, no retries, no memory
 //! beside the filter's own. A binary fuse filter takes a quarter to two fifths less and was measured beside it:
 //! `docs/filters.md` says why it is not this.
 //!
 //! Three parts: [`Shape`] is how large a filter for so many ids and such a rate is, and what of it is written down;
-//! [`FilterSet`] is the set itself, over hashes that are mixed already; [`Filter`] is a set with the name of its
-//! segment and the salt under which user keys become its hashes.
+//! [`FilterSet`] is the set itself, over hashes that are mixed already; [`Filter`] is a version file with a set in it,
+//! opened: the name of its segment, and the salt under which user keys become its hashes.
 //!
 //! Invariants: what was inserted is found; the same hashes in any order, each any number of times, make the same
 //! bytes; no bytes whatever make a lookup panic, loop or allocate.
@@ -20,24 +20,23 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod shape;
+mod version;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
 use memmap2::MmapMut;
-use siphasher::sip::SipHasher13;
 
-use super::Lookup;
 use super::memory::{self, Memory};
-use crate::ids::{Name, UserKey};
 
-use shape::{BLOCK_BYTES, HEAD_BYTES, WORD_BYTES};
+pub(super) use shape::BLOCK_BYTES;
 pub use shape::{FalsePositiveRate, PROBES, Shape, ShapeRefused};
+use shape::{HEAD_BYTES, WORD_BITS, WORD_BYTES};
+pub use version::Filter;
 
 /// What multiplies a hash so that the bits it sets do not follow from its block: odd, with bits set all over, as any
 /// such number (here 2⁶⁴ divided by the golden ratio).
@@ -264,6 +263,24 @@ impl FilterSet {
         self.false_positives(seed) as f64 / PROBES as f64
     }
 
+    /// The share of hashes not inserted that are in, by which bits are set: exact, where [`measured_rate`](Self::measured_rate)
+    /// is a sample. Reads all of it.
+    ///
+    /// A hash names each block alike and in it one bit of each word, so a block answers *in* for the product of its words'
+    /// shares of bits that are set.
+    pub fn expected_rate(&self) -> f64 {
+        let blocks = self.memory.get(self.blocks.clone()).unwrap_or_default();
+        let (blocks, _) = blocks.as_chunks::<BLOCK_BYTES>();
+        let of_block = |block: &[u8; BLOCK_BYTES]| {
+            let (words, _) = block.as_chunks::<WORD_BYTES>();
+            let ones = words
+                .iter()
+                .map(|word| u64::from_le_bytes(*word).count_ones());
+            ones.fold(1.0, |all, ones| all * f64::from(ones) / WORD_BITS)
+        };
+        blocks.iter().map(of_block).sum::<f64>() / (blocks.len().max(1) as f64)
+    }
+
     /// How many different hashes were inserted, by how many bits are set: to a thousandth or better from a million on.
     ///
     /// A word of 64 bits in a filter where blocks have `load` hashes on average has each bit clear with probability
@@ -287,76 +304,6 @@ fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
-}
-
-/// Turns user keys into one version's hashes, under its public salt: no two versions have comparable ones.
-#[derive(Clone)]
-pub struct FilterHasher(SipHasher13);
-
-impl FilterHasher {
-    /// Under this salt.
-    pub fn new(salt: &[u8; 16]) -> Self {
-        Self(SipHasher13::new_with_key(salt))
-    }
-
-    /// The hash of a key.
-    pub fn hash(&self, key: UserKey) -> u64 {
-        self.0.hash(&key.0.to_le_bytes())
-    }
-}
-
-impl fmt::Debug for FilterHasher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FilterHasher(..)")
-    }
-}
-
-/// A filter version, open: the one segment of its dataset, as an approximate set of user keys.
-#[derive(Debug)]
-pub struct Filter {
-    segment: Name,
-    hasher: FilterHasher,
-    set: FilterSet,
-}
-
-impl Filter {
-    /// A set of hashes that were made under this salt.
-    pub fn new(segment: Name, salt: &[u8; 16], set: FilterSet) -> Self {
-        Self {
-            segment,
-            hasher: FilterHasher::new(salt),
-            set,
-        }
-    }
-
-    /// The one segment, by its name in the dataset.
-    pub fn segment(&self) -> &Name {
-        &self.segment
-    }
-
-    /// The set itself.
-    pub fn set(&self) -> &FilterSet {
-        &self.set
-    }
-
-    /// Whether the id is in: [`Lookup::Found`] for all that were uploaded, and for a share of the others.
-    pub fn lookup(&self, key: UserKey) -> Lookup {
-        self.lookup_at(self.probe(key))
-    }
-
-    /// The first of a lookup's two steps, as [`FilterSet::probe`].
-    pub fn probe(&self, key: UserKey) -> FilterProbe {
-        self.set.probe(self.hasher.hash(key))
-    }
-
-    /// The second step.
-    pub fn lookup_at(&self, probe: FilterProbe) -> Lookup {
-        match self.set.contains_at(probe) {
-            Some(true) => Lookup::Found,
-            Some(false) => Lookup::Absent,
-            None => Lookup::Damaged,
-        }
-    }
 }
 
 /// Which way an error of a filter may go. In the hands of targeting, not of the filter: it says for which use one was

@@ -1,7 +1,8 @@
 //! The frame of a `.kith` file: header, sections, checksums. The byte map with every field is `docs/snapshot-format.md`.
 //!
 //! ```text
-//! header (512 bytes) | code | records | index | segments | checksums            format 2
+//! header (512 bytes) | code | records | index | segments | checksums            format 2, an audience
+//! header (512 bytes) | filter | segments | checksums                            format 2, a filter
 //! header (512 bytes) | segments | directory | records | checksums               format 1, read and no longer written
 //! ```
 //!
@@ -18,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::ids::{KeyId, Kind, Name};
 
 use super::bits::AT_ONCE;
+use super::filter::BLOCK_BYTES as FILTER_BLOCK_BYTES;
 use super::reader::Flaw;
 use super::remix::{FINGERPRINT_BITS, buckets_for, salt};
 use super::shard::{ENTRY_BYTES, HASH_BYTES, SHARD_BITS_MAX};
@@ -55,15 +57,15 @@ pub(super) struct Section {
     pub(super) crc: u32,
 }
 
-/// What the two formats say differently.
+/// What the formats and kinds say differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
-    /// Format 1.
+    /// Format 1, an audience.
     One {
         /// Which salt was the first to keep all ids apart.
         salt_counter: u32,
     },
-    /// Format 2.
+    /// Format 2, an audience.
     Two {
         /// Bits of the hash that name the shard.
         shard_bits: u32,
@@ -77,6 +79,8 @@ pub(super) enum Body {
         /// Of a delta: pairs that it takes away.
         removed: u64,
     },
+    /// Format 2, a filter: what there is to say of it stands in its section.
+    Filter,
 }
 
 /// All the header says.
@@ -99,14 +103,14 @@ impl Header {
     pub(super) fn format(&self) -> u32 {
         match self.body {
             Body::One { .. } => 1,
-            Body::Two { .. } => 2,
+            Body::Two { .. } | Body::Filter => 2,
         }
     }
 
     /// The version whose salt it has.
     pub(super) fn root(&self) -> u64 {
         match self.body {
-            Body::One { .. } => self.meta.version,
+            Body::One { .. } | Body::Filter => self.meta.version,
             Body::Two { root, .. } => root,
         }
     }
@@ -114,7 +118,7 @@ impl Header {
     /// Of a delta: pairs that it takes away.
     pub(super) fn removed(&self) -> u64 {
         match self.body {
-            Body::One { .. } => 0,
+            Body::One { .. } | Body::Filter => 0,
             Body::Two { removed, .. } => removed,
         }
     }
@@ -122,7 +126,7 @@ impl Header {
     /// Bits of an expiry; 0 where none expires, or where they have no bits of their own.
     pub(super) fn expiry_bits(&self) -> u32 {
         match self.body {
-            Body::One { .. } => 0,
+            Body::One { .. } | Body::Filter => 0,
             Body::Two { expiry_bits, .. } => expiry_bits,
         }
     }
@@ -131,6 +135,7 @@ impl Header {
         let (version, counter) = match self.body {
             Body::One { salt_counter } => (self.meta.version, salt_counter),
             Body::Two { root, .. } => (root, 0),
+            Body::Filter => (self.meta.version, 0),
         };
         salt(&self.meta.dataset, version, counter)
     }
@@ -140,6 +145,7 @@ impl Header {
         match self.body {
             Body::One { .. } => &["segments", "directory", "records", "checksums"],
             Body::Two { .. } => &["code", "records", "index", "segments", "checksums"],
+            Body::Filter => &["filter", "segments", "checksums"],
         }
     }
 
@@ -191,6 +197,7 @@ impl Header {
                 };
                 (0, bits, shard_bits.into())
             }
+            Body::Filter => (0, 0, 0),
         };
         let name = self.meta.dataset.as_str().as_bytes();
 
@@ -220,17 +227,19 @@ impl Header {
         out.extend((name.len() as u32).to_le_bytes());
         out.extend(name);
         out.resize(NAME_AT.checked_add(NAME_FIELD_BYTES)?, 0);
-        if let Body::Two {
-            expiry_bits,
-            root,
-            removed,
-            ..
-        } = self.body
-        {
-            out.extend(expiry_bits.to_le_bytes());
-            out.extend(root.to_le_bytes());
-            out.extend(removed.to_le_bytes());
-        }
+        let (expiry_bits, root, removed) = match self.body {
+            Body::One { .. } => (0, 0, 0),
+            Body::Two {
+                expiry_bits,
+                root,
+                removed,
+                ..
+            } => (expiry_bits, root, removed),
+            Body::Filter => (0, self.meta.version, 0),
+        };
+        out.extend(u32::to_le_bytes(expiry_bits));
+        out.extend(u64::to_le_bytes(root));
+        out.extend(u64::to_le_bytes(removed));
         out.resize(TABLE_AT, 0);
         for (number, (section, (offset, length))) in
             (1u32..).zip(self.sections.iter().zip(self.places()?))
@@ -320,6 +329,8 @@ impl Header {
         let dataset = read_name(&name, name_bytes).ok_or(Flaw::Contradiction("the dataset"))?;
         let (body, sections) = if format < 2 {
             (Body::One { salt_counter }, 4)
+        } else if kind == Kind::Filter {
+            (Body::Filter, 3)
         } else {
             let body = Body::Two {
                 shard_bits: u32::try_from(spread).unwrap_or(u32::MAX),
@@ -358,8 +369,11 @@ impl Header {
     }
 
     fn check(&self) -> Result<(), Flaw> {
-        if self.meta.kind != Kind::Audience {
-            return Err(Flaw::KindNotReadYet(self.meta.kind));
+        match (self.meta.kind, &self.body) {
+            (Kind::Audience, Body::One { .. } | Body::Two { .. })
+            | (Kind::Filter, Body::Filter) => {}
+            (Kind::Filter, _) => return Err(Flaw::Contradiction("the kind")),
+            (other, _) => return Err(Flaw::KindNotReadYet(other)),
         }
         let is_delta = self.meta.base.is_some();
         let length_of = |count: u64, each: usize| count.checked_mul(each as u64);
@@ -370,6 +384,7 @@ impl Header {
         let (segment_table, records, checksums) = match self.body {
             Body::One { .. } => (length(0), length(2), length(3)),
             Body::Two { .. } => (length(3), length(1), length(4)),
+            Body::Filter => (length(1), length(0), length(2)),
         };
         let body_claims = match self.body {
             Body::One { salt_counter } => {
@@ -411,6 +426,22 @@ impl Header {
                     ),
                 ]
             }
+            Body::Filter => [
+                (
+                    !is_delta && self.first_expiry.is_none(),
+                    "a base or an expiry",
+                ),
+                (
+                    self.segments == 1 && self.memberships == self.ids,
+                    "the count of segments",
+                ),
+                // A head and at least one block.
+                (
+                    records > FILTER_BLOCK_BYTES as u64
+                        && records.is_multiple_of(FILTER_BLOCK_BYTES as u64),
+                    "the length of the filter",
+                ),
+            ],
         };
         let claims = [
             (

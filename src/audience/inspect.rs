@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ids::{Kind, Name};
 
-use super::{AsOf, Audience, OpenError};
+use super::{AsOf, OpenError, Version};
 
 /// Most segments listed by size.
 const LARGEST_LISTED: usize = 10;
@@ -58,33 +58,27 @@ pub struct SegmentSize {
 
 /// Opens a version file, which verifies every byte, and describes it.
 pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
-    let audience = Audience::open(path)?;
-    let mut largest: Vec<SegmentSize> = audience
-        .segments()
-        .zip(audience.segment_ids())
-        .map(|(name, &ids)| SegmentSize {
-            name: name.to_owned(),
-            ids,
-        })
-        .collect();
+    let version = Version::open(path)?;
+    let mut largest = version.segments();
+    let segments = largest.len() as u64;
     largest.sort_by(|a, b| b.ids.cmp(&a.ids).then_with(|| a.name.cmp(&b.name)));
     largest.truncate(LARGEST_LISTED);
-    let meta = audience.meta();
+    let meta = version.meta();
     Ok(Inspection {
         dataset: meta.dataset.clone(),
         kind: meta.kind,
         version: meta.version,
-        format: audience.format(),
+        format: version.format(),
         as_of: meta.as_of,
-        key_id: audience.key_id().to_string(),
-        ids: audience.ids(),
-        rows: audience.rows(),
-        segments: audience.segment_ids().len() as u64,
-        memberships: audience.membership_count(),
+        key_id: version.key_id().to_string(),
+        ids: version.ids(),
+        rows: version.rows(),
+        segments,
+        memberships: version.membership_count(),
         largest_segments: largest,
-        bytes: audience.bytes(),
-        bytes_per_id: audience.bytes() as f64 / audience.ids() as f64,
-        parts: audience.parts().collect(),
+        bytes: version.bytes(),
+        bytes_per_id: version.bytes() as f64 / version.ids() as f64,
+        parts: version.parts().collect(),
         verified: true,
     })
 }

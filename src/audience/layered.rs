@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::ids::{KeyId, UserKey};
 
-use super::reader::{Flaw, Located, OpenError, Place, VersionFile};
+use super::reader::{AudienceFile, Flaw, Located, OpenError, Place};
 use super::shard::Hashed;
 use super::{Lookup, VersionMeta};
 
@@ -30,16 +30,16 @@ pub use build::LayerError;
 /// Who is in which segments of a dataset, by one of its versions. Immutable, `Send` and `Sync`.
 #[derive(Debug, Clone)]
 pub struct Audience {
-    base: Arc<VersionFile>,
+    base: Arc<AudienceFile>,
     layer: Option<Arc<Layer>>,
 }
 
 /// What deltas changed, all together.
 #[derive(Debug)]
 struct Layer {
-    /// For each id that a delta names, its whole set: to be read by [`VersionFile::each_of_layer`]. Its segments are those of
+    /// For each id that a delta names, its whole set: to be read by [`AudienceFile::each_of_layer`]. Its segments are those of
     /// the full version, by the same ranks, and behind them those that only deltas name.
-    changed: VersionFile,
+    changed: AudienceFile,
     /// The version that the last of the deltas is.
     meta: VersionMeta,
     /// Of base and layer together, as [`Audience`] tells them.
@@ -64,9 +64,9 @@ pub struct Approach {
     layer: Located,
 }
 
-impl From<VersionFile> for Audience {
+impl From<AudienceFile> for Audience {
     /// Of a full version.
-    fn from(base: VersionFile) -> Self {
+    fn from(base: AudienceFile) -> Self {
         Self {
             base: Arc::new(base),
             layer: None,
@@ -75,19 +75,19 @@ impl From<VersionFile> for Audience {
 }
 
 impl Audience {
-    /// Opens the file of a full version, as [`VersionFile::open`].
+    /// Opens the file of a full version, as [`AudienceFile::open`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::full(VersionFile::open(path)?, || path.display().to_string())
+        Self::full(AudienceFile::open(path)?, || path.display().to_string())
     }
 
     /// Opens a full version held in memory, which is copied: for tests, fuzzers and tools.
     pub fn from_bytes(file: &[u8]) -> Result<Self, OpenError> {
-        Self::full(VersionFile::from_bytes(file)?, || {
+        Self::full(AudienceFile::from_bytes(file)?, || {
             "version in memory".to_owned()
         })
     }
 
-    fn full(file: VersionFile, path: impl Fn() -> String) -> Result<Self, OpenError> {
+    fn full(file: AudienceFile, path: impl Fn() -> String) -> Result<Self, OpenError> {
         match file.meta().base {
             None => Ok(file.into()),
             Some(base) => Err(OpenError {
@@ -106,7 +106,7 @@ impl Audience {
     }
 
     /// The full version below.
-    pub fn base(&self) -> &VersionFile {
+    pub fn base(&self) -> &AudienceFile {
         &self.base
     }
 
@@ -186,7 +186,7 @@ impl Audience {
     }
 
     /// The file that knows all segments.
-    fn top(&self) -> &VersionFile {
+    fn top(&self) -> &AudienceFile {
         match &self.layer {
             Some(layer) => &layer.changed,
             None => &self.base,
@@ -280,10 +280,5 @@ impl Audience {
             }
         }
         self.base.each(approach.hashed, approach.base, member)
-    }
-
-    /// The bytes of each part of the full version's file, in the order of the file.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.base.parts()
     }
 }

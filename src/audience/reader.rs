@@ -1,6 +1,6 @@
 //! An open version: read, verified to the last byte, and asked.
 //!
-//! [`VersionFile::open`] reads the file once into [memory of ours](super::memory), each block checked as it arrives, then
+//! [`AudienceFile::open`] reads the file once into [memory of ours](super::memory), each block checked as it arrives, then
 //! walks every record: after it, all counts, offsets and sets are known to be what the format says, and every page has
 //! been touched. A lookup trusts none of that: it goes through checked slices and answers
 //! [`Lookup::Damaged`] rather than panic, whatever the bytes have become.
@@ -8,7 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod changes;
-mod verify;
+pub(super) mod verify;
 
 use std::fmt;
 use std::fs::File;
@@ -21,7 +21,8 @@ use crate::ids::{KeyId, Kind, Name, UserKey};
 
 use super::bits::{Bits, Nonsense};
 use super::bucket;
-use super::format::{HEADER_BYTES, Header, OFFSET_BYTES};
+use super::filter::FilterFlaw;
+use super::format::{Header, OFFSET_BYTES};
 use super::memory::{self, Memory};
 use super::remix::{Remix, bucket_of, fingerprint};
 use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
@@ -30,7 +31,7 @@ use super::{Lookup, VersionMeta};
 pub(super) use changes::{Change, Changes};
 
 /// An open, verified version file: a full version, or a delta. Immutable, `Send` and `Sync`.
-pub struct VersionFile {
+pub struct AudienceFile {
     header: Header,
     memory: Memory,
     remix: Remix,
@@ -102,51 +103,36 @@ impl Located {
 const PREFETCH_LINES_MAX: usize = 4;
 
 /// The segment table, unpacked.
-struct Segments {
+pub(super) struct Segments {
     /// Sorted by name; the position is the local index.
-    names: Box<[Name]>,
+    pub(super) names: Box<[Name]>,
     /// How many ids are in each, by local index.
-    ids: Box<[u64]>,
+    pub(super) ids: Box<[u64]>,
     /// The local index of each rank.
     of_rank: Box<[u32]>,
 }
 
-impl VersionFile {
+impl AudienceFile {
     /// Opens a version file: reads it whole into memory and verifies every byte and every claim.
     ///
     /// Takes about 0.2 µs an id, nearly all of it walking the records. The file may be changed or deleted afterwards.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let at_path = |flaw| OpenError {
-            path: path.display().to_string(),
-            flaw,
-        };
-        let opened = (|| {
-            let file = File::open(path)?;
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        })();
-        let (file, length) = opened.map_err(|e| at_path(Flaw::Io(e)))?;
-        Self::read(length, &|bytes, at| file.read_exact_at(bytes, at)).map_err(at_path)
+        open_file(path, Self::of)
     }
 
     /// Opens a version held in memory, which is copied: for tests, fuzzers and tools.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, OpenError> {
-        let read_at = |into: &mut [u8], at: u64| {
-            let from = usize::try_from(at)
-                .ok()
-                .and_then(|at| bytes.get(at..)?.get(..into.len()));
-            into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-            Ok(())
-        };
-        Self::read(bytes.len() as u64, &read_at).map_err(|flaw| OpenError {
-            path: "version in memory".to_owned(),
-            flaw,
-        })
+    pub fn from_bytes(file: &[u8]) -> Result<Self, OpenError> {
+        open_bytes(file, Self::of)
     }
 
-    /// The one way in. `read_at` fills a slice from an offset of a file that is `length` bytes long.
-    fn read(length: u64, read_at: &dyn Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Self, Flaw> {
-        let (header, memory) = verify::read(length, read_at)?;
+    /// The audience in a file all of whose bytes are known to be as they were written.
+    pub(super) fn of(header: Header, memory: Memory) -> Result<Self, Flaw> {
+        if header.meta.kind != Kind::Audience {
+            return Err(Flaw::OtherKind {
+                found: header.meta.kind,
+                wanted: Kind::Audience,
+            });
+        }
         let places = verify::ranges(&header)?;
         let (arena, segments) = verify::arena(&header, &places, &memory)?;
         let file = Self {
@@ -406,26 +392,59 @@ impl VersionFile {
         both.unwrap_or((1, 0))
     }
 
-    /// The bytes of each part of the file, in the order of the file.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        std::iter::once(("header", HEADER_BYTES as u64)).chain(
-            self.header
-                .section_names()
-                .iter()
-                .zip(&self.header.sections)
-                .map(|(name, section)| (*name, section.length)),
-        )
+    /// All the file's header says.
+    pub(super) fn header(&self) -> &Header {
+        &self.header
     }
 }
 
-impl fmt::Debug for VersionFile {
+impl fmt::Debug for AudienceFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VersionFile")
+        f.debug_struct("AudienceFile")
             .field("meta", &self.header.meta)
             .field("ids", &self.header.ids)
             .field("segments", &self.header.segments)
             .finish_non_exhaustive()
     }
+}
+
+/// The way into a version file of any kind: reads it whole, verifies every byte, and then `of` what the bytes say.
+pub(super) fn open_file<T>(
+    path: &Path,
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+) -> Result<T, OpenError> {
+    let opened = || {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let (header, memory) = verify::read(length, &|bytes, at| file.read_exact_at(bytes, at))?;
+        of(header, memory)
+    };
+    opened().map_err(|flaw| OpenError {
+        path: path.display().to_string(),
+        flaw,
+    })
+}
+
+/// The same way, for a version in memory.
+pub(super) fn open_bytes<T>(
+    file: &[u8],
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+) -> Result<T, OpenError> {
+    let read_at = |bytes: &mut [u8], at: u64| {
+        let from = usize::try_from(at)
+            .ok()
+            .and_then(|at| file.get(at..)?.get(..bytes.len()));
+        bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    let opened = || {
+        let (header, memory) = verify::read(file.len() as u64, &read_at)?;
+        of(header, memory)
+    };
+    opened().map_err(|flaw| OpenError {
+        path: "version in memory".to_owned(),
+        flaw,
+    })
 }
 
 /// A version file that cannot be served.
@@ -479,6 +498,17 @@ pub enum Flaw {
     /// The checksums match, but what they cover is not a version: no Kith wrote it.
     #[error("contradicts itself: {0} cannot be true; build it again")]
     Contradiction(&'static str),
+    /// It is of another kind than it was opened as.
+    #[error("holds a dataset of kind {found}, not of kind {wanted}")]
+    OtherKind {
+        /// What it holds.
+        found: Kind,
+        /// What was asked for.
+        wanted: Kind,
+    },
+    /// The part that is a filter is none.
+    #[error("holds a filter that {0}")]
+    Filter(FilterFlaw),
     /// A kind of a later milestone.
     #[error("holds a dataset of kind {0}, which this Kith does not read yet")]
     KindNotReadYet(Kind),

@@ -104,7 +104,9 @@ pub(super) enum Refused {
     SegmentNotAName,
     SegmentWithDataset,
     TooManySegments(usize),
+    SecondSegment,
     Expires,
+    ExpiresInFilter,
     TooLong,
     NotUtf8,
     Fields { found: usize, expected: usize },
@@ -174,6 +176,12 @@ impl fmt::Display for Refused {
             ),
             Self::Expires => f.write_str(
                 "expires is not a time; write RFC 3339 with an offset, like 2026-11-01T00:00:00Z, or leave it empty",
+            ),
+            Self::SecondSegment => f.write_str(
+                "names another segment than the rows before; a filter is one list: upload each segment to a dataset of its own, or use kind audience",
+            ),
+            Self::ExpiresInFilter => f.write_str(
+                "has an expiry, and an id cannot be taken out of a filter when its time comes; leave expires empty and upload the list again without it, or use kind audience",
             ),
             Self::TooLong => write!(
                 f,
@@ -285,6 +293,9 @@ impl Collected {
                 Err(_) => return Err(Refused::Expires),
             },
         };
+        if self.one_list && expires.is_some() {
+            return Err(Refused::ExpiresInFilter);
+        }
         let delta = self.delta;
         let mut draft = self.draft();
         let taken = draft.take(row.add, row.remove);
@@ -329,6 +340,8 @@ pub(super) enum NotKept {
     NotAName,
     /// More than so many different ones.
     TooMany(usize),
+    /// Another one than the first row's, where there may be only one.
+    SecondSegment,
 }
 
 impl NotKept {
@@ -337,6 +350,7 @@ impl NotKept {
             Self::NotAName if name.parse::<SegmentRef>().is_ok() => Refused::SegmentWithDataset,
             Self::NotAName => Refused::SegmentNotAName,
             Self::TooMany(most) => Refused::TooManySegments(most),
+            Self::SecondSegment => Refused::SecondSegment,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod delta_rows;
+mod filters;
 mod layered;
 mod lookups;
 mod measure;

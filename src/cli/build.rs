@@ -13,7 +13,9 @@ use super::input::{self, Format};
 use super::progress::Progress;
 use super::text::counted;
 use super::{Failure, note, print, print_json, rows};
-use crate::audience::{AsOf, BuildError, Builder, RowFormat, RowReport, VersionMeta};
+use crate::audience::{
+    AsOf, BuildError, Builder, FalsePositiveRate, RowFormat, RowReport, VersionMeta,
+};
 use crate::clock::Timestamp;
 use crate::ids::{Keyer, Kind, Name, SecretKey};
 
@@ -25,7 +27,8 @@ const MANIFEST: &str = "./data/manifest.json";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Rows are CSV (source,id,segments[,expires], segments split by |), NDJSON, or one id a line with --source and --segment.
-The file's name says which; .gz and .zst files are unpacked, whatever their name.
+The file's name says which; .gz and .zst files are unpacked, whatever their name. Of a filter all rows name the same segment,
+and none expires.
 
 With --base the file is a delta. Its rows say what changes: source,id,add,remove[,expires][,delete] in CSV, add and remove
 lists of segments, delete true where all that is known of the id goes; the same names in NDJSON; one id a line is added.
@@ -37,11 +40,15 @@ Examples:
   kith build --dataset site --version 3 --input mon.ndjson.gz tue.ndjson.gz --output site-3.kith
   psql -c '...' | kith build --dataset crm --version 8 --input - --output crm-8.kith
   kith build --dataset a --version 1 --input ids.txt --source ifa --segment vip --output a.kith
-  kith build --dataset crm --version 9 --base 8 --input changes.csv --output crm-9.kith")]
+  kith build --dataset crm --version 9 --base 8 --input changes.csv --output crm-9.kith
+  kith build --kind filter --dataset optout --version 1 --input ids.txt.gz --source ifa --segment list --output optout-1.kith")]
 pub(super) struct Build {
-    /// What the dataset holds: audience; other kinds come later
+    /// What the dataset holds: audience, or filter for one list as an approximate set; other kinds come later
     #[arg(long, value_name = "KIND", default_value = "audience")]
     kind: Kind,
+    /// Of a filter: the largest share of ids not in the input that may be in it all the same, 0.0001 to 0.1 (left out: 0.01)
+    #[arg(long, value_name = "SHARE", value_parser = rate)]
+    false_positive_rate: Option<FalsePositiveRate>,
     /// The dataset it is a version of
     #[arg(long, value_name = "NAME")]
     dataset: Name,
@@ -83,6 +90,18 @@ pub(super) struct Build {
     json: bool,
 }
 
+fn rate(text: &str) -> Result<FalsePositiveRate, String> {
+    let share = text.parse().ok().and_then(FalsePositiveRate::of_share);
+    share.ok_or_else(|| {
+        let (least, most) = (FalsePositiveRate::MIN, FalsePositiveRate::MAX);
+        format!(
+            "a rate is a share from {} to {}, like 0.001 for one in a thousand",
+            least.share(),
+            most.share()
+        )
+    })
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text
         .parse()
@@ -122,10 +141,12 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
         "reading rows",
         input::total_bytes(args.input.iter().map(PathBuf::as_path)),
     );
-    let mut builder = match args.root {
+    let rate = args.false_positive_rate;
+    let builder = match args.root {
         Some(root) => Builder::delta(meta, root, keyer)?,
         None => Builder::new(meta, keyer)?,
     };
+    let mut builder = builder.with_false_positive_rate(rate.unwrap_or(FalsePositiveRate::DEFAULT));
     for (path, format) in &inputs {
         let told = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
         let (coding, raw) = input::open(path)?;
@@ -205,6 +226,12 @@ fn checked(args: &Build) -> Result<Vec<(&Path, RowFormat)>, Failure> {
         return Err(Failure::usage(
             "--base is a version below --version, and --root one that is not above --base",
         ));
+    }
+    if args.false_positive_rate.is_some() && args.kind != Kind::Filter {
+        return Err(Failure::usage(format!(
+            "--false-positive-rate is of a filter, and this is of kind {}; leave it out, or give --kind filter",
+            args.kind
+        )));
     }
     if let Some(AsOf::Time(as_of)) = args.as_of
         && as_of > Timestamp::now()

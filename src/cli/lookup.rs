@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::client::{Admin, Client, escaped};
-use super::text::{plain, table};
+use super::text::{percent, plain, table};
 use super::{Failure, print, print_json};
 
 /// Ask a running Kith what it knows of an id
@@ -59,6 +59,13 @@ fn told(known: &Value) -> String {
             Some(at) if expired => format!("{at} (expired)"),
             Some(at) => at,
             None => "never".to_owned(),
+        };
+        let expires = match segment.get("false_positive_rate").and_then(Value::as_f64) {
+            Some(rate) => format!(
+                "{expires} (approximate: {} of others are found too)",
+                percent(rate)
+            ),
+            None => expires,
         };
         let version = segment.get("version").map(Value::to_string);
         [

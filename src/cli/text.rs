@@ -34,6 +34,11 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// A share as people read it, to four places: `0.1 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e6).round() / 1e4)
+}
+
 /// A number and its noun, in the plural where it is one: `1 row`, `2 rows`.
 pub(super) fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -69,6 +74,12 @@ mod tests {
         }
         assert_eq!(counted(1, "row"), "1 row");
         assert_eq!(counted(1000, "row"), "1,000 rows");
+    }
+
+    #[test]
+    fn shares_are_percents() {
+        let shown = [0.0, 0.001, 0.009_347_6, 0.1, 1.0].map(percent);
+        assert_eq!(shown, ["0 %", "0.1 %", "0.9348 %", "10 %", "100 %"]);
     }
 
     #[test]

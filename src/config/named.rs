@@ -414,7 +414,7 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         };
         s.problem(Some("kind"), &text);
     }
-    if matches!(kind, Kind::Filter | Kind::Identity) {
+    if kind == Kind::Identity {
         let text = format!("datasets of kind {kind} are not built yet: uploads to it are refused");
         s.warn_if_set("kind", &text);
     }

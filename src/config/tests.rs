@@ -638,16 +638,14 @@ fn what_is_not_built_yet_warns_only_where_it_is_set() {
         "[exchanges.a]\nbilling_window = \"1h\"",
         "[exchanges.a]\nbilling = \"burl\"",
         "[bid]\npublic_url = \"\"",
-        "[datasets.a]\nkind = \"filter\"",
         "[datasets.a]\nkind = \"identity\"",
     ] {
         assert_eq!(read(text).warnings().len(), 1, "{text}");
     }
-    assert!(
-        read("[datasets.a]\nkind = \"audience\"")
-            .warnings()
-            .is_empty()
-    );
+    for kind in ["audience", "filter"] {
+        let text = format!("[datasets.a]\nkind = \"{kind}\"");
+        assert!(read(&text).warnings().is_empty(), "{text}");
+    }
     assert!(read("[budget]\n[web]\n[privacy]").warnings().is_empty());
 }
 
@@ -667,7 +665,6 @@ fn a_filter_has_its_terms() {
         (defaults.errors, defaults.confirm, warnings),
         (Errors::WronglyExcluded, None, 0)
     );
-    // One warning: that uploads are not built yet.
     let exact = "[datasets.b]\n[datasets.a]\nkind = \"filter\"\nfalse_positive_rate = 0.0001\nerrors = \"wrongly_included\"\nconfirm = \"b\"";
     let (said, warnings) = filter(exact);
     assert_eq!(said.false_positive_rate.share(), 0.0001);
@@ -676,11 +673,11 @@ fn a_filter_has_its_terms() {
         said.confirm.map(|name| name.to_string()),
         Some("b".to_owned())
     );
-    assert_eq!(warnings, 1);
+    assert_eq!(warnings, 0);
     // Nobody has heard of c.
     assert_eq!(
         filter("[datasets.a]\nkind = \"filter\"\nconfirm = \"c\"").1,
-        2
+        1
     );
     // An audience has no errors.
     for key in [

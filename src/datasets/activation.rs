@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
+use super::guards::Measured;
 use super::manifest::{self, Dataset, Standing, Version, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
-use crate::audience::{AsOf, Audience, Flaw, VersionFile};
+use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw};
 use crate::campaigns::{self, Book};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -23,6 +24,7 @@ use crate::storage::open_to_read;
 #[derive(Debug)]
 pub(super) enum Opened {
     Audience(Arc<Audience>),
+    Filter(Measured),
     Book(Arc<Book>),
 }
 
@@ -250,23 +252,33 @@ impl Datasets {
                 let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
                 Ok(Opened::Book(Arc::new(book)))
             }
-            Kind::Audience => {
-                let stored = self.read_version(name, kind, number)?;
-                Ok(Opened::Audience(Arc::new(stored.into())))
-            }
-            Kind::Filter | Kind::Identity => Err(format!("kind {kind} is not built yet")),
+            Kind::Audience | Kind::Filter => Ok(match self.read_version(name, kind, number)? {
+                audience::Version::Audience(file) => Opened::Audience(Arc::new((*file).into())),
+                audience::Version::Filter(filter) => Opened::Filter(Measured::of(filter)),
+            }),
+            Kind::Identity => Err(format!("kind {kind} is not built yet")),
         }
     }
 
     /// Opens a version file and looks whether it is the one that its name says.
-    fn read_version(&self, name: &Name, kind: Kind, number: u64) -> Result<VersionFile, String> {
+    fn read_version(
+        &self,
+        name: &Name,
+        kind: Kind,
+        number: u64,
+    ) -> Result<audience::Version, String> {
         let file = version_file(name, kind, number);
-        let stored = VersionFile::open(&self.storage.dir().join(&file))
+        let stored = audience::Version::open(&self.storage.dir().join(&file))
             .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
         let meta = stored.meta();
-        if meta.dataset != *name || meta.version != number {
-            let (dataset, version) = (&meta.dataset, meta.version);
-            return Err(format!("{} holds {dataset}/{version}", file.display()));
+        if meta.dataset != *name || meta.version != number || meta.kind != kind {
+            return Err(format!(
+                "{} holds {}/{}, of kind {}",
+                file.display(),
+                meta.dataset,
+                meta.version,
+                meta.kind
+            ));
         }
         if stored.key_id() != self.settings.frame.keyer.key_id() {
             return Err(format!(
@@ -277,6 +289,14 @@ impl Datasets {
             ));
         }
         Ok(stored)
+    }
+
+    /// As [`read_version`](Self::read_version), of an audience.
+    fn read_audience(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
+        match self.read_version(name, Kind::Audience, number)? {
+            audience::Version::Audience(file) => Ok(*file),
+            audience::Version::Filter(_) => Err(format!("version {number} is a filter")),
+        }
     }
 
     /// Opens a delta over what is open already, as far as that is below it, and over the files of what is not.
@@ -304,15 +324,15 @@ impl Datasets {
             Some(below) => below,
             None => {
                 let bottom = chain.first().copied().unwrap_or(base);
-                (0, self.read_version(name, Kind::Audience, bottom)?.into())
+                (0, self.read_audience(name, bottom)?.into())
             }
         };
         let above = chain.get(place.saturating_add(1)..).unwrap_or_default();
         let mut deltas = Vec::with_capacity(above.len());
         for number in above {
-            deltas.push(self.read_version(name, Kind::Audience, *number)?);
+            deltas.push(self.read_audience(name, *number)?);
         }
-        let expected = deltas.last().map_or(version.bytes, VersionFile::bytes);
+        let expected = deltas.last().map_or(version.bytes, AudienceFile::bytes);
         if expected != version.bytes {
             let file = version_file(name, Kind::Audience, number);
             let whole = version.bytes;
@@ -347,6 +367,11 @@ impl Datasets {
                 bytes: now.audiences.get(name).map_or(version.bytes, |a| a.bytes()),
             };
             self.measures.served(name, served, seconds);
+            if let Some(measured) = now.filters.get(name) {
+                let declared = measured.filter.set().shape().rate().share();
+                self.measures
+                    .false_positives(name, declared, measured.rate());
+            }
             self.measures.ended(name, Outcome::Activated);
         }
     }
@@ -369,6 +394,9 @@ impl Snapshot {
         match opened {
             Opened::Audience(audience) => {
                 self.audiences.insert(name.clone(), audience);
+            }
+            Opened::Filter(measured) => {
+                self.filters.insert(name.clone(), measured);
             }
             Opened::Book(book) => {
                 self.book = book;

@@ -6,8 +6,8 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, BuildError, Flaw, LayerError, OpenError, ReadError, RowReport, Seen, VersionFile,
-    VersionMeta,
+    self, AsOf, BuildError, FalsePositiveRate, Flaw, LayerError, OpenError, ReadError, RowReport,
+    Seen, VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
@@ -57,18 +57,18 @@ impl Datasets {
                 })
             }
             Format::Snapshot => {
-                let stored = VersionFile::open(spool.writer.path()).map_err(unusable)?;
-                self.fits(&stored, upload, state)?;
-                let as_of = stored.meta().as_of;
+                let version = audience::Version::open(spool.writer.path()).map_err(unusable)?;
+                self.fits(&version, upload, kind, state)?;
+                let as_of = version.meta().as_of;
                 not_ahead(as_of, now)?;
                 let rows = Rows {
-                    rows: stored.rows(),
-                    ids: stored.ids(),
-                    segments: stored.segments().len() as u64,
-                    merged: stored.rows().saturating_sub(stored.ids()),
+                    rows: version.rows(),
+                    ids: version.ids(),
+                    segments: version.segments().len() as u64,
+                    merged: version.rows().saturating_sub(version.ids()),
                     ..Rows::default()
                 };
-                drop(stored);
+                drop(version);
                 Ok(Built {
                     rows,
                     warnings: Vec::new(),
@@ -92,7 +92,8 @@ impl Datasets {
                 };
                 let mut builder = builder
                     .map_err(Refused::Build)?
-                    .with_segments_max(self.settings.segments_max);
+                    .with_segments_max(self.settings.segments_max)
+                    .with_false_positive_rate(self.declared_rate(&upload.dataset));
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
@@ -119,14 +120,17 @@ impl Datasets {
     }
 
     /// Whether a version file is for this service, dataset and number.
-    fn fits(&self, file: &VersionFile, upload: &Upload, state: &Snapshot) -> Result<(), Refused> {
-        let meta = file.meta();
-        let (of_file, ours) = (file.key_id(), self.settings.frame.keyer.key_id());
-        if of_file != ours {
-            return Err(Refused::OtherKey {
-                file: of_file,
-                ours,
-            });
+    fn fits(
+        &self,
+        version: &audience::Version,
+        upload: &Upload,
+        kind: Kind,
+        state: &Snapshot,
+    ) -> Result<(), Refused> {
+        let meta = version.meta();
+        let (file, ours) = (version.key_id(), self.settings.frame.keyer.key_id());
+        if file != ours {
+            return Err(Refused::OtherKey { file, ours });
         }
         if meta.base != upload.base {
             return Err(match meta.base {
@@ -140,17 +144,14 @@ impl Datasets {
                 },
             });
         }
-        if meta.dataset != upload.dataset
-            || meta.version != upload.version
-            || meta.kind != Kind::Audience
-        {
+        if meta.dataset != upload.dataset || meta.version != upload.version || meta.kind != kind {
             return Err(Refused::OtherVersion {
                 file: format!("{} version {} ({})", meta.dataset, meta.version, meta.kind),
-                asked: format!("{} version {}", upload.dataset, upload.version),
+                asked: format!("{} version {} ({kind})", upload.dataset, upload.version),
             });
         }
         if let Some(base) = upload.base {
-            let (own, below) = (file.root(), root(state, upload, base)?);
+            let (own, below) = (version.root(), root(state, upload, base)?);
             if own != below {
                 return Err(Refused::Delta(LayerError::OtherRoot {
                     version: meta.version,
@@ -159,7 +160,7 @@ impl Datasets {
                 }));
             }
         }
-        let (segments, most) = (file.segments().len(), self.settings.segments_max);
+        let (segments, most) = (version.segments().len(), self.settings.segments_max);
         if segments > most {
             return Err(Refused::TooManySegments { segments, most });
         }
@@ -174,12 +175,20 @@ impl Datasets {
         }
     }
 
+    /// The rate that a filter dataset's versions are made for.
+    fn declared_rate(&self, name: &Name) -> FalsePositiveRate {
+        let configured = self.settings.datasets.get_or_default(name);
+        configured.filter.false_positive_rate
+    }
+
     /// What of a book may not do what was meant, given what is live and configured now.
     fn warnings(&self, book: &Book, state: &Snapshot) -> Vec<Notice> {
         let frame = &self.settings.frame;
         let segments = |segment: &SegmentRef| {
             let audience = state.audiences.get(&segment.dataset);
+            let filter = state.filters.get(&segment.dataset);
             audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
+                || filter.is_some_and(|of| *of.filter.segment() == segment.segment)
         };
         let errors = |name: &Name| self.settings.datasets.get(name.as_str())?.errors();
         let currencies = |currency| frame.rates.knows(currency);

@@ -30,6 +30,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::ids::Name;
 
+pub(super) use filter::{Measured, OfFilter, checks_of_a_filter, profile_of_a_filter};
 use inputs::Known;
 pub(super) use memory::{Room, room, shown};
 use overlap::compare;

@@ -5,12 +5,12 @@
 
 use prometheus::core::{AtomicU64, GenericGauge, GenericGaugeVec};
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
     register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
 };
 
 use super::manifest::{Manifest, Rows};
-use crate::ids::Name;
+use crate::ids::{Kind, Name};
 
 type Gauges = GenericGaugeVec<AtomicU64>;
 
@@ -26,8 +26,12 @@ pub(super) struct Measures {
     activations: IntCounterVec,
     activation_seconds: HistogramVec,
     upload_rows: IntCounterVec,
+    false_positive_rate: GaugeVec,
     pub(super) generation: GenericGauge<AtomicU64>,
 }
+
+/// The two rates of a filter.
+const RATES: [&str; 2] = ["declared", "measured"];
 
 /// How an activation ended.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +75,14 @@ impl Measures {
             "Number of the generation in force; grows by one at each swap.",
         )?;
         registry.register(Box::new(generation.clone()))?;
+        let false_positive_rate = GaugeVec::new(
+            Opts::new(
+                "kith_filter_false_positive_rate",
+                "Of a live filter: the share of ids not uploaded that are in it all the same, as it declares and as measured on a million when it was opened; 0 when there is none.",
+            ),
+            &["dataset", "kind"],
+        )?;
+        registry.register(Box::new(false_positive_rate.clone()))?;
         Ok(Measures {
             version: gauges("kith_dataset_version", "Live version; 0 when there is none.")?,
             as_of: gauges(
@@ -112,13 +124,19 @@ impl Measures {
                 &["dataset", "result"],
                 registry
             )?,
+            false_positive_rate,
             generation,
         })
     }
 
     /// Makes every series of a dataset exist.
-    pub(super) fn begin(&self, name: &Name) {
+    pub(super) fn begin(&self, name: &Name, kind: Kind) {
         let dataset = name.as_str();
+        if kind == Kind::Filter {
+            for kind in RATES {
+                self.false_positive_rate.with_label_values(&[dataset, kind]);
+            }
+        }
         let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
         for gauges in all
             .into_iter()
@@ -165,6 +183,14 @@ impl Measures {
         self.activations
             .with_label_values(&[name.as_str(), outcome.as_str()])
             .inc();
+    }
+
+    /// The rates of a filter that is live now, as shares.
+    pub(super) fn false_positives(&self, name: &Name, declared: f64, measured: f64) {
+        for (kind, rate) in RATES.into_iter().zip([declared, measured]) {
+            let gauge = &self.false_positive_rate;
+            gauge.with_label_values(&[name.as_str(), kind]).set(rate);
+        }
     }
 
     pub(super) fn served(&self, name: &Name, served: Served, seconds: f64) {

@@ -81,8 +81,8 @@ impl Datasets {
         add_configured(&mut manifest, &settings)?;
         let measures = Measures::register(registry)?;
         let mut ordinals = BTreeMap::new();
-        for (ordinal, name) in manifest.datasets.keys().enumerate() {
-            measures.begin(name);
+        for (ordinal, (name, dataset)) in manifest.datasets.iter().enumerate() {
+            measures.begin(name, dataset.kind);
             ordinals.insert(name.clone(), ordinal);
         }
         let book = Arc::new(Book::empty());
@@ -105,6 +105,7 @@ impl Datasets {
             state: Mutex::new(Arc::new(Snapshot {
                 manifest,
                 audiences: BTreeMap::new(),
+                filters: BTreeMap::new(),
                 book,
                 campaigns_version: None,
                 ordinals,

@@ -202,7 +202,7 @@ pub enum Refused {
     },
     /// A version file of another dataset, version or kind.
     #[error(
-        "this version file was built for {file}, not for {asked}; build it with --dataset and --version as in the URL"
+        "this version file was built for {file}, not for {asked}; build it with --dataset, --version and --kind as they are there"
     )]
     OtherVersion {
         /// What the file says.

@@ -129,17 +129,16 @@ impl Datasets {
             _ => return Err(Refused::Base),
         }
         match (kind, &upload.format) {
-            (Kind::Filter, _) => return Err(Refused::NotYet("kind filter")),
             (Kind::Identity, _) => return Err(Refused::NotYet("kind identity")),
             (Kind::Campaigns, Format::Document)
-            | (Kind::Audience, Format::Snapshot | Format::Rows(_)) => {}
+            | (Kind::Audience | Kind::Filter, Format::Snapshot | Format::Rows(_)) => {}
             (Kind::Campaigns, _) => {
                 return Err(Refused::FormatOfKind {
                     kind,
                     takes: "application/json and application/toml",
                 });
             }
-            (Kind::Audience, Format::Document) => {
+            (Kind::Audience | Kind::Filter, Format::Document) => {
                 return Err(Refused::FormatOfKind {
                     kind,
                     takes: "application/vnd.kith.snapshot, text/csv, text/plain and application/x-ndjson",
@@ -265,33 +264,46 @@ impl Datasets {
         version.activate_seconds = warming.elapsed().as_secs_f64();
 
         // 3. Guards, against what is live by now.
-        if kind == Kind::Audience {
-            let audience = match &opened {
-                Some(Opened::Audience(audience)) => Some(audience.as_ref()),
-                Some(Opened::Book(_)) | None => None,
-            };
-            if let Some(whole) = audience.filter(|_| upload.base.is_some()) {
-                let (segments, most) = (whole.segments().len(), self.settings.segments_max);
-                if segments > most {
-                    self.forget(upload, kind);
-                    return Err(Refused::TooManySegments { segments, most });
-                }
-                version.rows.ids = whole.ids();
-                version.rows.segments = whole.segments().len() as u64;
+        if let Some(Opened::Audience(whole)) = opened.as_ref().filter(|_| upload.base.is_some()) {
+            let (segments, most) = (whole.segments().len(), self.settings.segments_max);
+            if segments > most {
+                self.forget(upload, kind);
+                return Err(Refused::TooManySegments { segments, most });
             }
-            let seen = seen.as_ref();
-            let candidate = guards::Candidate {
-                rows: &version.rows,
-                format: &upload.format,
-                as_of: built.as_of,
-                seen,
-                is_delta: upload.base.is_some(),
-                opened: audience,
-                room: &room,
-            };
-            version.checks = self.checks(&upload.dataset, &candidate, now);
-            let lasting = self.lasting(&upload.dataset, &candidate, now);
-            version.profile = audience.map(|a| guards::profile(a, seen, lasting, body_bytes));
+            version.rows.ids = whole.ids();
+            version.rows.segments = whole.segments().len() as u64;
+        }
+        let seen = seen.as_ref();
+        let mut candidate = guards::Candidate {
+            rows: &version.rows,
+            format: &upload.format,
+            as_of: built.as_of,
+            seen,
+            is_delta: upload.base.is_some(),
+            opened: None,
+            room: &room,
+        };
+        match (kind, &opened) {
+            (Kind::Audience, opened) => {
+                if let Some(Opened::Audience(audience)) = opened {
+                    candidate.opened = Some(audience);
+                    let lasting = self.lasting(&upload.dataset, &candidate, now);
+                    let profile = guards::profile(audience, seen, lasting, body_bytes);
+                    version.profile = Some(profile);
+                }
+                version.checks = self.checks(&upload.dataset, &candidate, now);
+            }
+            (Kind::Filter, opened) => {
+                let measured = match opened {
+                    Some(Opened::Filter(measured)) => Some(measured),
+                    Some(Opened::Audience(_) | Opened::Book(_)) | None => None,
+                };
+                version.checks =
+                    self.checks_of_a_filter(&upload.dataset, &candidate, measured, now);
+                version.profile =
+                    measured.map(|m| guards::profile_of_a_filter(&m.filter, seen, body_bytes));
+            }
+            (Kind::Campaigns | Kind::Identity, _) => {}
         }
         let held = version.checks.iter().any(|c| !c.ok);
         if held {
@@ -310,7 +322,7 @@ impl Datasets {
         done.inspect_err(|_| self.forget(upload, kind))?;
 
         // 5. Told.
-        self.measures.begin(&upload.dataset);
+        self.measures.begin(&upload.dataset, kind);
         self.measures.rows(&upload.dataset, &rows);
         let seconds = warming.elapsed().as_secs_f64();
         if live {

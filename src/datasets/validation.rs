@@ -1,6 +1,6 @@
 //! What the datasets know that guards want to know: the live version, the exchanges, the memory there is.
 
-use super::guards::{self, Baseline, Candidate, Room};
+use super::guards::{self, Baseline, Candidate, Measured, Room};
 use super::manifest::Check;
 use super::upload::{Format, Upload};
 use super::{Datasets, Refused, Snapshot};
@@ -34,10 +34,34 @@ impl Datasets {
         guards::lasting(candidate, state.baseline(name).as_ref(), now)
     }
 
+    /// As [`checks`](Self::checks), of a filter.
+    pub(super) fn checks_of_a_filter(
+        &self,
+        name: &Name,
+        candidate: &Candidate<'_>,
+        measured: Option<&Measured>,
+        now: Timestamp,
+    ) -> Vec<Check> {
+        let state = self.snapshot();
+        let baseline = state.baseline(name);
+        let configured = self.settings.datasets.get_or_default(name);
+        let dataset = state.manifest.datasets.get(name);
+        // What could not be brought back is not what is open.
+        let live = state.filters.get(name);
+        let is_live = |m: &&Measured| dataset?.live.map(|n| n == m.filter.meta().version);
+        let against = guards::OfFilter {
+            declared_max: configured.filter.false_positive_rate,
+            live: live.filter(|measured| is_live(measured) == Some(true)),
+            baseline: baseline.as_ref(),
+            exchanges: &self.settings.exchanges,
+        };
+        guards::checks_of_a_filter(&configured.guards, candidate, measured, &against, now)
+    }
+
     /// Whether there is memory to open a version whose file is so long.
     pub(super) fn room(&self, name: &Name, kind: Kind, file_bytes: u64) -> Room {
         let guards = self.guards(name);
-        let enabled = guards.enabled && kind == Kind::Audience;
+        let enabled = guards.enabled && matches!(kind, Kind::Audience | Kind::Filter);
         guards::room(&Guards { enabled, ..guards }, file_bytes)
     }
 

@@ -7,7 +7,7 @@ use super::admin::Problem;
 use crate::clock::Timestamp;
 use crate::config::Exchanges;
 use crate::decision::explain;
-use crate::generation::Generation;
+use crate::generation::{Confirm, Generation, Members};
 use crate::openrtb;
 
 /// What is known of an id, and from which version. The id itself is not repeated.
@@ -27,12 +27,20 @@ pub fn user(generation: &Generation, source: &str, id: &str, now: Timestamp) -> 
             datasets.insert(dataset.name.to_string(), dataset.version.into());
         }
         for (name, expires) in memberships {
-            segments.push(json!({
+            let mut segment = json!({
                 "segment": format!("{}/{name}", dataset.name),
                 "version": dataset.version,
                 "expires": expires,
                 "expired": expires.is_some_and(|expires| expires <= now),
-            }));
+            });
+            // What nobody else has confirmed may be an error.
+            if let (Members::Approximate { filter, .. }, Confirm::Nobody) =
+                (&dataset.members, dataset.confirm)
+            {
+                let rate = filter.set().shape().rate();
+                segment["false_positive_rate"] = rate.share().into();
+            }
+            segments.push(segment);
         }
     }
     json!({

@@ -55,7 +55,7 @@ pub struct Kith {
 }
 
 impl Kith {
-    /// Starts, with two exchanges, two live audiences, campaigns and a held version.
+    /// Starts, with two exchanges, two live audiences, a live filter, campaigns and a held version.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let toml = format!(
@@ -108,6 +108,12 @@ impl Kith {
             "site/versions/1",
             "text/csv",
             &csv(&["ifa,abc,cart"]),
+            "active",
+        );
+        kith.upload(
+            "optout/versions/1?kind=filter&source=ifa&segment=list",
+            "text/plain",
+            "def\n",
             "active",
         );
         kith

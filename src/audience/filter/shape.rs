@@ -26,9 +26,9 @@ use super::FilterFlaw;
 const WORDS: usize = 8;
 /// Bytes of a word.
 pub(super) const WORD_BYTES: usize = 8;
-const WORD_BITS: f64 = 64.0;
+pub(super) const WORD_BITS: f64 = 64.0;
 /// Bytes of a block: a line of the cache.
-pub(super) const BLOCK_BYTES: usize = WORDS.strict_mul(WORD_BYTES);
+pub(in super::super) const BLOCK_BYTES: usize = WORDS.strict_mul(WORD_BYTES);
 /// Bytes before the blocks: as many as a block, so that blocks are on lines of the cache where the head is.
 pub(super) const HEAD_BYTES: usize = BLOCK_BYTES;
 /// What the head begins with: a split-block filter of eight words of 64 bits.
@@ -59,6 +59,8 @@ impl FalsePositiveRate {
     pub const MIN: Self = Self(100_000);
     /// The highest.
     pub const MAX: Self = Self(100_000_000);
+    /// What holds where nothing is declared: 1 %.
+    pub const DEFAULT: Self = Self(10_000_000);
     const PARTS: f64 = 1e9;
 
     /// A share, like 0.01; `None` where it is out of range.

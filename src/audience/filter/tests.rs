@@ -8,7 +8,6 @@ use proptest::prelude::*;
 
 use super::shape::rate_at;
 use super::*;
-use crate::ids::{Keyer, SecretKey};
 
 fn rate(share: f64) -> FalsePositiveRate {
     FalsePositiveRate::of_share(share).expect("a rate")
@@ -132,24 +131,20 @@ fn rates_out_of_range_are_none() {
     assert!(largest.bytes() > 1 << 41, "{largest:?}");
 }
 
+/// What a sample says and what the bits say are the same, also of a filter that is worse than declared.
 #[test]
-fn a_person_is_told_by_her_key_under_the_salt() {
-    let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
-    let key = |id: &str| keyer.user_key("ifa", id).expect("a good id");
-    let salt = [3; 16];
-    let hasher = FilterHasher::new(&salt);
-    let shape = Shape::for_ids(1, rate(0.0001)).expect("a shape");
-    let set = || {
-        builder(shape, [hasher.hash(key("a"))])
-            .finish()
-            .expect("a filter")
-    };
-    let name = || "optout".parse().expect("a name");
-    let filter = Filter::new(name(), &salt, set());
-    assert_eq!(filter.lookup(key("a")), Lookup::Found);
-    assert_eq!(filter.lookup(key("b")), Lookup::Absent);
-    let elsewhere = Filter::new(name(), &[4; 16], set());
-    assert_eq!(elsewhere.lookup(key("a")), Lookup::Absent);
+fn the_expected_rate_is_the_measured_one() {
+    let shape = Shape::for_ids(20_000, rate(0.01)).expect("a shape");
+    for ids in [100, 20_000, 60_000] {
+        let set = builder(shape, hashes(3, ids)).finish().expect("a filter");
+        let (probes, expected) = (200_000, set.expected_rate());
+        let found = set.false_positives_among(probes, 9) as f64;
+        let expected = expected * probes as f64;
+        assert!(
+            (found - expected).abs() <= 5.0 * expected.sqrt() + 1.0,
+            "{ids}: {found}, not {expected}"
+        );
+    }
 }
 
 /// A probe of another set: no block, no answer, no panic.

@@ -14,7 +14,7 @@ use super::super::bits::Nonsense;
 use super::super::builder::arrange::{block_sums, segment_table};
 use super::super::code::{Expiry, Membership, Sample, Shape};
 use super::super::format::{Body, Header, SEGMENTS_MAX, Section};
-use super::super::reader::{Change, Changes, OpenError, VersionFile};
+use super::super::reader::{AudienceFile, Change, Changes, OpenError};
 use super::super::shard::{Entry, Hashed, Layout, Placed, ShardWriter, shard_bits_for};
 use super::{Audience, Layer};
 
@@ -78,7 +78,7 @@ impl Audience {
     ///
     /// # Errors
     /// Where they do not belong here, or do not fit.
-    pub fn changed_by(&self, deltas: &[VersionFile]) -> Result<Audience, LayerError> {
+    pub fn changed_by(&self, deltas: &[AudienceFile]) -> Result<Audience, LayerError> {
         let Some(last) = deltas.last() else {
             return Ok(self.clone());
         };
@@ -133,7 +133,7 @@ impl Audience {
     }
 
     /// Whether each of the deltas is one over what lies below it.
-    fn belong(&self, deltas: &[VersionFile]) -> Result<(), LayerError> {
+    fn belong(&self, deltas: &[AudienceFile]) -> Result<(), LayerError> {
         self.may_be_changed()?;
         let mut below = self.meta().version;
         for delta in deltas {
@@ -174,7 +174,7 @@ struct Segments {
 const UNKNOWN: u32 = u32::MAX;
 
 impl Segments {
-    fn of(audience: &Audience, deltas: &[VersionFile]) -> Result<Self, LayerError> {
+    fn of(audience: &Audience, deltas: &[AudienceFile]) -> Result<Self, LayerError> {
         let top = audience.top();
         let named = |rank: &u32| top.names().get(*rank as usize).cloned();
         let names: Option<Vec<Name>> = top.indexes_by_rank().iter().map(named).collect();
@@ -220,14 +220,14 @@ struct Merge<'a> {
 }
 
 struct Stream<'a> {
-    file: &'a VersionFile,
+    file: &'a AudienceFile,
     changes: Changes<'a>,
     /// Of a delta, its ranks among all segments; nothing of the layer below, which is in the audience already.
     ranks: Option<&'a [u32]>,
 }
 
 impl<'a> Merge<'a> {
-    fn of(audience: &'a Audience, deltas: &'a [VersionFile], segments: &'a Segments) -> Self {
+    fn of(audience: &'a Audience, deltas: &'a [AudienceFile], segments: &'a Segments) -> Self {
         let stream = |(file, ranks)| Stream {
             file,
             changes: Changes::of(file),
@@ -312,8 +312,8 @@ fn apply(set: &mut Vec<Membership>, change: Change<'_>, ranks: &[u32]) -> Result
 }
 
 /// From when to when anything in these files can expire.
-fn expiry_of<'f>(files: impl Iterator<Item = &'f VersionFile>) -> Expiry {
-    let spans = files.filter_map(VersionFile::expiry).map(|(first, bits)| {
+fn expiry_of<'f>(files: impl Iterator<Item = &'f AudienceFile>) -> Expiry {
+    let spans = files.filter_map(AudienceFile::expiry).map(|(first, bits)| {
         let longest = !u64::MAX.checked_shl(bits).unwrap_or(0);
         (first, first.saturating_add_unsigned(longest))
     });
@@ -428,7 +428,7 @@ impl Written {
         mut self,
         below: &Audience,
         segments: &Segments,
-        last: &VersionFile,
+        last: &AudienceFile,
         rows: u64,
     ) -> Result<Audience, LayerError> {
         while self.shards < 1usize << self.layout.shard_bits {
@@ -482,7 +482,7 @@ impl Written {
         let header = header.encode().ok_or(LayerError::TooLarge)?;
         let image = [&header, parts[0], parts[1], parts[2], parts[3], &checksums].concat();
         drop((self.records, self.index));
-        let changed = VersionFile::from_bytes(&image)?;
+        let changed = AudienceFile::from_bytes(&image)?;
         // By the layer's own indexes: names in order.
         let of_rank = changed.indexes_by_rank().iter().zip(&self.in_rank);
         let mut segment_ids = vec![0; segments.names.len()];

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::bits::Nonsense;
 use super::super::code::Membership;
 use super::super::shard::{Bucket, Hashed};
-use super::{Arena, VersionFile};
+use super::{Arena, AudienceFile};
 
 /// What a delta says of one id.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub(in super::super) struct Change<'c> {
 
 /// A delta's changes, to be taken one after the other.
 pub(in super::super) struct Changes<'f> {
-    file: &'f VersionFile,
+    file: &'f AudienceFile,
     /// The shard that is loaded next.
     next: usize,
     loaded: Vec<Loaded>,
@@ -42,7 +42,7 @@ struct Loaded {
 }
 
 impl<'f> Changes<'f> {
-    pub(in super::super) fn of(file: &'f VersionFile) -> Self {
+    pub(in super::super) fn of(file: &'f AudienceFile) -> Self {
         Self {
             file,
             next: 0,

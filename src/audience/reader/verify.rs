@@ -19,12 +19,12 @@ use super::super::format::{
 use super::super::memory::{self, Memory};
 use super::super::remix::buckets_for;
 use super::super::shard::{self, Entry, Layout, MIXINGS_MAX};
-use super::{Arena, Flaw, Segments, VersionFile};
+use super::{Arena, AudienceFile, Flaw, Segments};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
 /// Reads the file; every byte returned is covered by a checksum that matched.
-pub(super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
+pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
     if length < HEADER_BYTES as u64 {
         return Err(too_short(length, read_at));
     }
@@ -94,7 +94,7 @@ fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
 }
 
 /// Where the sections lie in memory.
-pub(super) fn ranges(header: &Header) -> Result<Vec<Range<usize>>, Flaw> {
+pub(in super::super) fn ranges(header: &Header) -> Result<Vec<Range<usize>>, Flaw> {
     let lies = || Flaw::Contradiction("the section table");
     let range = |(offset, length): (u64, u64)| {
         let end = usize::try_from(offset.checked_add(length)?).ok()?;
@@ -158,11 +158,12 @@ pub(super) fn arena(
             };
             Ok((arena, segments(header, bytes(at(3)))?))
         }
+        Body::Filter => Err(Flaw::Contradiction("the kind")),
     }
 }
 
 /// Unpacks the segment table: names ascending, ranks a permutation.
-pub(super) fn segments(header: &Header, table: &[u8]) -> Result<Segments, Flaw> {
+pub(in super::super) fn segments(header: &Header, table: &[u8]) -> Result<Segments, Flaw> {
     let lies = || Flaw::Contradiction("the segment table");
     let count = table.len().checked_div(SEGMENT_ENTRY_BYTES).unwrap_or(0);
     let mut names: Vec<Name> = Vec::with_capacity(count);
@@ -230,7 +231,7 @@ impl Counted {
 }
 
 /// Walks every bucket, with the code that lookups use, and counts what is there.
-pub(super) fn records(file: &VersionFile) -> Result<(), Flaw> {
+pub(super) fn records(file: &AudienceFile) -> Result<(), Flaw> {
     let lies = |Nonsense| Flaw::Contradiction("a record");
     let mut counted = Counted::new(file.segments.ids.len());
     let records = match &file.arena {
@@ -293,7 +294,7 @@ pub(super) fn records(file: &VersionFile) -> Result<(), Flaw> {
 }
 
 fn first_format(
-    file: &VersionFile,
+    file: &AudienceFile,
     directory: &Range<usize>,
     records: &Range<usize>,
     expiry: bucket::Expiry,
@@ -329,7 +330,7 @@ fn first_format(
 }
 
 fn second_format(
-    file: &VersionFile,
+    file: &AudienceFile,
     layout: &Layout,
     index: &Range<usize>,
     records: &Range<usize>,

@@ -126,7 +126,7 @@ fn u64_at(file: &[u8], at: usize) -> u64 {
 }
 
 /// Offset and length of each section, as the table says.
-fn sections(file: &[u8]) -> Vec<(usize, usize)> {
+pub(super) fn sections(file: &[u8]) -> Vec<(usize, usize)> {
     let count = usize::from(file[140]).min(5);
     let entry = |i: usize| 256 + 24 * i;
     let number = |at: usize| u64_at(file, at) as usize;
@@ -136,7 +136,7 @@ fn sections(file: &[u8]) -> Vec<(usize, usize)> {
 }
 
 /// Makes all checksums true again, as someone would who writes files of their own.
-fn reseal(file: &mut [u8]) {
+pub(super) fn reseal(file: &mut [u8]) {
     let header_end = 512;
     let sections = sections(file);
     if let Some((sums_at, sums_length)) = sections.last().copied()
@@ -220,7 +220,7 @@ fn huge_claims_allocate_nothing() {
 }
 
 /// A file's sections, to be put together again with some of them changed; checksums and lengths are made to fit.
-fn with_parts(file: &[u8], change: impl Fn(&mut [Vec<u8>])) -> Vec<u8> {
+pub(super) fn with_parts(file: &[u8], change: impl Fn(&mut [Vec<u8>])) -> Vec<u8> {
     let entry = |i: usize| 256 + 24 * i;
     let mut sections = sections(file);
     sections.pop();

@@ -10,7 +10,7 @@ use super::super::format::{Body, HEADER_BYTES, Header, SEGMENT_ENTRY_BYTES};
 use super::super::remix::{Remix, salt};
 use super::super::shard::{Bucket, ENTRY_BYTES, Entry, Layout};
 use super::*;
-use crate::audience::{BuildError, ReadError, VersionFile};
+use crate::audience::{AudienceFile, BuildError, ReadError};
 
 /// What a delta says of an id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,10 +79,7 @@ impl Delta {
     }
 
     fn removed(&self) -> u64 {
-        match self.header.body {
-            Body::Two { removed, .. } => removed,
-            Body::One { .. } => 0,
-        }
+        self.header.removed()
     }
 
     fn find(&self, id: &str) -> Option<Change> {
@@ -267,7 +264,7 @@ fn counts_are_of_what_changes() {
     assert_eq!(delta.segments[&0].0, "vip", "the most named");
     assert!(delta.find("c").expect("there").deleted);
     assert_eq!(delta.find("d"), None);
-    VersionFile::from_bytes(&file).expect("sound");
+    AudienceFile::from_bytes(&file).expect("sound");
 }
 
 #[test]
@@ -280,7 +277,7 @@ fn a_delta_may_only_delete() {
         ..Change::default()
     };
     assert_eq!(delta.find("a"), Some(deleted));
-    VersionFile::from_bytes(&file).expect("sound");
+    AudienceFile::from_bytes(&file).expect("sound");
 }
 
 #[test]
@@ -374,7 +371,7 @@ proptest! {
         for id in 0u8..20 {
             prop_assert_eq!(delta.find(&format!("u{id}")), expected.get(&id).cloned());
         }
-        VersionFile::from_bytes(&file).expect("sound");
+        AudienceFile::from_bytes(&file).expect("sound");
         let mut turned = rows.clone();
         turned.rotate_left(turn % rows.len());
         let text: String = turned.iter().map(spelled).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::audience::{LayerError, Lookup, VersionFile};
+use crate::audience::{AudienceFile, LayerError, Lookup};
 
 /// What holds of each id: its segments with the second at which each is over.
 type People = BTreeMap<u32, BTreeMap<u16, Option<i64>>>;
@@ -68,7 +68,7 @@ fn change(people: &mut People, delta: &[Said]) {
     }
 }
 
-fn delta(version: u64, base: u64, rows: &[Said]) -> VersionFile {
+fn delta(version: u64, base: u64, rows: &[Said]) -> AudienceFile {
     let names = |of: &[u16]| {
         let names: Vec<String> = of.iter().map(|s| format!("s{s}")).collect();
         names.join("|")
@@ -95,7 +95,7 @@ fn delta(version: u64, base: u64, rows: &[Said]) -> VersionFile {
     let mut file = Vec::new();
     let report = builder.finish(&mut file).expect("good rows");
     assert_eq!(report.rejected_rows, 0, "{report:?}");
-    VersionFile::from_bytes(&file).expect("sound")
+    AudienceFile::from_bytes(&file).expect("sound")
 }
 
 fn full(people: &People) -> (Vec<u8>, RowReport) {
@@ -218,7 +218,7 @@ fn only_deltas_over_what_lies_below_are_taken() {
         delete: false,
         expires: None,
     }];
-    let refused = |deltas: &[VersionFile]| bottom.changed_by(deltas).expect_err("does not fit");
+    let refused = |deltas: &[AudienceFile]| bottom.changed_by(deltas).expect_err("does not fit");
     assert!(matches!(
         refused(&[delta(3, 2, &said)]),
         LayerError::OtherBase {
@@ -247,7 +247,7 @@ fn only_deltas_over_what_lies_below_are_taken() {
         }
     ));
     // A full version is no delta, and a delta no version by itself.
-    let full = VersionFile::from_bytes(&second.0).expect("sound");
+    let full = AudienceFile::from_bytes(&second.0).expect("sound");
     assert!(matches!(refused(&[full]), LayerError::Foreign(2)));
     assert_eq!(bottom.changed_by(&[]).expect("nothing").changed_ids(), 0);
     let alone = bottom.changed_by(&[delta(2, 1, &said)]).expect("fits");

@@ -225,7 +225,7 @@ fn versions_share_no_fingerprints() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_before_reading() {
-    for kind in [Kind::Filter, Kind::Identity, Kind::Campaigns] {
+    for kind in [Kind::Identity, Kind::Campaigns] {
         let refused = Builder::new(VersionMeta { kind, ..meta(1) }, keyer()).expect_err("later");
         assert!(matches!(refused, BuildError::KindNotBuiltYet(k) if k == kind));
     }

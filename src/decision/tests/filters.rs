@@ -1,24 +1,34 @@
 //! Filters in a decision: suppression lists, onboarded lists, and what confirms them.
 
 use super::*;
-use crate::audience::{FalsePositiveRate, Filter, FilterBuilder, FilterHasher, Shape};
+use crate::audience::{Builder, FalsePositiveRate, Filter, RowFormat, VersionMeta};
+use crate::ids::Kind;
 
 /// A filter's dataset, its ids as `source,id` and who confirms it. Its one segment is `list`.
 type Listed<'t> = (&'t str, &'t [&'t str], Option<&'t str>);
 
-const SALT: [u8; 16] = [9; 16];
-
-fn filter(keyer: &Keyer, ids: &[&str]) -> Filter {
-    let hasher = FilterHasher::new(&SALT);
-    let hashes = ids.iter().map(|id| {
-        let (source, id) = id.split_once(',').expect("a source");
-        hasher.hash(keyer.user_key(source, id).expect("a good id"))
-    });
-    let shape = Shape::for_ids(ids.len().max(1) as u64, FalsePositiveRate::MIN).expect("a shape");
-    let mut builder = FilterBuilder::new(shape).expect("memory");
-    builder.extend(hashes);
-    let set = builder.finish().expect("a filter");
-    Filter::new("list".parse().expect("a name"), &SALT, set)
+fn filter(dataset: &str, keyer: &Keyer, ids: &[&str]) -> Filter {
+    let meta = VersionMeta {
+        kind: Kind::Filter,
+        dataset: dataset.parse().expect("a name"),
+        version: 1,
+        base: None,
+        as_of: None,
+    };
+    let builder = Builder::new(meta, keyer.clone()).expect("a filter");
+    let mut builder = builder.with_false_positive_rate(FalsePositiveRate::MIN);
+    let rows = ids.iter().map(|id| format!("{id},list\n"));
+    // Somebody must be on a list.
+    let rows = format!(
+        "source,id,segments\ncustomer,nobody,list\n{}",
+        rows.collect::<String>()
+    );
+    builder
+        .read_rows(&RowFormat::Csv, rows.as_bytes(), &mut |_| {})
+        .expect("rows");
+    let mut file = Vec::new();
+    builder.finish(&mut file).expect("a version");
+    Filter::from_bytes(&file).expect("sound")
 }
 
 /// A world with these datasets and filters, under these purposes; line items `li` at 2 with that targeting, `else` at
@@ -32,7 +42,7 @@ fn world(targeting: &str, exact: &[(&str, &str)], filters: &[Listed<'_>], config
         (name(dataset), Members::Exact(audience))
     });
     let filters = filters.iter().map(|(dataset, ids, confirm)| {
-        let filter = Arc::new(filter(&keyer, ids));
+        let filter = Arc::new(filter(dataset, &keyer, ids));
         let confirm = confirm.map(name);
         (name(dataset), Members::Approximate { filter, confirm })
     });

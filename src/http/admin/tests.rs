@@ -291,7 +291,6 @@ fn order_and_idempotence() {
 fn what_an_upload_is_refused_for() {
     let service = serve("[limits]\nupload_bytes = 65536\n");
     let refused = |query: &str, status| service.put(&format!("{V1}?{query}"), ROWS).is(status);
-    refused("kind=filter", 422);
     refused("kind=identity", 422);
     refused("mode=delta&base=0", 422);
     refused("mode=delta", 422);
