@@ -39,6 +39,7 @@ Examples:
   kith upload --dataset crm crm.csv
   kith upload --dataset site --version 7 part-*.ndjson.gz
   kith upload --dataset vip ids.txt --source ifa --segment vip
+  kith upload --dataset crm --base 7 changes.csv
   kith upload --dataset campaigns campaigns.json
   kith upload --dataset crm crm-7.kith --version 7 --stage-only --to http://10.0.0.5:9090 --token-file token")]
 pub(super) struct Upload {
@@ -57,6 +58,9 @@ pub(super) struct Upload {
     /// What a new dataset holds: audience, filter or identity
     #[arg(long, value_name = "KIND")]
     kind: Option<Kind>,
+    /// The files say only what changes of this version, which must be the live one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    base: Option<u64>,
     /// Up to where the input had been read: an RFC 3339 time, or seq:N for a journal position
     #[arg(long, value_name = "TIME")]
     as_of: Option<AsOf>,
@@ -165,6 +169,8 @@ fn next_version(client: &Client, dataset: &Name) -> Result<u64, Failure> {
 fn query(args: &Upload) -> String {
     let pairs = [
         ("kind", args.kind.map(|kind| kind.to_string())),
+        ("mode", args.base.map(|_| "delta".to_owned())),
+        ("base", args.base.map(|base| base.to_string())),
         ("as_of", args.as_of.map(|as_of| as_of.to_string())),
         ("activate", args.stage_only.then(|| "false".to_owned())),
         ("source", args.source.clone()),
