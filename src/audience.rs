@@ -42,14 +42,14 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
-pub use builder::{BuildError, Builder};
+pub use builder::{BuildError, Builder, HeadLast};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
     Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{Inspection, SegmentSize, inspect};
-pub use layered::{Approach, Audience, LayerError, Probe};
+pub use layered::{Approach, Audience, CompactError, LayerError, Probe};
 pub use reader::{AudienceFile, Flaw, OpenError};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};

@@ -9,11 +9,14 @@
 
 pub(super) mod arrange;
 mod filter;
+pub(super) mod output;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
 use crate::ids::{KeyId, Keyer, Kind, Name, UserKey};
+
+pub use output::HeadLast;
 
 use super::VersionMeta;
 use super::filter::FalsePositiveRate;

@@ -14,6 +14,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod build;
+mod compact;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use super::shard::Hashed;
 use super::{Lookup, VersionMeta};
 
 pub use build::LayerError;
+pub use compact::CompactError;
 
 /// Who is in which segments of a dataset, by one of its versions. Immutable, `Send` and `Sync`.
 #[derive(Debug, Clone)]

@@ -28,7 +28,7 @@ use super::remix::{Remix, bucket_of, fingerprint};
 use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
 use super::{Lookup, VersionMeta};
 
-pub(super) use changes::{Change, Changes};
+pub(super) use changes::{Change, Changes, Shard};
 
 /// An open, verified version file: a full version, or a delta. Immutable, `Send` and `Sync`.
 pub struct AudienceFile {

@@ -65,7 +65,7 @@ pub(super) struct Hashed {
 }
 
 impl Hashed {
-    fn fingerprint(self, mixing: u8) -> u64 {
+    pub(super) fn fingerprint(self, mixing: u8) -> u64 {
         let check = match mixing {
             0 => self.check,
             again => mixed(self.check, again),
@@ -73,7 +73,7 @@ impl Hashed {
         check >> NOT_FINGERPRINT_BITS
     }
 
-    fn bucket(self, shard_bits: u32, mixing: u8, buckets: u16) -> u16 {
+    pub(super) fn bucket(self, shard_bits: u32, mixing: u8, buckets: u16) -> u16 {
         let within = self.spread.wrapping_shl(shard_bits);
         let within = match mixing {
             0 => within,
@@ -248,6 +248,41 @@ impl ShardWriter {
         let mixing = (0..MIXINGS_MAX)
             .find(|mixing| self.arrange(layout, ids, buckets, *mixing))
             .ok_or(Crowded)?;
+        self.emit(layout, (buckets, mixing), ids, memberships, out)
+    }
+
+    /// As [`write`](Self::write), of a full version whose ids have their places: `places` says the bucket and fingerprint of
+    /// each of `ids`, whose hashes are not looked at.
+    pub(super) fn write_placed(
+        &mut self,
+        layout: &Layout,
+        (buckets, mixing): (u16, u8),
+        places: impl Iterator<Item = (u16, u64)>,
+        ids: &[Placed],
+        memberships: &[Membership],
+        out: &mut Vec<u8>,
+    ) -> Result<Entry, Crowded> {
+        self.order.clear();
+        let numbered = (0u32..).zip(places);
+        self.order
+            .extend(numbered.map(|(at, (bucket, fingerprint))| (bucket, fingerprint, at)));
+        self.order.sort_unstable();
+        if !self.is_apart() {
+            return Err(Crowded);
+        }
+        let buckets = if ids.is_empty() { 0 } else { buckets };
+        self.emit(layout, (buckets, mixing), ids, memberships, out)
+    }
+
+    /// Appends a shard whose ids are in order.
+    fn emit(
+        &mut self,
+        layout: &Layout,
+        (buckets, mixing): (u16, u8),
+        ids: &[Placed],
+        memberships: &[Membership],
+        out: &mut Vec<u8>,
+    ) -> Result<Entry, Crowded> {
         if ids.is_empty() {
             return Ok(Entry {
                 start: 0,
@@ -297,6 +332,11 @@ impl ShardWriter {
         });
         self.order.extend(placed);
         self.order.sort_unstable();
+        self.is_apart()
+    }
+
+    /// Whether no two ids are one, and no bucket is too full.
+    fn is_apart(&self) -> bool {
         let clashes = self
             .order
             .windows(2)

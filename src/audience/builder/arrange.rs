@@ -15,7 +15,7 @@ use super::super::shard::{Layout, Placed, ShardWriter, shard_bits_for};
 use super::{BuildError, Collected, KeptRow, NEVER, RowReport, VersionMeta};
 
 /// From so many bits a set on, lengths stand before the sets.
-const LENGTHS_FROM_BITS: f64 = 24.0;
+pub(in super::super) const LENGTHS_FROM_BITS: f64 = 24.0;
 
 /// Arranges, writes, reports.
 pub(super) fn write(

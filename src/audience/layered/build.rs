@@ -312,7 +312,7 @@ fn apply(set: &mut Vec<Membership>, change: Change<'_>, ranks: &[u32]) -> Result
 }
 
 /// From when to when anything in these files can expire.
-fn expiry_of<'f>(files: impl Iterator<Item = &'f AudienceFile>) -> Expiry {
+pub(super) fn expiry_of<'f>(files: impl Iterator<Item = &'f AudienceFile>) -> Expiry {
     let spans = files.filter_map(AudienceFile::expiry).map(|(first, bits)| {
         let longest = !u64::MAX.checked_shl(bits).unwrap_or(0);
         (first, first.saturating_add_unsigned(longest))

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::bits::Nonsense;
 use super::super::code::Membership;
-use super::super::shard::{Bucket, Hashed};
+use super::super::shard::{Bucket, Entry, Hashed, Layout};
 use super::{Arena, AudienceFile};
 
 /// What a delta says of one id.
@@ -92,20 +92,8 @@ impl<'f> Changes<'f> {
         }
         let entry = self.file.entry(index, self.next).ok_or(Nonsense)?;
         self.next = self.next.saturating_add(1);
-        let start = usize::try_from(entry.start).map_err(|_| Nonsense)?;
-        let records = self.file.memory.get(records.start..).ok_or(Nonsense)?;
-        let shard = records.get(start..).ok_or(Nonsense)?;
-        let directory = entry.directory_bytes();
-        for bucket in 0..usize::from(entry.buckets) {
-            let offset = |bucket: usize| {
-                let at = bucket.checked_mul(entry.width.into())?;
-                entry.offset(shard.get(at..directory)?)
-            };
-            let start = offset(bucket).ok_or(Nonsense)?;
-            let end = bucket.checked_add(1).and_then(offset).ok_or(Nonsense)?;
-            let length = end.checked_sub(start).ok_or(Nonsense)?;
-            let bytes = shard.get(directory.saturating_add(start)..);
-            let bucket = Bucket::parse(layout, bytes.ok_or(Nonsense)?, length)?;
+        for bucket in 0..entry.buckets {
+            let bucket = bucket_of(self.file, layout, records, entry, bucket)?;
             bucket.each(layout, |stored, mut bits| {
                 let hashed = Hashed::read(stored).ok_or(Nonsense)?;
                 let deleted = bits.take(1) == 1;
@@ -133,4 +121,83 @@ impl<'f> Changes<'f> {
         self.loaded.sort_unstable_by_key(|change| change.hashed);
         Ok(true)
     }
+}
+
+/// A shard of a full version, taken apart: what [`AudienceFile::shard`] gives.
+#[derive(Debug, Default)]
+pub(in super::super) struct Shard {
+    pub(in super::super) buckets: u16,
+    pub(in super::super) mixing: u8,
+    /// The bucket and fingerprint of each id, and its part of the memberships.
+    pub(in super::super) ids: Vec<(u16, u64, Range<usize>)>,
+    pub(in super::super) memberships: Vec<Membership>,
+}
+
+impl AudienceFile {
+    /// How many bits of a hash name the shard; nothing in the first format, which has none.
+    pub(in super::super) fn shard_bits(&self) -> Option<u32> {
+        match &self.arena {
+            Arena::Two { layout, .. } => Some(layout.shard_bits),
+            Arena::One { .. } => None,
+        }
+    }
+
+    /// Takes a shard of a full version apart.
+    pub(in super::super) fn shard(&self, number: usize, into: &mut Shard) -> Result<(), Nonsense> {
+        let Arena::Two {
+            layout,
+            index,
+            records,
+        } = &self.arena
+        else {
+            return Err(Nonsense);
+        };
+        into.ids.clear();
+        into.memberships.clear();
+        let entry = self.entry(index, number).ok_or(Nonsense)?;
+        into.buckets = entry.buckets;
+        into.mixing = entry.mixing;
+        for bucket in 0..entry.buckets {
+            let own = bucket_of(self, layout, records, entry, bucket)?;
+            own.each(layout, |stored, mut bits| {
+                let from = into.memberships.len();
+                layout.code.walk(&mut bits, |rank, expires| {
+                    into.memberships.push(Membership { rank, expires });
+                })?;
+                let mut fingerprint = [0; 8];
+                for (byte, stored) in fingerprint.iter_mut().zip(stored) {
+                    *byte = *stored;
+                }
+                let fingerprint = u64::from_le_bytes(fingerprint);
+                let set = from..into.memberships.len();
+                into.ids.push((bucket, fingerprint, set));
+                Ok(bits)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A bucket of a shard.
+fn bucket_of<'f>(
+    file: &'f AudienceFile,
+    layout: &Layout,
+    records: &Range<usize>,
+    entry: Entry,
+    bucket: u16,
+) -> Result<Bucket<'f>, Nonsense> {
+    let start = usize::try_from(entry.start).map_err(|_| Nonsense)?;
+    let records = file.memory.get(records.start..).ok_or(Nonsense)?;
+    let shard = records.get(start..).ok_or(Nonsense)?;
+    let directory = entry.directory_bytes();
+    let offset = |bucket: usize| {
+        let at = bucket.checked_mul(entry.width.into())?;
+        entry.offset(shard.get(at..directory)?)
+    };
+    let bucket = usize::from(bucket);
+    let start = offset(bucket).ok_or(Nonsense)?;
+    let end = bucket.checked_add(1).and_then(offset).ok_or(Nonsense)?;
+    let length = end.checked_sub(start).ok_or(Nonsense)?;
+    let bytes = shard.get(directory.saturating_add(start)..);
+    Bucket::parse(layout, bytes.ok_or(Nonsense)?, length)
 }

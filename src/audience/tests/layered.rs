@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::audience::{AudienceFile, LayerError, Lookup};
+use crate::audience::{AudienceFile, CompactError, LayerError, Lookup};
 
 /// What holds of each id: its segments with the second at which each is over.
 type People = BTreeMap<u32, BTreeMap<u16, Option<i64>>>;
@@ -148,7 +148,7 @@ fn assert_same(audience: &Audience, people: &People, ids: u32) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// One after the other or all at once: the same, and what the map says.
+    /// One after the other or all at once, made a full version again or not: the same, and what the map says.
     #[test]
     fn deltas_change_what_a_map_changes(
         base in prop::collection::btree_map(
@@ -157,18 +157,34 @@ proptest! {
             1..40,
         ),
         deltas in prop::collection::vec(any_delta(60), 1..7),
+        compacted_after in prop::collection::vec(prop::bool::weighted(0.3), 7),
     ) {
         let mut people = base;
         let bottom = open(&full(&people).0);
         let mut audience = bottom.clone();
+        let mut compacted = bottom.clone();
         let mut files = Vec::new();
-        for (version, rows) in (2u64..).zip(&deltas) {
+        for ((version, rows), compact) in (2u64..).zip(&deltas).zip(compacted_after) {
             change(&mut people, rows);
             let file = delta(version, version - 1, rows);
             audience = audience.changed_by(std::slice::from_ref(&file)).expect("fits");
             prop_assert_eq!(audience.meta(), file.meta());
-            files.push(file);
             assert_same(&audience, &people, 62);
+            compacted = compacted.changed_by(std::slice::from_ref(&file)).expect("fits");
+            if compact && !people.is_empty() {
+                let mut whole = Vec::new();
+                compacted.compact(&mut whole).expect("has room");
+                let rows = compacted.rows();
+                compacted = open(&whole);
+                prop_assert_eq!((compacted.changed_ids(), compacted.base().root()), (0, 1));
+                prop_assert_eq!(compacted.rows(), rows);
+                prop_assert_eq!(compacted.meta().version, version);
+                let named = people.values().flat_map(|p| p.keys().copied());
+                let named: std::collections::BTreeSet<u16> = named.collect();
+                prop_assert_eq!(compacted.segments().len(), named.len());
+            }
+            assert_same(&compacted, &people, 62);
+            files.push(file);
         }
         let at_once = bottom.changed_by(&files).expect("fit");
         assert_same(&at_once, &people, 62);
@@ -202,6 +218,17 @@ fn a_layer_of_many_shards_leaves_all_others_alone() {
     let audience = bottom.changed_by(&[delta(2, 1, &rows)]).expect("fits");
     assert_eq!(audience.changed_ids(), rows.len() as u64);
     assert_same(&audience, &people, ids + 3001);
+    let mut whole = Vec::new();
+    audience.compact(&mut whole).expect("has room");
+    let compacted = open(&whole);
+    assert_same(&compacted, &people, ids + 3001);
+    // Written by other places, and not much larger than what is built of the same rows.
+    let anew = full(&people).0.len() as f64;
+    assert!(
+        (whole.len() as f64) < anew * 1.02,
+        "{} of {anew}",
+        whole.len()
+    );
     // And what the version below said of everybody is as it was.
     assert_eq!(bottom.changed_ids(), 0);
     assert_eq!(bottom.ids(), u64::from(ids));
@@ -250,6 +277,17 @@ fn only_deltas_over_what_lies_below_are_taken() {
     let full = AudienceFile::from_bytes(&second.0).expect("sound");
     assert!(matches!(refused(&[full]), LayerError::Foreign(2)));
     assert_eq!(bottom.changed_by(&[]).expect("nothing").changed_ids(), 0);
+    let nothing = bottom.compact(&mut Vec::new()).expect_err("no deltas");
+    assert!(matches!(nothing, CompactError::NoDeltas));
+    let last = Said {
+        add: vec![],
+        delete: true,
+        ..said[0].clone()
+    };
+    let nobody = bottom.changed_by(&[delta(2, 1, &[last])]).expect("fits");
+    assert_eq!(nobody.ids(), 0);
+    let empty = nobody.compact(&mut Vec::new()).expect_err("nobody");
+    assert!(matches!(empty, CompactError::Empty));
     let alone = bottom.changed_by(&[delta(2, 1, &said)]).expect("fits");
     assert_eq!(alone.lookup(key("u2"), at(0), |_| {}), Lookup::Absent);
 }
