@@ -21,6 +21,7 @@ mod bits;
 mod bucket;
 mod builder;
 mod code;
+mod diff;
 mod filter;
 mod format;
 mod inspect;
@@ -42,13 +43,14 @@ use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder};
+pub use diff::{Difference, Resized, SegmentsDiffer, diff};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
     Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
-pub use inspect::{Inspection, SegmentSize, inspect};
-pub use reader::{Approach, Audience, Flaw, OpenError, Probe};
+pub use inspect::{FilterInspection, Inspection, SegmentSize, inspect};
+pub use reader::{Approach, Audience, Flaw, OpenError, Probe, SetSizes, SetStatistics};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
 pub use version::Version;

@@ -311,6 +311,17 @@ impl Code {
         bits
     }
 
+    /// How many sets stand in the dictionary.
+    pub(super) fn shared_sets(&self) -> u64 {
+        self.shared.ends.len() as u64
+    }
+
+    /// Whether a set of a version is one of those, and so written as its index.
+    pub(super) fn shares(&self, set: &[Membership]) -> bool {
+        let expires = set.iter().any(|membership| membership.expires.is_some());
+        !expires && self.shared.place_of(set).is_some()
+    }
+
     /// Takes a set off the front of the bits; `each` is told every rank and the second it expires at. After
     /// [`Nonsense`] what it was told must be thrown away.
     #[inline(always)]

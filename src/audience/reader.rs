@@ -7,6 +7,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod sets;
 pub(super) mod verify;
 
 use std::fmt;
@@ -27,6 +28,8 @@ use super::memory::{self, Memory};
 use super::remix::{Remix, bucket_of, fingerprint};
 use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
 use super::{Lookup, VersionMeta};
+
+pub use sets::{SetSizes, SetStatistics};
 
 /// An open, verified version of an audience dataset. Immutable, `Send` and `Sync`.
 pub struct Audience {
