@@ -4,6 +4,9 @@
 //! verified, and answers lookups. The two sides share nothing but the format, whose bytes are told field by field in
 //! `docs/snapshot-format.md`.
 //!
+//! A version is of one of two kinds: an [`Audience`] has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
+//! fifths of the bytes. A [`Version`] is either. What follows is about audiences; [`filter`] tells of the others.
+//!
 //! The shape is a bucketed arena, the smallest and quickest of those measured: a key is remixed under the file's
 //! public salt into a shard, a bucket in it and a 40-bit fingerprint ([`shard`]); in the bucket stand the fingerprints
 //! followed by the sets, in a code made for just this version ([`code`]). No pointers, so a file is as good in
