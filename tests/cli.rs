@@ -944,11 +944,13 @@ fn questions_are_asked_and_answers_shown() {
     let here = folder(&[("r.json", b"{\"id\":\"1\"}")]);
     let known = json!({"source": "exchange:a/b", "hash": "ab12", "known": true, "datasets": {"crm": 3}, "segments": [
         {"segment": "crm/vip", "version": 3, "expires": null, "expired": false},
-        {"segment": "crm/old", "version": 3, "expires": "2020-01-01T00:00:00Z", "expired": true}]});
+        {"segment": "crm/old", "version": 3, "expires": "2020-01-01T00:00:00Z", "expired": true},
+        {"segment": "optout/list", "version": 1, "expires": null, "expired": false, "false_positive_rate": 0.001}]});
     let fake = Fake::start(vec![(200, known.clone()), (200, known.clone())]);
     let run = fake.run(here.path(), "lookup exchange:a/b x%y", b"").is(0);
-    run.shows("crm/vip  3        never")
-        .shows("2020-01-01T00:00:00Z (expired)");
+    run.shows("crm/vip      3        never")
+        .shows("2020-01-01T00:00:00Z (expired)")
+        .shows("never (approximate: 0.1 % of others are found too)");
     let run = fake
         .run(here.path(), "lookup exchange:a/b x%y --json", b"")
         .is(0);

@@ -54,7 +54,7 @@ pub(super) enum Expiry {
     Since {
         /// Unix seconds of the first.
         first: i64,
-        /// Bits of the distance from it, 1 to [`AT_ONCE`](super::bits::AT_ONCE).
+        /// Bits of the distance from it, 1 to [`AT_ONCE`].
         bits: u32,
     },
 }
