@@ -4,6 +4,9 @@
 //! A target panics where a promise is broken, and takes whatever else comes.
 
 use bumpalo::Bump;
+use kith::audience::{Audience, Filter, Lookup, Version};
+use kith::clock::Timestamp;
+use kith::ids::{Keyer, SecretKey, UserKey};
 use kith::openrtb::{ASSETS_MAX, BadRequest, Request, read};
 use kith::privacy::{self, Consents, GdprWhenAbsent, Policy, Purposes, Registration};
 use serde::de::IgnoredAny;
@@ -208,4 +211,124 @@ fn compare(request: &Request<'_>) {
             "{granted:?} of {most:?} under {policy:?}"
         );
     }
+}
+
+/// A version file of any bytes, with its lengths and checksums made true, since no fuzzer would guess them: it is refused, or
+/// every lookup answers. Memory is taken by the length that the bytes have, whatever they claim: libFuzzer's limit watches.
+pub(crate) fn version(bytes: &[u8]) {
+    let mut file = bytes.to_vec();
+    for _ in 0..2 {
+        if let Ok(version) = Version::from_bytes(&file) {
+            asked_for(version);
+        }
+        let (audience, filter) = (Audience::from_bytes(&file), Filter::from_bytes(&file));
+        assert!(audience.is_err() || filter.is_err(), "one file, two kinds");
+        // First as it is, then sealed.
+        seal(&mut file);
+    }
+}
+
+/// What a delta among the seeds is over.
+const BASE: &[u8] = include_bytes!("seeds/version/few.kith");
+
+fn asked_for(version: Version) {
+    let names = version.segments();
+    assert!(names.is_sorted_by(|a, b| a.name < b.name));
+    match version {
+        Version::Audience(file) if file.meta().base.is_some() => {
+            let base = Audience::from_bytes(BASE).expect("a seed");
+            if let Ok(changed) = base.changed_by(&[*file]) {
+                answers(&changed);
+                let mut whole = Vec::new();
+                if changed.compact(&mut whole).is_ok() {
+                    let whole = Audience::from_bytes(&whole).expect("what Kith wrote");
+                    assert_eq!(whole.membership_count(), changed.membership_count());
+                }
+            }
+        }
+        Version::Audience(file) => answers(&Audience::from(*file)),
+        Version::Filter(filter) => {
+            for key in keys() {
+                assert_ne!(filter.lookup(key), Lookup::Damaged);
+            }
+            assert!((0.0..=1.0).contains(&filter.set().expected_rate()));
+        }
+    }
+}
+
+fn answers(audience: &Audience) {
+    let segments = audience.segments().len();
+    let in_range = |index: u32| assert!((index as usize) < segments);
+    for key in keys() {
+        for now in [i64::MIN, 0, i64::MAX] {
+            let now = Timestamp::from_unix_ms(now);
+            let answer = audience.lookup(key, now, in_range);
+            assert_ne!(answer, Lookup::Damaged, "opening has walked every record");
+        }
+        for (index, _) in audience.memberships(key) {
+            in_range(index);
+        }
+    }
+}
+
+fn keys() -> impl Iterator<Item = UserKey> {
+    let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
+    (0..20).map(move |n| keyer.user_key("ifa", &format!("u{n}")).expect("a good id"))
+}
+
+/// Where the header has the number of sections and their table, and how long an entry and the header are.
+const SECTIONS_AT: usize = 140;
+const TABLE_AT: usize = 256;
+const ENTRY: usize = 24;
+const HEADER: usize = 512;
+const BLOCK: usize = 1 << 16;
+
+/// Makes the lengths in the header those of the bytes, as far as they leave a choice, and all checksums true: the last section has a
+/// checksum for each block before it, and what bytes there are too many or too few are the longest section's.
+pub(crate) fn seal(file: &mut [u8]) {
+    let Some(body) = file.len().checked_sub(HEADER) else {
+        return;
+    };
+    let sections = usize::from(file[SECTIONS_AT]).clamp(2, 5);
+    let put = |file: &mut [u8], at: usize, number: usize| {
+        file[at..at + 8].copy_from_slice(&(number as u64).to_le_bytes());
+    };
+    let entry = |section: usize| TABLE_AT + ENTRY * section;
+    let blocks = body.div_ceil(BLOCK + 4);
+    let data = body.saturating_sub(4 * blocks);
+    let mut lengths: Vec<usize> = (0..sections - 1)
+        .map(|section| {
+            let bytes = file[entry(section) + 16..][..8].try_into().expect("eight");
+            usize::try_from(u64::from_le_bytes(bytes))
+                .unwrap_or(0)
+                .min(data)
+        })
+        .collect();
+    let longest = (0..lengths.len())
+        .max_by_key(|at| lengths[*at])
+        .unwrap_or(0);
+    let others: usize = lengths.iter().sum::<usize>() - lengths[longest];
+    lengths[longest] = data.saturating_sub(others);
+    lengths.push(body - data);
+    let length = file.len();
+    put(file, 16, length);
+    let sums: Vec<u8> = file[HEADER..HEADER + data]
+        .chunks(BLOCK)
+        .flat_map(|block| crc32fast::hash(block).to_le_bytes())
+        .collect();
+    let room = file[HEADER + data..].iter_mut();
+    for (byte, sum) in room.zip(sums) {
+        *byte = sum;
+    }
+    let mut at = HEADER;
+    for (section, length) in lengths.into_iter().enumerate() {
+        put(file, entry(section) + 8, at);
+        put(file, entry(section) + 16, length);
+        let end = (at + length).min(file.len());
+        let crc = crc32fast::hash(&file[at.min(end)..end]);
+        file[entry(section) + 4..][..4].copy_from_slice(&crc.to_le_bytes());
+        at += length;
+    }
+    let crc = crc32fast::hash(&file[..HEADER - 4]);
+    file[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
 }

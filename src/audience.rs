@@ -4,6 +4,9 @@
 //! verified, and answers lookups. The two sides share nothing but the format, whose bytes are told field by field in
 //! `docs/snapshot-format.md`.
 //!
+//! A version is of one of two kinds: an [`Audience`] has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
+//! fifths of the bytes. A [`Version`] is either. What follows is about audiences; [`filter`] tells of the others.
+//!
 //! The shape is a bucketed arena, the smallest and quickest of those measured: a key is remixed under the file's
 //! public salt into a shard, a bucket in it and a 40-bit fingerprint ([`shard`]); in the bucket stand the fingerprints
 //! followed by the sets, in a code made for just this version ([`code`]). No pointers, so a file is as good in
@@ -21,6 +24,7 @@ mod bits;
 mod bucket;
 mod builder;
 mod code;
+mod diff;
 mod filter;
 mod format;
 mod inspect;
@@ -43,14 +47,15 @@ use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
 pub use builder::{BuildError, Builder, HeadLast};
+pub use diff::{Difference, Resized, SegmentsDiffer, diff};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
     Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
-pub use inspect::{Inspection, SegmentSize, inspect};
+pub use inspect::{FilterInspection, Inspection, SegmentSize, inspect};
 pub use layered::{Approach, Audience, CompactError, LayerError, Probe};
-pub use reader::{AudienceFile, Flaw, OpenError};
+pub use reader::{AudienceFile, Flaw, OpenError, SetSizes, SetStatistics};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
 pub use version::Version;

@@ -9,6 +9,7 @@
 mod build;
 mod check;
 mod client;
+mod diff;
 mod explain;
 mod input;
 mod inspect;
@@ -48,6 +49,7 @@ enum Command {
     Serve(serve::Serve),
     Build(build::Build),
     Inspect(inspect::Inspect),
+    Diff(diff::Diff),
     Upload(upload::Upload),
     Lookup(lookup::Lookup),
     Explain(explain::Explain),
@@ -112,6 +114,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Upload(args) => upload::run(&args),
         Command::Lookup(args) => lookup::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -113,6 +113,7 @@ fn every_command_has_help_with_examples() {
         "serve",
         "build",
         "inspect",
+        "diff",
         "upload",
         "lookup",
         "explain",
@@ -142,6 +143,15 @@ fn asking_wrongly_is_exit_code_2() {
         ("nonsense", "nonsense"),
         ("buld", "build"),
         ("inspect", "FILE"),
+        ("diff a.kith", "<B>"),
+        (
+            "build --kind filter --dataset a --version 1 --input a.csv --output x.kith --false-positive-rate 0.5",
+            "0.0001 to 0.1",
+        ),
+        (
+            "build --dataset a --version 1 --input a.csv --output x.kith --false-positive-rate 0.01",
+            "--kind filter",
+        ),
         ("check", "--config"),
         ("build --dataset crm --version 1 --output x.kith", "--input"),
         (
@@ -291,6 +301,170 @@ fn rows_become_a_file_that_says_what_is_in_it() {
     .is(0);
     assert_eq!(again.err, "", "the key is there now");
     assert_eq!(fs::read(here.path().join("crm.kith")).expect("read"), first);
+}
+
+/// As `inspect` and `diff` draw them up: the cells of the line that begins with this name.
+fn line<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+    let mut lines = text.lines().map(str::trim_start);
+    let line = lines.find(|line| line.starts_with(name));
+    let cells = line.unwrap_or_default().split("  ").map(str::trim);
+    cells.filter(|cell| !cell.is_empty()).collect()
+}
+
+#[test]
+fn a_list_becomes_a_filter_that_says_how_good_it_is() {
+    let ids: String = (0..20_000).map(|n| format!("p-{n}\n")).collect();
+    let here = folder(&[("ids.txt", ids.as_bytes()), ("two.csv", ROWS)]);
+    let build = "build --kind filter --dataset optout --version 1 --input ids.txt --source ifa --segment list \
+                 --false-positive-rate 0.001 --output optout.kith";
+    kith_in(here.path(), build, b"").is(0);
+    let seen = kith_in(here.path(), "inspect optout.kith --json", b"")
+        .is(0)
+        .json();
+    for (name, want) in [
+        ("kind", json!("filter")),
+        ("ids", json!(20_000)),
+        ("segments", json!(1)),
+        ("memberships", json!(20_000)),
+        ("verified", json!(true)),
+    ] {
+        assert_eq!(seen[name], want, "{name}");
+    }
+    assert_eq!(seen["filter"]["declared_rate"], 0.001);
+    let expected = seen["filter"]["expected_rate"].as_f64().expect("a rate");
+    assert!((0.000_5..0.001).contains(&expected), "{expected}");
+    assert!(seen["sets"].is_null(), "{seen:#}");
+    let told = kith_in(here.path(), "inspect optout.kith", b"").is(0).out;
+    assert_eq!(line(&told, "declared"), ["declared", "0.1 %"]);
+    assert_eq!(line(&told, "list"), ["list", "20,000"]);
+    // Rows of two segments are no list: more of them are bad than may be.
+    let two = "build --kind filter --dataset optout --version 2 --input two.csv --output two.kith";
+    kith_in(here.path(), two, b"")
+        .is(1)
+        .tells("no good row")
+        .shows("names a second segment, and a filter is one list");
+}
+
+#[test]
+fn inspect_tells_what_sets_are_like() {
+    let mut rows = String::from("source,id,segments,expires\n");
+    for n in 0..2_000 {
+        let more = if n % 4 == 0 { "|b|c|d|e" } else { "" };
+        let expires = if n % 100 == 1 {
+            "2099-01-01T00:00:00Z"
+        } else {
+            ""
+        };
+        rows.push_str(&format!("ifa,p{n},a{more},{expires}\n"));
+    }
+    let here = folder(&[("crm.csv", rows.as_bytes())]);
+    let build = "build --dataset crm --version 1 --input crm.csv --output crm.kith";
+    kith_in(here.path(), build, b"").is(0);
+    let sets = kith_in(here.path(), "inspect crm.kith --json", b"")
+        .is(0)
+        .json()["sets"]
+        .take();
+    assert_eq!((&sets["mean"], &sets["max"]), (&json!(2.0), &json!(5)));
+    let sizes = json!([{"from": 1, "to": 1, "ids": 1500}, {"from": 5, "to": 8, "ids": 500}]);
+    assert_eq!(sets["sizes"], sizes);
+    assert_eq!(sets["expiring"], 20);
+    let told = kith_in(here.path(), "inspect crm.kith", b"").is(0).out;
+    assert_eq!(line(&told, "1 segment"), ["1 segment", "1,500", "75 %"]);
+    assert_eq!(line(&told, "5 to 8"), ["5 to 8 segments", "500", "25 %"]);
+    assert!(
+        told.contains("sets: 2.00 segments an id, 5 at most"),
+        "{told}"
+    );
+    assert!(told.contains("20 memberships may expire"), "{told}");
+    let records = line(&told, "records");
+    assert!(records[2].ends_with(" an id"), "{records:?}");
+}
+
+#[test]
+fn diff_tells_what_changed() {
+    let rows = |first: u32, segments: [&str; 2]| {
+        let row = |n| format!("ifa,p{n},{}\n", segments[(n % 2) as usize]);
+        let rows: String = (first..first + 100).map(row).collect();
+        format!("source,id,segments\n{rows}")
+    };
+    let (one, two) = (rows(0, ["a|gone", "a|b"]), rows(0, ["a|new|b", "a|b"]));
+    let here = folder(&[("1.csv", one.as_bytes()), ("2.csv", two.as_bytes())]);
+    let build = |dataset: &str, n: u32, kind: &str| {
+        let args = format!(
+            "build --dataset {dataset} --kind {kind} --version {n} --input {n}.csv --output {dataset}-{n}.kith"
+        );
+        kith_in(here.path(), &args, b"").is(0);
+    };
+    build("crm", 1, "audience");
+    build("crm", 2, "audience");
+    build("site", 1, "audience");
+    let told = kith_in(here.path(), "diff crm-1.kith crm-2.kith", b"")
+        .is(0)
+        .out;
+    for (name, cells) in [
+        ("version", vec!["version", "1", "2"]),
+        ("ids", vec!["ids", "100", "100"]),
+        (
+            "memberships",
+            vec!["memberships", "200", "250", "+50 (+25.0 %)"],
+        ),
+        ("b ", vec!["b", "50", "100", "+50 (+100.0 %)"]),
+        ("gone", vec!["gone", "50", "none", "removed"]),
+        ("new", vec!["new", "none", "50", "added"]),
+        ("a ", vec![]),
+    ] {
+        assert_eq!(line(&told, name), cells, "{told}");
+    }
+    assert!(
+        told.contains("1 segment added, 1 removed, 1 of another size, 1 of the same"),
+        "{told}"
+    );
+    assert!(
+        told.contains("Which ids came and went cannot be told"),
+        "{told}"
+    );
+    let difference = kith_in(here.path(), "diff crm-1.kith crm-2.kith --json", b"")
+        .is(0)
+        .json();
+    assert_eq!(difference["changed"], json!(["version"]));
+    assert_eq!(difference["same_salt"], false);
+    assert_eq!(difference["before"]["ids"], 100);
+    let segments = &difference["segments"];
+    assert_eq!(
+        segments["resized"],
+        json!([{"name": "b", "before": 50, "after": 100}])
+    );
+    assert_eq!(segments["removed"], json!([{"name": "gone", "ids": 50}]));
+    // A file and itself; files of two datasets; a file and none.
+    let same = kith_in(here.path(), "diff crm-1.kith crm-1.kith", b"").is(0);
+    same.shows("0 segments added, 0 removed, 0 of another size, 3 of the same");
+    kith_in(here.path(), "diff crm-1.kith site-1.kith", b"")
+        .is(1)
+        .tells("two versions of one dataset");
+    kith_in(here.path(), "diff crm-1.kith 1.csv", b"")
+        .is(1)
+        .tells("not a Kith version file");
+    // Two lists.
+    fs::write(
+        here.path().join("3.csv"),
+        "source,id,segments\nifa,a,list\n",
+    )
+    .expect("written");
+    fs::write(
+        here.path().join("4.csv"),
+        "source,id,segments\nifa,a,list\nifa,b,list\n",
+    )
+    .expect("written");
+    build("optout", 3, "filter");
+    build("optout", 4, "filter --false-positive-rate 0.001");
+    let told = kith_in(here.path(), "diff optout-3.kith optout-4.kith", b"")
+        .is(0)
+        .out;
+    assert_eq!(
+        line(&told, "errors declared"),
+        ["errors declared", "1 %", "0.1 %"]
+    );
+    assert_eq!(line(&told, "list"), ["list", "1", "2", "+1 (+100.0 %)"]);
 }
 
 #[test]
@@ -790,11 +964,13 @@ fn questions_are_asked_and_answers_shown() {
     let here = folder(&[("r.json", b"{\"id\":\"1\"}")]);
     let known = json!({"source": "exchange:a/b", "hash": "ab12", "known": true, "datasets": {"crm": 3}, "segments": [
         {"segment": "crm/vip", "version": 3, "expires": null, "expired": false},
-        {"segment": "crm/old", "version": 3, "expires": "2020-01-01T00:00:00Z", "expired": true}]});
+        {"segment": "crm/old", "version": 3, "expires": "2020-01-01T00:00:00Z", "expired": true},
+        {"segment": "optout/list", "version": 1, "expires": null, "expired": false, "false_positive_rate": 0.001}]});
     let fake = Fake::start(vec![(200, known.clone()), (200, known.clone())]);
     let run = fake.run(here.path(), "lookup exchange:a/b x%y", b"").is(0);
-    run.shows("crm/vip  3        never")
-        .shows("2020-01-01T00:00:00Z (expired)");
+    run.shows("crm/vip      3        never")
+        .shows("2020-01-01T00:00:00Z (expired)")
+        .shows("never (approximate: 0.1 % of others are found too)");
     let run = fake
         .run(here.path(), "lookup exchange:a/b x%y --json", b"")
         .is(0);

@@ -112,7 +112,10 @@ fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
 }
 
 fn run(name: &str, target: fn(&[u8])) {
-    let seeds = seeds(name);
+    run_with(name, seeds(name), target);
+}
+
+fn run_with(name: &str, seeds: Vec<Vec<u8>>, target: fn(&[u8])) {
     assert!(seeds.len() > 4, "{name}: where are the seeds?");
     for seed in &seeds {
         target(seed);
@@ -143,4 +146,29 @@ fn any_signals_open_the_gate_or_close_it() {
 #[test]
 fn any_native_document_is_asked_for_or_not() {
     run("native", targets::native);
+}
+
+#[test]
+fn any_version_file_is_read_or_refused() {
+    run("version", targets::version);
+}
+
+/// Sealing leaves a sound file as it is, so that what is mutated afterwards is not refused for its checksums; and without it no
+/// mutation would get past them.
+#[test]
+fn sealed_files_get_past_the_checksums() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    for name in ["format-v1.kith", "format-v2.kith", "format-v2-filter.kith"] {
+        let mut file = std::fs::read(folder.join(name)).expect("the fixture");
+        targets::version(&file);
+        let sound = file.clone();
+        targets::seal(&mut file);
+        assert!(file == sound, "{name}");
+        // As_of: anything is a position.
+        file[56] ^= 1;
+        let open = |file: &[u8]| kith::audience::Version::from_bytes(file).is_ok();
+        assert!(!open(&file), "{name}");
+        targets::seal(&mut file);
+        assert!(open(&file), "{name}");
+    }
 }

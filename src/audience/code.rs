@@ -54,7 +54,7 @@ pub(super) enum Expiry {
     Since {
         /// Unix seconds of the first.
         first: i64,
-        /// Bits of the distance from it, 1 to [`AT_ONCE`](super::bits::AT_ONCE).
+        /// Bits of the distance from it, 1 to [`AT_ONCE`].
         bits: u32,
     },
 }
@@ -309,6 +309,17 @@ impl Code {
             bits = bits.saturating_add(length(context_of(next), END));
         }
         bits
+    }
+
+    /// How many sets stand in the dictionary.
+    pub(super) fn shared_sets(&self) -> u64 {
+        self.shared.ends.len() as u64
+    }
+
+    /// Whether a set of a version is one of those, and so written as its index.
+    pub(super) fn shares(&self, set: &[Membership]) -> bool {
+        let expires = set.iter().any(|membership| membership.expires.is_some());
+        !expires && self.shared.place_of(set).is_some()
     }
 
     /// Takes a set off the front of the bits; `each` is told every rank and the second it expires at. After

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ids::{Kind, Name};
 
-use super::{AsOf, OpenError, Version};
+use super::{AsOf, OpenError, SetStatistics, Version};
 
 /// Most segments listed by size.
 const LARGEST_LISTED: usize = 10;
@@ -43,6 +43,12 @@ pub struct Inspection {
     pub bytes_per_id: f64,
     /// The length of each part of the file.
     pub parts: BTreeMap<&'static str, u64>,
+    /// Of an audience, where all of it was looked at: what its sets are like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sets: Option<SetStatistics>,
+    /// Of a filter: how good it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<FilterInspection>,
     /// Always true: a file that does not verify is an error, not an inspection.
     pub verified: bool,
 }
@@ -56,29 +62,63 @@ pub struct SegmentSize {
     pub ids: u64,
 }
 
+/// What an inspection tells of a filter alone.
+#[derive(Debug, Clone, Serialize)]
+pub struct FilterInspection {
+    /// The largest share of ids not in it that it should say are in, as its file declares.
+    pub declared_rate: f64,
+    /// That share as its bits make it.
+    pub expected_rate: f64,
+    /// How many ids it seems to hold, by how many bits are set.
+    pub estimated_ids: u64,
+}
+
+impl Inspection {
+    /// Of a version that is open. An audience's sets are not looked at.
+    pub(super) fn of(version: &Version) -> Self {
+        let mut largest = version.segments();
+        let segments = largest.len() as u64;
+        largest.sort_by(|a, b| b.ids.cmp(&a.ids).then_with(|| a.name.cmp(&b.name)));
+        largest.truncate(LARGEST_LISTED);
+        let meta = version.meta();
+        Self {
+            dataset: meta.dataset.clone(),
+            kind: meta.kind,
+            version: meta.version,
+            format: version.format(),
+            as_of: meta.as_of,
+            key_id: version.key_id().to_string(),
+            ids: version.ids(),
+            rows: version.rows(),
+            segments,
+            memberships: version.membership_count(),
+            largest_segments: largest,
+            bytes: version.bytes(),
+            bytes_per_id: version.bytes() as f64 / version.ids() as f64,
+            parts: version.parts().collect(),
+            sets: None,
+            filter: match version {
+                Version::Audience(_) => None,
+                Version::Filter(filter) => Some(FilterInspection {
+                    declared_rate: filter.set().shape().rate().share(),
+                    expected_rate: filter.set().expected_rate(),
+                    estimated_ids: filter.set().estimated_ids().round() as u64,
+                }),
+            },
+            verified: true,
+        }
+    }
+}
+
 /// Opens a version file, which verifies every byte, and describes it.
 pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let version = Version::open(path)?;
-    let mut largest = version.segments();
-    let segments = largest.len() as u64;
-    largest.sort_by(|a, b| b.ids.cmp(&a.ids).then_with(|| a.name.cmp(&b.name)));
-    largest.truncate(LARGEST_LISTED);
-    let meta = version.meta();
+    let sets = match &version {
+        Version::Audience(audience) => Some(audience.set_statistics()),
+        Version::Filter(_) => None,
+    };
     Ok(Inspection {
-        dataset: meta.dataset.clone(),
-        kind: meta.kind,
-        version: meta.version,
-        format: version.format(),
-        as_of: meta.as_of,
-        key_id: version.key_id().to_string(),
-        ids: version.ids(),
-        rows: version.rows(),
-        segments,
-        memberships: version.membership_count(),
-        largest_segments: largest,
-        bytes: version.bytes(),
-        bytes_per_id: version.bytes() as f64 / version.ids() as f64,
-        parts: version.parts().collect(),
-        verified: true,
+        sets,
+        ..Inspection::of(&version)
     })
 }

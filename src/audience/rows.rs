@@ -178,7 +178,7 @@ impl fmt::Display for Refused {
                 "expires is not a time; write RFC 3339 with an offset, like 2026-11-01T00:00:00Z, or leave it empty",
             ),
             Self::SecondSegment => f.write_str(
-                "names another segment than the rows before; a filter is one list: upload each segment to a dataset of its own, or use kind audience",
+                "names a second segment, and a filter is one list; upload each segment to a dataset of its own, or use kind audience",
             ),
             Self::ExpiresInFilter => f.write_str(
                 "has an expiry, and an id cannot be taken out of a filter when its time comes; leave expires empty and upload the list again without it, or use kind audience",

@@ -89,6 +89,11 @@ impl Version {
         self.header().file_bytes().unwrap_or(0)
     }
 
+    /// Its public salt: where two files have different ones, nothing of an id in one can be found in the other.
+    pub(super) fn salt(&self) -> [u8; 16] {
+        self.header().salt()
+    }
+
     /// Its segments in the order of names, each with how many ids are in it.
     pub fn segments(&self) -> Vec<SegmentSize> {
         match self {

@@ -190,7 +190,14 @@ impl Datasets {
             audience.is_some_and(|a| a.segment_index(segment.segment.as_str()).is_some())
                 || filter.is_some_and(|of| *of.filter.segment() == segment.segment)
         };
-        let errors = |name: &Name| self.settings.datasets.get(name.as_str())?.errors();
+        let errors = |name: &Name| match self.settings.datasets.get(name.as_str()) {
+            Some(configured) => configured.errors(),
+            // One that an upload has made has the terms that hold where nothing is said.
+            None => {
+                let terms = self.settings.datasets.get_or_default(name).filter;
+                state.filters.contains_key(name).then_some(terms.errors)
+            }
+        };
         let currencies = |currency| frame.rates.knows(currency);
         let exchanges: Vec<&str> = self.settings.exchanges.iter().map(Name::as_str).collect();
         let warnings = book.warnings(&Surroundings {

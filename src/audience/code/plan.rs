@@ -215,11 +215,6 @@ impl Code {
     pub(in super::super) fn expiry(&self) -> Expiry {
         self.shape.expiry
     }
-
-    #[cfg(test)]
-    pub(in super::super) fn shared_sets(&self) -> usize {
-        self.shared.ends.len()
-    }
 }
 
 /// The largest gap that a symbol can say.

@@ -179,7 +179,7 @@ impl AudienceFile {
 }
 
 /// A bucket of a shard.
-fn bucket_of<'f>(
+pub(super) fn bucket_of<'f>(
     file: &'f AudienceFile,
     layout: &Layout,
     records: &Range<usize>,

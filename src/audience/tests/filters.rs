@@ -106,7 +106,7 @@ fn rows_of_another_segment_or_with_an_expiry_are_bad() {
         .iter()
         .map(|row| (row.line, row.reason.split(';').next().expect("some")))
         .collect();
-    let another = "names another segment than the rows before";
+    let another = "names a second segment, and a filter is one list";
     let expiry = "has an expiry, and an id cannot be taken out of a filter when its time comes";
     assert_eq!(told, [(3, another), (4, another), (5, expiry)]);
     assert_eq!((report.rows, report.ids, report.segments), (2, 2, 1));

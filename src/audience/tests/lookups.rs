@@ -223,6 +223,42 @@ fn versions_share_no_fingerprints() {
     assert_ne!(records(&one)[1..], records(&two)[1..]);
 }
 
+/// Both formats, against what went in.
+#[test]
+fn sets_are_counted() {
+    use crate::audience::{SetSizes, SetStatistics};
+    let mut rows = String::new();
+    for n in 0..3000 {
+        let set = match n % 3 {
+            0 => "a|b|c|d",
+            1 => "a",
+            _ => ["a|b|c|e", "a|f", "b|c|d"][n / 3 % 3],
+        };
+        rows.push_str(&format!("ifa,u{n},{set},\n"));
+    }
+    let sets = open(&build_csv(&rows).0).base().set_statistics();
+    let of = |from, to, ids| SetSizes { from, to, ids };
+    // Two thirds of the last thousand are in three and four.
+    assert_eq!(sets.sizes, [of(1, 1, 1000), of(2, 2, 333), of(3, 4, 1667)]);
+    assert_eq!((sets.max, sets.expiring), (4, 0));
+    assert!(sets.shared_sets > 0 && sets.shared_by >= 1000, "{sets:?}");
+    let mean = (4.0 * 1000.0 + 1000.0 + 4.0 * 334.0 + 2.0 * 333.0 + 3.0 * 333.0) / 3000.0;
+    assert!((sets.mean - mean).abs() < 1e-9, "{sets:?}");
+    for (path, shares) in [(FIXTURES[0], false), (NEWEST, true)] {
+        let audience = Audience::open(path.as_ref()).expect("the fixture");
+        let SetStatistics {
+            mean,
+            shared_sets,
+            sizes,
+            ..
+        } = audience.base().set_statistics();
+        let all = audience.membership_count() as f64;
+        assert!((mean * audience.ids() as f64 - all).abs() < 1e-6);
+        assert_eq!(sizes.iter().map(|s| s.ids).sum::<u64>(), audience.ids());
+        assert!(shares || shared_sets == 0);
+    }
+}
+
 #[test]
 fn what_is_not_built_yet_is_refused_before_reading() {
     for kind in [Kind::Identity, Kind::Campaigns] {

@@ -109,15 +109,16 @@ fn a_list_is_served_rolled_back_and_brought_back() {
             .count(),
         1
     );
-    // Beside an audience, in the order of names.
+    // Beside audiences, in the order of names.
     kit.crm(1);
+    kit.put(&csv("zone", 1), &rows(&["a"])).expect("taken");
     let generation = kit.live.load();
     let names: Vec<&str> = generation
         .datasets
         .iter()
         .map(|d| d.name.as_str())
         .collect();
-    assert_eq!(names, ["crm", "optout"]);
+    assert_eq!(names, ["crm", "optout", "zone"]);
 }
 
 /// A version file of a list, made for that rate.
@@ -212,6 +213,38 @@ fn a_list_that_is_not_the_one_before_is_held() {
         put(6, "list", &people(100..3200)),
         (State::Active, String::new())
     );
+}
+
+/// Also where an upload has made the dataset, and nothing is configured of it: its errors leave people out.
+#[test]
+fn campaigns_that_use_a_list_against_its_direction_are_warned() {
+    let dir = folder();
+    let kit = start(dir.path());
+    kit.put(&text("onboarded", 1, "list"), &people(0..100))
+        .expect("taken");
+    let document = |targeting: &str| {
+        serde_json::json!({
+            "advertisers": [{"id": "a", "domain": "a.example"}],
+            "creatives": [{"id": "c", "advertiser": "a", "type": "banner", "w": 1, "h": 1, "adm": "<a href=\"${KITH_CLICK_URL}\">"}],
+            "line_items": [{"id": "l", "creatives": ["c"], "targeting": targeting, "price": {"cpm": "1", "currency": "USD"}}],
+        })
+        .to_string()
+    };
+    let warned = |version, targeting: &str| {
+        let upload = Upload {
+            format: Format::Document,
+            ..csv(CAMPAIGNS, version)
+        };
+        let published = kit.put(&upload, &document(targeting)).expect("taken");
+        let messages = published.warnings.into_iter().map(|w| w.message);
+        messages.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(warned(1, "segments none of ['onboarded/list']"), "");
+    let against = warned(2, "segments one of ['onboarded/list']");
+    assert!(against.contains("approximate"), "{against}");
+    // A segment that the list has not.
+    let never = warned(3, "segments none of ['onboarded/other']");
+    assert!(never.contains("onboarded/other"), "{never}");
 }
 
 /// With guards off, what was declared is still looked at.
