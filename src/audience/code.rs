@@ -383,9 +383,9 @@ impl Code {
         let segments = self.shape.segments;
         let (mut word, mut left) = (bits.peek(), AT_ONCE);
         for _ in 0..sets {
-            let mut next = 0u32;
+            let (mut next, mut context) = (0u32, 0);
             while next < segments {
-                if left < 2 * TAKEN_MAX {
+                if left < TAKEN_MAX {
                     bits.skip(AT_ONCE.wrapping_sub(left));
                     // Behind the end there is no end of sets either.
                     if bits.is_past() {
@@ -393,21 +393,22 @@ impl Code {
                     }
                     (word, left) = (bits.peek(), AT_ONCE);
                 }
-                let entry = self.entry(context_of(next), word)?;
-                if entry.is_gap() {
-                    next = next.wrapping_add(entry.gap(word)).wrapping_add(1);
-                    word >>= entry.taken();
-                    left = left.wrapping_sub(entry.taken());
-                    continue;
-                }
+                let entry = self.entry(context, word)?;
+                let gap = entry.gap(word);
                 word >>= entry.taken();
                 left = left.wrapping_sub(entry.taken());
-                if entry.0 & ENTRY_SHARED != 0 {
-                    let taken = self.entry(INDEX_CONTEXT, word)?.taken();
-                    word >>= taken;
-                    left = left.wrapping_sub(taken);
+                if entry.is_gap() {
+                    // An index of the dictionary is followed by nothing.
+                    if context == INDEX_CONTEXT {
+                        break;
+                    }
+                    next = next.wrapping_add(gap).wrapping_add(1);
+                    context = context_of(next);
+                } else if entry.0 & ENTRY_SHARED != 0 {
+                    context = INDEX_CONTEXT;
+                } else {
+                    break;
                 }
-                break;
             }
         }
         bits.skip(AT_ONCE.wrapping_sub(left));
