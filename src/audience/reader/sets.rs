@@ -55,6 +55,10 @@ struct Counted {
 impl Counted {
     fn set(&mut self, set: &[Membership], is_shared: bool) {
         let size = set.len() as u64;
+        // A delta that only takes from an id has no set of it.
+        if size == 0 {
+            return;
+        }
         self.ids = self.ids.saturating_add(1);
         self.memberships = self.memberships.saturating_add(size);
         self.max = self.max.max(size);
