@@ -28,6 +28,7 @@ use crate::storage::Storage;
 mod activation;
 mod build;
 mod guards;
+mod housekeeping;
 mod listing;
 mod live;
 mod manifest;
@@ -49,6 +50,7 @@ pub use refused::Refused;
 pub use upload::{Format, Mode, Published, Spool, Upload};
 
 use guards::Measured;
+use housekeeping::Chores;
 use live::Retired;
 use manifest::Manifest;
 use measures::Measures;
@@ -97,6 +99,7 @@ pub struct Datasets {
     live: Live,
     retired: Arc<Retired>,
     measures: Measures,
+    chores: Chores,
     recovered: AtomicBool,
     /// Held over one manifest write and swap.
     changes: Mutex<()>,

@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
 use crate::generation::Frame;
-use crate::http::admin::{AdminServer, AdminState, Lenses};
+use crate::http::admin::{AdminServer, AdminState, HOUSEKEEPING_NICE, Lenses, lower_priority};
 use crate::http::bid::{BidListener, BidServer};
 use crate::http::bidder::{KithBidder, Shared};
 use crate::http::lenses;
@@ -73,6 +73,7 @@ pub struct Service {
     draining: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     recovery: JoinHandle<()>,
+    _housekeeping: Housekeeping,
     drain_timeout: Duration,
 }
 
@@ -109,6 +110,7 @@ impl Service {
         let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
+        let housekeeping = Housekeeping::start(&datasets)?;
         let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
         Ok(Self {
             bid,
@@ -117,6 +119,7 @@ impl Service {
             draining,
             stopping,
             recovery,
+            _housekeeping: housekeeping,
             drain_timeout,
         })
     }
@@ -299,6 +302,30 @@ fn start_admin(
         address,
         source,
     })
+}
+
+/// What compacts deltas and the like, behind everybody else. Dropped, it ends after what it is at; nobody waits for that,
+/// since what is unfinished is as good as not begun.
+#[derive(Debug)]
+struct Housekeeping(Arc<Datasets>);
+
+impl Housekeeping {
+    fn start(datasets: &Arc<Datasets>) -> io::Result<Self> {
+        let own = Arc::clone(datasets);
+        thread::Builder::new()
+            .name("kith-housekeeping".to_owned())
+            .spawn(move || {
+                lower_priority(HOUSEKEEPING_NICE);
+                own.keep_house(Timestamp::now);
+            })?;
+        Ok(Self(Arc::clone(datasets)))
+    }
+}
+
+impl Drop for Housekeeping {
+    fn drop(&mut self) {
+        self.0.stop_housekeeping();
+    }
 }
 
 /// Brings back what was live. Where that fails, waits for an operator to activate or upload what is missing.

@@ -21,6 +21,15 @@ pub struct Inspection {
     pub kind: Kind,
     /// Its number.
     pub version: u64,
+    /// Of a delta, the version it changes; `ids` and `memberships` are then those that it names and adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// The version under whose salt its ids are hashed, where it is not its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<u64>,
+    /// Of a delta, (id, segment) pairs that it takes away, those of deleted ids not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
     /// The file format's number.
     pub format: u32,
     /// Up to where its input had been read; null where nobody said.
@@ -85,6 +94,9 @@ impl Inspection {
             dataset: meta.dataset.clone(),
             kind: meta.kind,
             version: meta.version,
+            base: meta.base,
+            root: Some(version.root()).filter(|root| *root != meta.version),
+            removed: meta.base.map(|_| version.removed_count()),
             format: version.format(),
             as_of: meta.as_of,
             key_id: version.key_id().to_string(),

@@ -179,11 +179,6 @@ impl AudienceFile {
         self.header.memberships
     }
 
-    /// Of a delta: how many (id, segment) pairs it takes away, those of deleted ids not counted.
-    pub fn removed_count(&self) -> u64 {
-        self.header.removed()
-    }
-
     /// The number of the file's format.
     pub fn format(&self) -> u32 {
         self.header.format()

@@ -59,6 +59,11 @@ impl Version {
         self.header().root()
     }
 
+    /// Of a delta: how many (id, segment) pairs it takes away, those of deleted ids not counted.
+    pub(super) fn removed_count(&self) -> u64 {
+        self.header().removed()
+    }
+
     /// The public name of the key it was made under.
     pub fn key_id(&self) -> KeyId {
         self.header().key_id

@@ -4,14 +4,14 @@
 //! meanwhile. Only then comes the change: manifest durable, swap, done.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use super::guards::Measured;
-use super::manifest::{self, Dataset, Standing, Version, version_file};
+use super::manifest::{self, Dataset, Standing, Version, compacted_file, version_file};
 use super::measures::{Outcome, Served};
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
 use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw};
@@ -162,8 +162,8 @@ impl Datasets {
     ) -> Vec<PathBuf> {
         let kind = dataset.kind;
         let gone = dataset.retain(self.settings.keep_versions.max(1), now);
-        gone.into_iter()
-            .map(|number| version_file(name, kind, number))
+        gone.iter()
+            .flat_map(|(number, version)| files_of(name, kind, *number, version))
             .collect()
     }
 
@@ -228,7 +228,8 @@ impl Datasets {
         against: &Snapshot,
     ) -> Result<Opened, String> {
         if let Some(base) = version.base {
-            return self.open_delta(name, number, version, base, against);
+            let opened = self.open_delta(name, number, version, base, against);
+            return opened.map(|audience| Opened::Audience(Arc::new(audience)));
         }
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
@@ -267,8 +268,17 @@ impl Datasets {
         kind: Kind,
         number: u64,
     ) -> Result<audience::Version, String> {
-        let file = version_file(name, kind, number);
-        let stored = audience::Version::open(&self.storage.dir().join(&file))
+        self.read_file(&version_file(name, kind, number), name, kind, number)
+    }
+
+    fn read_file(
+        &self,
+        file: &Path,
+        name: &Name,
+        kind: Kind,
+        number: u64,
+    ) -> Result<audience::Version, String> {
+        let stored = audience::Version::open(&self.storage.dir().join(file))
             .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
         let meta = stored.meta();
         if meta.dataset != *name || meta.version != number || meta.kind != kind {
@@ -291,8 +301,17 @@ impl Datasets {
         Ok(stored)
     }
 
+    /// The full version that has been made of a delta and all below it.
+    pub(super) fn read_compacted(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
+        let file = compacted_file(name, number);
+        match self.read_file(&file, name, Kind::Audience, number)? {
+            audience::Version::Audience(stored) if stored.meta().base.is_none() => Ok(*stored),
+            _ => Err(format!("{} is no full version", file.display())),
+        }
+    }
+
     /// As [`read_version`](Self::read_version), of an audience.
-    fn read_audience(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
+    pub(super) fn read_audience(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
         match self.read_version(name, Kind::Audience, number)? {
             audience::Version::Audience(file) => Ok(*file),
             audience::Version::Filter(_) => Err(format!("version {number} is a filter")),
@@ -307,8 +326,12 @@ impl Datasets {
         version: &Version,
         base: u64,
         against: &Snapshot,
-    ) -> Result<Opened, String> {
+    ) -> Result<Audience, String> {
         let dataset = against.manifest.datasets.get(name);
+        let compacted = |number: u64| dataset?.versions.get(&number)?.compacted;
+        if version.compacted.is_some() {
+            return self.read_compacted(name, number).map(Audience::from);
+        }
         let mut chain = dataset
             .and_then(|dataset| dataset.chain(base))
             .ok_or_else(|| format!("version {base}, over which it is a delta, is not there"))?;
@@ -324,7 +347,11 @@ impl Datasets {
             Some(below) => below,
             None => {
                 let bottom = chain.first().copied().unwrap_or(base);
-                (0, self.read_audience(name, bottom)?.into())
+                let file = match compacted(bottom) {
+                    Some(_) => self.read_compacted(name, bottom)?,
+                    None => self.read_audience(name, bottom)?,
+                };
+                (0, file.into())
             }
         };
         let above = chain.get(place.saturating_add(1)..).unwrap_or_default();
@@ -341,8 +368,7 @@ impl Datasets {
                 file.display()
             ));
         }
-        let changed = below.changed_by(&deltas).map_err(|e| e.to_string())?;
-        Ok(Opened::Audience(Arc::new(changed)))
+        below.changed_by(&deltas).map_err(|e| e.to_string())
     }
 
     /// Reports what a dataset serves now.
@@ -356,6 +382,7 @@ impl Datasets {
             .and_then(|n| Some((n, dataset.versions.get(&n)?)));
         if let Some((number, version)) = version {
             let as_of = version.as_of.as_deref().and_then(|t| t.parse().ok());
+            let open = now.audiences.get(name);
             let served = Served {
                 version: number,
                 as_of_seconds: match as_of {
@@ -364,7 +391,8 @@ impl Datasets {
                 },
                 uploaded_seconds: since_epoch(version.uploaded_at),
                 ids: version.rows.ids,
-                bytes: now.audiences.get(name).map_or(version.bytes, |a| a.bytes()),
+                bytes: open.map_or(version.bytes, |open| open.bytes()),
+                changed_ids: open.map_or(0, |open| open.changed_ids()),
             };
             self.measures.served(name, served, seconds);
             if let Some(measured) = now.filters.get(name) {
@@ -374,6 +402,7 @@ impl Datasets {
             }
             self.measures.ended(name, Outcome::Activated);
         }
+        self.compact_if_worth(name, &now);
     }
 
     /// The state, unless it is not complete yet.
@@ -455,6 +484,13 @@ fn may_activate(dataset: &Dataset, name: &Name, number: u64, force: bool) -> Res
         });
     }
     Ok(())
+}
+
+/// All files of a version.
+pub(super) fn files_of(name: &Name, kind: Kind, number: u64, version: &Version) -> Vec<PathBuf> {
+    let compacted = version.compacted.map(|_| compacted_file(name, number));
+    let own = version_file(name, kind, number);
+    std::iter::once(own).chain(compacted).collect()
 }
 
 /// Unix time as a gauge has it; 0 for what lies before.

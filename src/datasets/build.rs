@@ -6,13 +6,13 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, BuildError, FalsePositiveRate, Flaw, LayerError, OpenError, ReadError, RowReport,
-    Seen, VersionMeta,
+    self, AsOf, BuildError, FalsePositiveRate, Flaw, HeadLast, LayerError, OpenError, ReadError,
+    RowReport, Seen, VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name, SegmentRef};
-use crate::storage::open_to_read;
+use crate::storage::{StorageWriter, open_to_read};
 
 /// A version made but not yet known to the manifest.
 pub(super) struct Built {
@@ -234,6 +234,12 @@ fn unusable(error: OpenError) -> Refused {
     match error.flaw {
         Flaw::Io(disk) => disk.into(),
         flaw => Refused::Snapshot(OpenError { flaw, ..error }),
+    }
+}
+
+impl HeadLast for StorageWriter {
+    fn write_head(&mut self, head: &[u8]) -> std::io::Result<()> {
+        Self::write_head(self, head)
     }
 }
 

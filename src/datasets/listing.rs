@@ -1,7 +1,7 @@
 //! What a person or script is shown of datasets, and the small switches: pin, unpin, delete.
 
-use super::activation::{Effect, known, known_mut, unknown_version};
-use super::manifest::{Check, Dataset, Event, Standing, Version, version_file};
+use super::activation::{Effect, files_of, known, known_mut, unknown_version};
+use super::manifest::{Check, Dataset, Event, Standing, Version};
 use super::upload::Published;
 use super::{Datasets, Refused};
 use crate::clock::Timestamp;
@@ -224,11 +224,13 @@ impl Datasets {
                     by,
                 });
             }
-            dataset.versions.remove(&number);
+            let removed = dataset.versions.remove(&number);
             dataset.note(now, "deleted", Some(number), by);
+            let kind = dataset.kind;
+            let gone = removed.map(|version| files_of(name, kind, number, &version));
             let effect = Effect {
                 swap: false,
-                gone: vec![version_file(name, dataset.kind, number)],
+                gone: gone.unwrap_or_default(),
                 freeing: true,
             };
             Ok(((), effect))

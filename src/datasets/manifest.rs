@@ -65,6 +65,9 @@ pub(super) struct Version {
     /// Of a delta, the version it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<u64>,
+    /// Of a delta, the length of the full version's file that has been made of it and all below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) compacted: Option<u64>,
     /// Of a delta, how many ids it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) changed_ids: Option<u64>,
@@ -94,6 +97,11 @@ pub(super) enum Standing {
 }
 
 impl Version {
+    /// The version that has to be there to open this one.
+    fn rests_on(&self) -> Option<u64> {
+        self.base.filter(|_| self.compacted.is_none())
+    }
+
     /// Whether it failed a check.
     pub(super) fn held(&self) -> bool {
         self.standing == Standing::Held || self.checks.iter().any(|c| !c.ok)
@@ -154,7 +162,7 @@ pub struct Notice {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `restored`, `pinned`, `unpinned`, `deleted` or `removed`.
+    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `restored`, `compacted`, `pinned`, `unpinned`, `deleted` or `removed`.
     pub event: String,
     /// The version concerned.
     pub version: Option<u64>,
@@ -187,13 +195,13 @@ impl Dataset {
         });
     }
 
-    /// What a version is made of: a full version, and the deltas over it up to the version itself. Nothing where it is not
-    /// known, or where something below it is missing.
+    /// What a version is opened from: a full version, or what was compacted to one, and the deltas over it up to the version
+    /// itself. Nothing where it is not known, or where something below it is missing.
     pub(super) fn chain(&self, number: u64) -> Option<Vec<u64>> {
         let mut chain = vec![number];
         let mut next = number;
         // Bases have lower numbers, so this ends.
-        while let Some(base) = self.versions.get(&next)?.base {
+        while let Some(base) = self.versions.get(&next)?.rests_on() {
             if base >= next {
                 return None;
             }
@@ -214,7 +222,7 @@ impl Dataset {
     /// Forgets what is neither live nor among the newest `keep` once served, `keep` staged or `keep` held ones: what waits
     /// or is held must not push out what one would roll back to. Of those once served, the live version and the one that
     /// it replaced come first, however old their numbers. Returns what was forgotten.
-    pub(super) fn retain(&mut self, keep: usize, at: Timestamp) -> Vec<u64> {
+    pub(super) fn retain(&mut self, keep: usize, at: Timestamp) -> Vec<(u64, Version)> {
         let back = self.previous.filter(|_| keep > 1);
         let stays = |number| self.live == Some(number) || back == Some(number);
         let mut served = self.versions.keys().filter(|n| stays(**n)).count();
@@ -241,11 +249,14 @@ impl Dataset {
             .flatten()
             .collect();
         gone.retain(|number| !chains.contains(number));
-        for number in &gone {
-            self.versions.remove(number);
-            self.note(at, "removed", Some(*number), "data.keep_versions");
+        let mut removed = Vec::with_capacity(gone.len());
+        for number in gone {
+            if let Some(version) = self.versions.remove(&number) {
+                removed.push((number, version));
+            }
+            self.note(at, "removed", Some(number), "data.keep_versions");
         }
-        gone
+        removed
     }
 }
 
@@ -284,6 +295,13 @@ impl Manifest {
         let inner = inner.ok_or(ManifestError::Damaged)?;
         serde_json::from_str(inner).map_err(|_| ManifestError::Damaged)
     }
+}
+
+/// Where the full version lies that has been made of a delta and all below it.
+pub(super) fn compacted_file(dataset: &Name, version: u64) -> PathBuf {
+    Path::new(VERSIONS)
+        .join(dataset.as_str())
+        .join(format!("{version}.full.kith"))
 }
 
 /// Where a version's file lies inside the data directory.

@@ -23,6 +23,8 @@ pub(super) struct Measures {
     pinned: Gauges,
     ids: Gauges,
     bytes: Gauges,
+    changed_ids: Gauges,
+    compactions: IntCounterVec,
     activations: IntCounterVec,
     activation_seconds: HistogramVec,
     upload_rows: IntCounterVec,
@@ -32,6 +34,9 @@ pub(super) struct Measures {
 
 /// The two rates of a filter.
 const RATES: [&str; 2] = ["declared", "measured"];
+
+/// How compacting ended.
+const COMPACTED: [&str; 2] = ["done", "failed"];
 
 /// How an activation ended.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +66,7 @@ pub(super) struct Served {
     pub(super) uploaded_seconds: u64,
     pub(super) ids: u64,
     pub(super) bytes: u64,
+    pub(super) changed_ids: u64,
 }
 
 impl Measures {
@@ -102,7 +108,20 @@ impl Measures {
                 "1 while uploads are staged and do not displace the live version.",
             )?,
             ids: gauges("kith_dataset_ids", "Distinct ids in the live version.")?,
-            bytes: gauges("kith_dataset_bytes", "Bytes of the live version's file.")?,
+            bytes: gauges(
+                "kith_dataset_bytes",
+                "Bytes of the live version's file; of one with deltas what it takes in memory.",
+            )?,
+            changed_ids: gauges(
+                "kith_dataset_changed_ids",
+                "Ids that deltas have changed of the full version below the live one, since it was last compacted.",
+            )?,
+            compactions: register_int_counter_vec_with_registry!(
+                "kith_compactions_total",
+                "Live versions whose deltas were made into a full version in the background: done, failed.",
+                &["dataset", "result"],
+                registry
+            )?,
             activations: register_int_counter_vec_with_registry!(
                 "kith_activations_total",
                 "Versions that came to activation, by how it ended: activated, held, failed.",
@@ -138,11 +157,14 @@ impl Measures {
             }
         }
         let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
-        for gauges in all
-            .into_iter()
-            .chain([&self.pinned, &self.ids, &self.bytes])
+        for gauges in
+            all.into_iter()
+                .chain([&self.pinned, &self.ids, &self.bytes, &self.changed_ids])
         {
             gauges.with_label_values(&[dataset]);
+        }
+        for result in COMPACTED {
+            self.compactions.with_label_values(&[dataset, result]);
         }
         for outcome in Outcome::ALL {
             self.activations
@@ -193,6 +215,13 @@ impl Measures {
         }
     }
 
+    pub(super) fn compacted(&self, name: &Name, done: bool) {
+        let [well, badly] = COMPACTED;
+        let result = if done { well } else { badly };
+        let all = &self.compactions;
+        all.with_label_values(&[name.as_str(), result]).inc();
+    }
+
     pub(super) fn served(&self, name: &Name, served: Served, seconds: f64) {
         let dataset = &[name.as_str()];
         self.version.with_label_values(dataset).set(served.version);
@@ -204,6 +233,9 @@ impl Measures {
             .set(served.uploaded_seconds);
         self.ids.with_label_values(dataset).set(served.ids);
         self.bytes.with_label_values(dataset).set(served.bytes);
+        self.changed_ids
+            .with_label_values(dataset)
+            .set(served.changed_ids);
         self.activation_seconds
             .with_label_values(dataset)
             .observe(seconds);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::housekeeping::Chores;
 use super::live::Retired;
 use super::manifest::{self, Dataset, Manifest, ManifestError, VERSIONS};
 use super::measures::Measures;
@@ -100,6 +101,7 @@ impl Datasets {
             live: live.clone(),
             retired: Retired::start()?,
             measures,
+            chores: Chores::default(),
             recovered: AtomicBool::new(false),
             changes: Mutex::default(),
             state: Mutex::new(Arc::new(Snapshot {
@@ -158,15 +160,15 @@ impl Datasets {
                 continue;
             };
             for file in folder_names(&versions.join(&folder)) {
-                let number = file
-                    .strip_suffix(".kith")
+                let compacted = file.strip_suffix(".full.kith");
+                let number = compacted
+                    .or_else(|| file.strip_suffix(".kith"))
                     .or_else(|| file.strip_suffix(".json"))
                     .and_then(|n| n.parse::<u64>().ok());
                 let Some(number) = number else { continue };
-                let named = manifest
-                    .datasets
-                    .get(&name)
-                    .is_some_and(|d| d.versions.contains_key(&number));
+                let dataset = manifest.datasets.get(&name);
+                let version = dataset.and_then(|dataset| dataset.versions.get(&number));
+                let named = version.is_some_and(|v| compacted.is_none() || v.compacted.is_some());
                 if !named {
                     let path = Path::new(VERSIONS).join(&folder).join(&file);
                     tracing::info!(file = %path.display(), "removing a version file that was never acknowledged");

@@ -14,7 +14,9 @@ use std::time::Instant;
 use sha2::{Digest as _, Sha256};
 
 use super::activation::{Effect, Opened, known, known_mut, unknown_version};
-use super::manifest::{Dataset, Manifest, Notice, Rejected, Standing, Version, version_file};
+use super::manifest::{
+    Dataset, Manifest, Notice, Rejected, Standing, Version, compacted_file, version_file,
+};
 use super::measures::Outcome;
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, VersionView, guards, listing, lock};
 use crate::audience::{AsOf, RowFormat};
@@ -233,6 +235,7 @@ impl Datasets {
             query,
             as_of: built.as_of.map(|a| a.to_string()),
             base: upload.base,
+            compacted: None,
             changed_ids: upload.base.map(|_| built.rows.ids),
             bytes: built.bytes,
             rows: built.rows,
@@ -360,6 +363,8 @@ impl Datasets {
         let started = Instant::now();
         spool.flush()?;
         version.bytes = self.build(upload, kind, spool, state, now)?.bytes;
+        // What had been compacted is the file that was lost, or is as good by its deltas.
+        let compacted = version.compacted.take();
         version.build_seconds = started.elapsed().as_secs_f64();
         let warming = Instant::now();
         let opened = self
@@ -378,6 +383,7 @@ impl Datasets {
                 .get_mut(&number)
                 .ok_or_else(|| unknown_version(name, number))?;
             current.bytes = version.bytes;
+            current.compacted = None;
             current.build_seconds = version.build_seconds;
             current.activate_seconds = version.activate_seconds;
             dataset.note(now, "restored", Some(number), by);
@@ -385,9 +391,11 @@ impl Datasets {
             if live {
                 next.hold_open(name, number, opened);
             }
+            let gone = compacted.map(|_| compacted_file(name, number));
             let effect = Effect {
                 swap: live,
-                ..Effect::default()
+                gone: gone.into_iter().collect(),
+                freeing: false,
             };
             Ok((live, effect))
         })?;

@@ -44,6 +44,8 @@ use patience::{Patient, Requests};
 const ANSWERING_NICE: i32 = 2;
 /// The niceness of decoding and building; bid threads and the storage thread have 0.
 const BUILDING_NICE: i32 = 10;
+/// The niceness of what nobody waits for.
+pub(crate) const HOUSEKEEPING_NICE: i32 = 19;
 /// Threads that serve admin connections.
 const THREADS: usize = 2;
 /// How long to wait when there are no file descriptors left to accept with.

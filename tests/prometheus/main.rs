@@ -37,7 +37,7 @@ const WINDOW: &str = "3s";
 const DATA_WITHIN: Duration = Duration::from_secs(20);
 
 /// What DESIGN §10 promises, without the prefix.
-const PROMISED: [&str; 19] = [
+const PROMISED: [&str; 21] = [
     "bid_requests_total",
     "bid_duration_seconds",
     "no_bids_total",
@@ -48,6 +48,8 @@ const PROMISED: [&str; 19] = [
     "dataset_version",
     "dataset_as_of_seconds",
     "dataset_ids",
+    "dataset_changed_ids",
+    "compactions_total",
     "dataset_bytes",
     "activations_total",
     "activation_duration_seconds",

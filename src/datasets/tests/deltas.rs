@@ -51,6 +51,7 @@ enum Step {
     /// Of the versions there are, the one at this place.
     Activate(usize),
     Delete(usize),
+    Compact,
     Restart,
 }
 
@@ -64,6 +65,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => prop::collection::btree_map(0u8..30, (any_set(0), any_set(0)), 1..6).prop_map(Step::Delta),
         2 => any::<prop::sample::Index>().prop_map(|i| Step::Activate(i.index(1000))),
         1 => any::<prop::sample::Index>().prop_map(|i| Step::Delete(i.index(1000))),
+        1 => Just(Step::Compact),
         1 => Just(Step::Restart),
     ]
 }
@@ -139,6 +141,13 @@ proptest! {
                         Ok(()) => {}
                         Err(Refused::Live { .. } | Refused::Needed { .. }) => {}
                         Err(other) => panic!("{other}"),
+                    }
+                }
+                Step::Compact => {
+                    let nobody = live.is_none_or(|live| holds[&live].is_empty());
+                    match kit.datasets.compact(&name("crm"), NOW) {
+                        Ok(_) => {}
+                        Err(reason) => prop_assert!(nobody, "{}", reason),
                     }
                 }
                 Step::Restart => {
@@ -231,4 +240,92 @@ fn a_lost_delta_is_named_and_made_again_from_the_same_upload() {
     kit.activate(3, false).expect("whole again");
     assert_eq!(kit.datasets.readiness(), Ok(()));
     assert_eq!(kit.serves(), Some(3));
+}
+
+#[test]
+fn what_is_compacted_rests_on_nothing_and_is_gone_back_from_and_to() {
+    let dir = folder();
+    let kit = unguarded(dir.path());
+    kit.crm(1);
+    let changes = |id: u32| format!("source,id,add\nifa,id-{id},vip\n");
+    for version in 2..6 {
+        kit.put(&delta(version, version - 1), &changes(version as u32 + 10))
+            .expect("taken");
+    }
+    assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(true));
+    assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(false), "once");
+    let kept = || -> Vec<u64> { kit.states().into_iter().map(|(v, _)| v).collect() };
+    // One stays to go back to, and all that it rests on.
+    assert_eq!(kept(), [5, 4, 3, 2, 1]);
+    kit.put(&delta(6, 5), &changes(20)).expect("over it");
+    assert_eq!(kept(), [6, 5], "nobody rests on the older ones any more");
+    assert_eq!(
+        version_files(dir.path()),
+        ["5.full.kith", "5.kith", "6.kith"]
+    );
+    kit.activate(5, false).expect("back");
+    kit.activate(6, false).expect("and forth");
+    drop(kit);
+    let kit = unguarded(dir.path());
+    assert_eq!(kit.serves(), Some(6));
+    let said = kit.live.load();
+    let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
+    for id in ["id-1", "id-12", "id-13", "id-14", "id-15", "id-20"] {
+        let key = keyer.user_key("ifa", id).expect("an id");
+        assert_eq!(said.datasets[0].memberships(key).len(), 1, "{id}");
+    }
+    kit.crm(7);
+    kit.crm(8);
+    assert_eq!(version_files(dir.path()), ["7.kith", "8.kith"]);
+}
+
+#[test]
+fn many_deltas_are_compacted_in_the_background() {
+    let dir = folder();
+    let kit = unguarded(dir.path());
+    let own = Arc::clone(&kit.datasets);
+    let housekeeping = std::thread::spawn(move || own.keep_house(|| NOW));
+    kit.crm(1);
+    for version in 2..40u64 {
+        let rows = format!("source,id,add\nifa,more-{version},vip\n");
+        kit.put(&delta(version, version - 1), &rows).expect("taken");
+    }
+    let done = || kit.metric("kith_compactions_total{dataset=\"crm\",result=\"done\"}");
+    for _ in 0..2000 {
+        if done() != "0" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    kit.datasets.stop_housekeeping();
+    housekeeping.join().expect("ended");
+    assert_ne!(done(), "0");
+    let live = kit.live.load();
+    let crm = live.datasets.first().expect("live");
+    assert_eq!(crm.version, 39);
+    let Members::Exact(audience) = &crm.members else {
+        panic!("an audience");
+    };
+    assert_eq!(audience.ids(), 39);
+    assert!(audience.changed_ids() < 38);
+}
+
+#[test]
+fn a_compacted_version_that_is_lost_is_made_again_from_its_upload() {
+    let dir = folder();
+    let rows = "source,id,add\nifa,id-9,vip\n";
+    {
+        let kit = unguarded(dir.path());
+        kit.crm(1);
+        kit.put(&delta(2, 1), rows).expect("taken");
+        assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(true));
+    }
+    std::fs::write(dir.path().join("datasets/crm/2.full.kith"), b"gone").expect("written");
+    let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
+    let told = kit.datasets.recover().expect_err("not ready").to_string();
+    assert!(told.contains("2.full.kith"), "{told}");
+    assert!(!kit.put(&delta(2, 1), rows).expect("known").fresh);
+    assert_eq!(kit.datasets.readiness(), Ok(()));
+    assert_eq!(kit.serves(), Some(2));
+    assert_eq!(version_files(dir.path()), ["1.kith", "2.kith"]);
 }
