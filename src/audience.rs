@@ -40,7 +40,7 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
-pub use builder::{BuildError, Builder};
+pub use builder::{BuildError, Builder, HeadLast, MEMORY_MIN};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterHasher, FilterProbe,
     FilterSet, PROBES, Shape, ShapeRefused,

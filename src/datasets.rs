@@ -65,6 +65,8 @@ pub struct Settings {
     pub datasets_max: usize,
     /// Most segments of one dataset (`limits.segments_per_dataset`).
     pub segments_max: usize,
+    /// Memory for making a version of rows, bytes (`limits.build_memory_bytes`).
+    pub build_memory: u64,
     /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
     /// The configured exchanges, which campaigns may name.
@@ -81,6 +83,7 @@ impl Settings {
             datasets: config.datasets.clone(),
             datasets_max: config.limits.datasets,
             segments_max: config.limits.segments_per_dataset,
+            build_memory: config.limits.build_memory_bytes,
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,

@@ -64,6 +64,10 @@ enum Command {
         file: u64,
         bytes: Vec<u8>,
     },
+    WriteHead {
+        file: u64,
+        bytes: Vec<u8>,
+    },
     Flush {
         file: u64,
         reply: SyncSender<Result<(), StorageError>>,
@@ -347,6 +351,14 @@ impl StorageWriter {
         storage.ask(|reply| Command::Commit { file, to, reply })?;
         self.open = false;
         Ok(self.bytes)
+    }
+
+    /// Replaces the first bytes of what was written, without changing where the next ones go.
+    pub fn write_head(&mut self, head: &[u8]) -> io::Result<()> {
+        self.hand_over()?;
+        let bytes = head.to_vec();
+        let file = self.file;
+        Ok(self.storage.send(Command::WriteHead { file, bytes })?)
     }
 
     fn hand_over(&mut self) -> Result<(), StorageError> {

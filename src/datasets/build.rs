@@ -6,12 +6,13 @@ use super::manifest::{Notice, Rejected, Rows, version_file};
 use super::upload::{Format, Spool, Upload, not_ahead};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
-    self, AsOf, Audience, BuildError, Flaw, OpenError, ReadError, RowReport, Seen, VersionMeta,
+    self, AsOf, Audience, BuildError, Flaw, HeadLast, OpenError, ReadError, RowReport, Seen,
+    VersionMeta,
 };
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name, SegmentRef};
-use crate::storage::open_to_read;
+use crate::storage::{INCOMING, StorageWriter, open_to_read};
 
 /// A version made but not yet known to the manifest.
 pub(super) struct Built {
@@ -86,19 +87,23 @@ impl Datasets {
                 };
                 let mut builder = audience::Builder::new(meta, self.settings.frame.keyer.clone())
                     .map_err(Refused::Build)?
-                    .with_segments_max(self.settings.segments_max);
+                    .with_segments_max(self.settings.segments_max)
+                    .with_memory(
+                        self.settings.build_memory,
+                        self.storage.dir().join(INCOMING),
+                    );
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
                     .map_err(|error| match error {
-                        ReadError::Io(disk) => disk.into(),
+                        ReadError::Io(disk) | ReadError::Scratch(disk) => disk.into(),
                         header => Refused::Rows(header),
                     })?;
                 let seen = builder.take_seen();
                 let mut out = self.storage.create()?;
                 let report = builder.finish(&mut out).map_err(|error| match error {
                     BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
-                    BuildError::Io(disk) => disk.into(),
+                    BuildError::Io(disk) | BuildError::Scratch(disk) => disk.into(),
                     other => Refused::Build(other),
                 })?;
                 Ok(Built {
@@ -176,6 +181,12 @@ fn unusable(error: OpenError) -> Refused {
     match error.flaw {
         Flaw::Io(disk) => disk.into(),
         flaw => Refused::Snapshot(OpenError { flaw, ..error }),
+    }
+}
+
+impl HeadLast for StorageWriter {
+    fn write_head(&mut self, head: &[u8]) -> std::io::Result<()> {
+        Self::write_head(self, head)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
@@ -128,6 +128,12 @@ impl Disk {
 }
 
 impl Disk {
+    fn write_head(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        file.seek(SeekFrom::Start(0))?;
+        self.write(file, bytes)?;
+        file.seek(SeekFrom::End(0)).map(drop)
+    }
+
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         #[cfg(test)]
         if self.told(|f| &f.write) || self.told(|f| &f.full) {
@@ -257,7 +263,12 @@ impl Worker {
                 } => {
                     let _ = reply.send(self.create(file, path, fault));
                 }
-                Command::Append { file, bytes } => self.append(file, &bytes),
+                Command::Append { file, bytes } => {
+                    self.write(file, |disk, to| disk.write(to, &bytes));
+                }
+                Command::WriteHead { file, bytes } => {
+                    self.write(file, |disk, to| disk.write_head(to, &bytes));
+                }
                 Command::Flush { file, reply } => {
                     let _ = reply.send(self.flush(file));
                 }
@@ -299,14 +310,14 @@ impl Worker {
             .open(self.dir.join(path))
     }
 
-    fn append(&mut self, file: u64, bytes: &[u8]) {
+    fn write(&mut self, file: u64, write: impl FnOnce(&Disk, &mut File) -> io::Result<()>) {
         let Some(unfinished) = self.open.get_mut(&file) else {
             return;
         };
         if unfinished.fault.0.get().is_some() {
             return;
         }
-        if let Err(error) = self.disk.write(&mut unfinished.file, bytes) {
+        if let Err(error) = write(&self.disk, &mut unfinished.file) {
             tracing::warn!(%error, "an upload could not be written; the file is given up");
             let _ = unfinished.fault.0.set((error.kind(), error.to_string()));
             // Give the space back at once: a full disk must not stay full until the writer notices.
