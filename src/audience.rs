@@ -46,7 +46,7 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
-pub use builder::{BuildError, Builder, HeadLast};
+pub use builder::{BuildError, Builder, HeadLast, MEMORY_MIN};
 pub use diff::{Difference, Resized, SegmentsDiffer, diff};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,

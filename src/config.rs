@@ -24,6 +24,7 @@ mod tests;
 use std::fmt;
 use std::path::Path;
 
+pub(crate) use forms::size_of;
 pub use guards::Guards;
 pub use limits::Limits;
 pub use named::{

@@ -42,6 +42,7 @@ mod validation;
 pub(crate) mod tests;
 
 pub use activation::Activated;
+pub use housekeeping::Housekeeping;
 pub use listing::{DatasetView, State, VersionView};
 pub use live::{Live, LiveReader};
 pub use manifest::{Check, Event, ManifestError, Notice, Rejected, Rows};
@@ -68,6 +69,8 @@ pub struct Settings {
     pub datasets_max: usize,
     /// Most segments of one dataset (`limits.segments_per_dataset`).
     pub segments_max: usize,
+    /// Memory for making a version of rows, bytes (`limits.build_memory_bytes`).
+    pub build_memory: u64,
     /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
     /// The configured exchanges, which campaigns may name.
@@ -84,6 +87,7 @@ impl Settings {
             datasets: config.datasets.clone(),
             datasets_max: config.limits.datasets,
             segments_max: config.limits.segments_per_dataset,
+            build_memory: config.limits.build_memory_bytes,
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,
@@ -246,6 +250,7 @@ impl Datasets {
 impl Drop for Datasets {
     fn drop(&mut self) {
         self.retired.close();
+        self.chores.close();
     }
 }
 

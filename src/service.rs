@@ -73,7 +73,6 @@ pub struct Service {
     draining: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     recovery: JoinHandle<()>,
-    _housekeeping: Housekeeping,
     drain_timeout: Duration,
 }
 
@@ -110,7 +109,7 @@ impl Service {
         let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
-        let housekeeping = Housekeeping::start(&datasets)?;
+        start_housekeeping(&datasets)?;
         let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
         Ok(Self {
             bid,
@@ -119,7 +118,6 @@ impl Service {
             draining,
             stopping,
             recovery,
-            _housekeeping: housekeeping,
             drain_timeout,
         })
     }
@@ -304,28 +302,16 @@ fn start_admin(
     })
 }
 
-/// What compacts deltas and the like, behind everybody else. Dropped, it ends after what it is at; nobody waits for that,
-/// since what is unfinished is as good as not begun.
-#[derive(Debug)]
-struct Housekeeping(Arc<Datasets>);
-
-impl Housekeeping {
-    fn start(datasets: &Arc<Datasets>) -> io::Result<Self> {
-        let own = Arc::clone(datasets);
-        thread::Builder::new()
-            .name("kith-housekeeping".to_owned())
-            .spawn(move || {
-                lower_priority(HOUSEKEEPING_NICE);
-                own.keep_house(Timestamp::now);
-            })?;
-        Ok(Self(Arc::clone(datasets)))
-    }
-}
-
-impl Drop for Housekeeping {
-    fn drop(&mut self) {
-        self.0.stop_housekeeping();
-    }
+/// Compacts deltas and the like, behind everybody else, until the datasets are dropped.
+fn start_housekeeping(datasets: &Arc<Datasets>) -> io::Result<()> {
+    let housekeeping = datasets.housekeeping();
+    let started = thread::Builder::new()
+        .name("kith-housekeeping".to_owned())
+        .spawn(move || {
+            lower_priority(HOUSEKEEPING_NICE);
+            housekeeping.run(Timestamp::now);
+        });
+    started.map(drop)
 }
 
 /// Brings back what was live. Where that fails, waits for an operator to activate or upload what is missing.

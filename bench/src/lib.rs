@@ -5,16 +5,19 @@
 //!   Wall time on a shared machine says little; the ratio of two CPU times taken seconds apart says much.
 //! - [`parts`], the parts of a decision one by one: `benches/times.rs` times them, [`counts`] counts their instructions and
 //!   compares with those recorded.
+//! - [`build`]: a version built of the [`rows`] of many people: rows a second, CPU time, memory.
 //! - [`filters`]: Kith's filter beside other structures of its kind: bits, rates, times.
 //!
-//! But for the last, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
+//! But for the last two, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
 pub mod bodies;
+pub mod build;
 pub mod compare;
 pub mod counts;
 pub mod filters;
 pub mod load;
 pub mod parts;
+pub mod rows;
 pub mod scene;
 pub mod servers;

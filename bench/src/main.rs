@@ -7,11 +7,14 @@
 )]
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bench::build;
 use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
 use bench::filters;
+use bench::rows::People;
 use bench::servers;
 use clap::builder::RangedI64ValueParser;
 use clap::{Parser, Subcommand, value_parser};
@@ -58,6 +61,28 @@ enum Command {
         #[arg(long, default_value_t = filters::Effort::FULL.keys, value_parser = value_parser!(u64).range(1_000..=1 << 32))]
         keys: u64,
     },
+    /// Rows of people that there are not, as CSV on standard output.
+    Rows {
+        #[command(flatten)]
+        people: PeopleArgs,
+    },
+    /// A version built of such rows: rows a second, CPU time, memory.
+    Build {
+        #[command(flatten)]
+        people: PeopleArgs,
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Threads that build; one a core by default.
+        #[arg(long, value_parser = count(1))]
+        threads: Option<u32>,
+        /// MiB of memory for rows.
+        #[arg(long, default_value_t = 2048, value_parser = count(16))]
+        memory_mib: u32,
+        /// Where the rows and the version lie meanwhile.
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        folder: PathBuf,
+    },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
         /// Print a JSON document.
@@ -70,6 +95,38 @@ enum Command {
         #[arg(long, conflicts_with = "record")]
         check: bool,
     },
+}
+
+/// Who is in the rows.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct PeopleArgs {
+    /// How many ids.
+    #[arg(long, default_value_t = 10_000_000, value_parser = value_parser!(u64).range(1..))]
+    ids: u64,
+    /// Segments there are.
+    #[arg(long, default_value_t = 2000, value_parser = value_parser!(u32).range(1..=65_535))]
+    segments: u32,
+    /// Segments drawn for an id, on average; those that are drawn twice count once.
+    #[arg(long, default_value_t = 14.5)]
+    mean: f64,
+    /// Where the drawing begins.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl From<PeopleArgs> for People {
+    fn from(args: PeopleArgs) -> Self {
+        Self {
+            ids: args.ids,
+            segments: args.segments,
+            mean: args.mean,
+            seed: args.seed,
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 /// With fewer there is nothing to divide by, or to leave out.
@@ -121,6 +178,31 @@ fn run(cli: Cli) -> io::Result<()> {
                 ..filters::Effort::FULL
             };
             let report = filters::run(effort)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.table());
+            }
+            Ok(())
+        }
+        Command::Rows { people } => {
+            let mut out = io::stdout().lock();
+            match People::from(people).write(&mut out, cores()) {
+                // Who reads has enough.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                other => other,
+            }
+        }
+        Command::Build {
+            people,
+            json,
+            threads,
+            memory_mib,
+            folder,
+        } => {
+            let threads = threads.map_or_else(cores, |threads| threads as usize);
+            let memory = u64::from(memory_mib) << 20;
+            let report = build::run(people.into(), threads, memory, &folder)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {

@@ -1,32 +1,45 @@
 //! From rows to a version file.
 //!
-//! Rows are kept as they come, 40 bytes each and two for each segment they name; [`Builder::finish`] sorts them by
-//! where their ids will stand, merges those of one id, and writes. The sort is by remixed key, so the order in which
-//! rows came leaves no trace, and no table of ids is ever held.
+//! Rows are read on every core (`team`), kept in partitions by where their ids will stand, in memory or on disk (`store`), and
+//! then sorted, merged and written partition by partition (`arrange`). The sort is by remixed key, so neither the order in
+//! which rows came nor who read them leaves a trace, and no table of ids is ever held.
 //!
-//! Cost: 64 bytes a row of twelve segments while reading, and the file itself besides while finishing. A million rows of
-//! CSV with 11 segments each: 1.8 s to read and 0.8 s to finish, CPU time on a busy machine (`tests/measure.rs`).
+//! Memory: without a bound 17 bytes a row and 2 a segment that it names. With one ([`Builder::with_memory`]) a quarter of
+//! it is for chunks that are being filled, half for full ones, and a quarter for sorting; beside it stand a few MiB a thread
+//! for blocks of input, the sample of guards and of codes, and 8 bytes for each two thousand rows. Cost: docs/scale.md.
 
 pub(super) mod arrange;
+mod collector;
 mod filter;
+mod names;
 pub(super) mod output;
+mod store;
+mod team;
 
-use std::collections::HashMap;
-use std::io::{self, BufRead, Write};
+#[cfg(test)]
+mod tests;
 
-use crate::ids::{KeyId, Keyer, Kind, Name, UserKey};
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-pub use output::HeadLast;
+use crate::ids::{Keyer, Kind};
 
 use super::VersionMeta;
 use super::filter::FalsePositiveRate;
 use super::format::SEGMENTS_MAX;
 use super::remix::{Remix, salt};
-use super::rows::{
-    self, NotKept, REJECTED_KEPT_MAX, ReadError, Refused, RejectedRow, RowFormat, RowReport,
-};
-use super::sample::{Sample, Seen};
-use super::shard::Hashed;
+use super::rows::{BLOCK_BYTES, Blocks, ReadError, RowFormat, RowReport};
+use super::sample::Seen;
+use collector::{Shared, Tally};
+use names::Dictionary;
+use store::{Bound, Store};
+
+pub(super) use collector::{Collector, Draft};
+pub use output::HeadLast;
+
+/// Least memory that a build may be bounded to; with less it would write to disk row by row.
+pub const MEMORY_MIN: u64 = 16 << 20;
 
 /// Collects rows and makes one version file of them.
 #[derive(Debug)]
@@ -35,7 +48,15 @@ pub struct Builder {
     root: u64,
     /// Of a filter.
     rate: FalsePositiveRate,
-    collected: Collected,
+    keyer: Keyer,
+    segments_max: usize,
+    threads: usize,
+    bound: Option<Bound>,
+    block_bytes: usize,
+    inputs: u32,
+    /// What every thread has, from the first input on.
+    collectors: Vec<Collector>,
+    shared: Option<Shared>,
 }
 
 impl Builder {
@@ -67,14 +88,18 @@ impl Builder {
         {
             return Err(BuildError::Base);
         }
-        let remix = Remix::new(&salt(&meta.dataset, root, 0));
-        let mut collected = Collected::new(keyer, remix, meta.base.is_some());
-        collected.one_list = meta.kind == Kind::Filter;
         Ok(Self {
             meta,
             root,
             rate: FalsePositiveRate::DEFAULT,
-            collected,
+            keyer,
+            segments_max: SEGMENTS_MAX as usize,
+            threads: std::thread::available_parallelism().map_or(1, Into::into),
+            bound: None,
+            block_bytes: BLOCK_BYTES,
+            inputs: 0,
+            collectors: Vec::new(),
+            shared: None,
         })
     }
 
@@ -85,10 +110,27 @@ impl Builder {
         self
     }
 
-    /// With fewer segments than the format can hold; a row that names one more is bad.
+    /// With fewer segments than the format can hold; a row that names one more is bad. To be said before rows are read,
+    /// like all that follows.
     #[must_use]
     pub fn with_segments_max(mut self, segments: usize) -> Self {
-        self.collected.segments_max = segments.min(SEGMENTS_MAX as usize);
+        self.segments_max = segments.min(SEGMENTS_MAX as usize);
+        self
+    }
+
+    /// With so many threads, not one a core. They inherit the caller's priority.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Within so many bytes of memory, at least [`MEMORY_MIN`], and a few MiB a thread besides. What is more goes to a
+    /// file without a name in `folder`.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64, folder: PathBuf) -> Self {
+        let bytes = bytes.max(MEMORY_MIN);
+        self.bound = Some(Bound { bytes, folder });
         self
     }
 
@@ -103,24 +145,79 @@ impl Builder {
         input: impl BufRead,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ReadError> {
-        rows::read(&mut self.collected, format, input, progress)
+        let shared = self.shared.get_or_insert_with(|| Shared {
+            keyer: self.keyer.clone(),
+            delta: self.meta.base.is_some(),
+            one_list: self.meta.kind == Kind::Filter,
+            remix: Remix::new(&salt(&self.meta.dataset, self.root, 0)),
+            dictionary: Arc::new(Dictionary::new(match self.meta.kind {
+                Kind::Filter => 1,
+                _ => self.segments_max,
+            })),
+            store: Arc::new(Store::new(self.threads, self.bound.clone())),
+        });
+        self.collectors
+            .resize_with(self.threads, || Collector::new(shared.clone()));
+        for collector in &mut self.collectors {
+            collector.begin_input(self.inputs);
+        }
+        self.inputs = self.inputs.saturating_add(1);
+        let blocks = Blocks::new(input, self.block_bytes);
+        team::read(&mut self.collectors, format, blocks, progress)
     }
 
     /// What guards want to know of the rows read so far; asked once, before [`finish`](Self::finish).
     pub fn take_seen(&mut self) -> Seen {
-        std::mem::take(&mut self.collected.sample).into_seen(&self.collected.names)
+        let mut all = Tally::default();
+        for collector in &mut self.collectors {
+            all.sample
+                .merge(std::mem::take(&mut collector.tally.sample));
+        }
+        let shared = self.shared.as_ref();
+        let names = shared.map(|shared| shared.dictionary.names());
+        all.sample.into_seen(&names.unwrap_or_default())
     }
 
-    /// Writes the version file to `out` in one forward pass, and tells what became of the rows.
-    pub fn finish(self, out: &mut dyn Write) -> Result<RowReport, BuildError> {
-        if self.collected.rows.is_empty() {
-            return Err(BuildError::Empty {
-                report: Box::new(self.collected.report),
-            });
+    /// Writes the version file to `out`, and tells what became of the rows.
+    pub fn finish(self, out: &mut dyn HeadLast) -> Result<RowReport, BuildError> {
+        self.finish_telling(out, &mut |_, _| {})
+    }
+
+    /// As [`finish`](Self::finish); `progress` is told how many of how many parts are written.
+    pub fn finish_telling(
+        self,
+        out: &mut dyn HeadLast,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<RowReport, BuildError> {
+        let mut tally = Tally::default();
+        let mut closed = Ok(());
+        for mut collector in self.collectors {
+            closed = closed.and(collector.close());
+            tally.merge(collector.tally);
         }
+        let shared = self.shared.filter(|_| tally.rows > 0);
+        let Some(shared) = shared else {
+            let report = Box::new(RowReport {
+                rejected_rows: tally.rejected_rows,
+                rejected: tally.rejected,
+                ..RowReport::default()
+            });
+            return Err(BuildError::Empty { report });
+        };
+        closed.map_err(BuildError::Scratch)?;
+        shared.store.end_filling();
+        let gathered = arrange::Gathered {
+            key_id: shared.keyer.key_id(),
+            delta: shared.delta,
+            names: shared.dictionary.names(),
+            tally,
+            store: &shared.store,
+            threads: self.threads,
+            load_bytes: self.bound.map_or(u64::MAX, |bound| bound.bytes / 4),
+        };
         match self.meta.kind {
-            Kind::Filter => filter::write(self.meta, self.rate, self.collected, out),
-            _ => arrange::write(self.meta, self.root, self.collected, out),
+            Kind::Filter => filter::write(self.meta, self.rate, gathered, out, progress),
+            _ => arrange::write(self.meta, self.root, gathered, out, progress),
         }
     }
 }
@@ -148,6 +245,12 @@ pub enum BuildError {
     /// Under every mixing tried two ids would have been one. Does not happen by chance.
     #[error("nothing keeps the ids of this version apart; build it under another version number")]
     NoMixing,
+    /// What was put on disk to be sorted could not be read again, or the disk is full.
+    #[error("rows that were to be sorted are lost: {0}")]
+    Scratch(io::Error),
+    /// A mistake in Kith.
+    #[error("a thread that sorts rows has panicked; this is a mistake in Kith")]
+    Panicked,
     /// `out` failed.
     #[error("the version file could not be written: {0}")]
     Io(#[from] io::Error),
@@ -157,195 +260,5 @@ fn first_reason(report: &RowReport) -> String {
     match report.rejected.first() {
         Some(row) => format!("line {}: {}", row.line, row.reason),
         None => "the input is empty".to_owned(),
-    }
-}
-
-/// A row as it is kept.
-#[derive(Debug, Clone, Copy)]
-struct KeptRow {
-    /// Where its id will stand.
-    hashed: Hashed,
-    /// What it adds, and then what it removes.
-    segments: Span,
-    /// How many of these it adds.
-    added: u32,
-    deleted: bool,
-    /// The second at which what it adds expires, or [`NEVER`].
-    expires: i64,
-}
-
-/// Later than any time that can be written, so that it wins where the later expiry is kept.
-const NEVER: i64 = i64::MAX;
-
-/// A part of `named`: 40 bits of start and 24 of length, which a line of 1 MiB cannot exceed.
-#[derive(Debug, Clone, Copy)]
-struct Span(u64);
-
-impl Span {
-    const LENGTH_BITS: u32 = 24;
-
-    fn new(start: usize, end: usize) -> Self {
-        Self((start as u64) << Self::LENGTH_BITS | (end - start) as u64)
-    }
-
-    fn range(self) -> std::ops::Range<usize> {
-        let start = (self.0 >> Self::LENGTH_BITS) as usize;
-        start..start + (self.0 & ((1 << Self::LENGTH_BITS) - 1)) as usize
-    }
-}
-
-/// All that was read so far.
-#[derive(Debug)]
-pub(super) struct Collected {
-    pub(super) keyer: Keyer,
-    /// Whether rows say what changes, not what is.
-    pub(super) delta: bool,
-    remix: Remix,
-    rows: Vec<KeptRow>,
-    /// The segments of all rows, one row's after the other's, by the number they got when first seen.
-    named: Vec<u16>,
-    segments_max: usize,
-    /// Whether all rows must name one and the same segment, and none may expire: they become a filter.
-    pub(super) one_list: bool,
-    names: Vec<Name>,
-    numbers: HashMap<Name, u16>,
-    input: u32,
-    report: RowReport,
-    pub(super) sample: Sample,
-}
-
-impl Collected {
-    fn new(keyer: Keyer, remix: Remix, delta: bool) -> Self {
-        Self {
-            keyer,
-            delta,
-            remix,
-            rows: Vec::new(),
-            named: Vec::new(),
-            segments_max: SEGMENTS_MAX as usize,
-            one_list: false,
-            names: Vec::new(),
-            numbers: HashMap::new(),
-            input: 0,
-            report: RowReport::default(),
-            sample: Sample::default(),
-        }
-    }
-
-    fn key_id(&self) -> KeyId {
-        self.keyer.key_id()
-    }
-
-    /// Good and bad rows so far.
-    pub(super) fn rows_seen(&self) -> u64 {
-        self.rows.len() as u64 + self.report.rejected_rows
-    }
-
-    pub(super) fn end_input(&mut self) {
-        self.input = self.input.saturating_add(1);
-    }
-
-    pub(super) fn reject(&mut self, line: u64, refused: &Refused) {
-        self.report.rejected_rows += 1;
-        if self.report.rejected.len() < REJECTED_KEPT_MAX {
-            self.report.rejected.push(RejectedRow {
-                input: self.input,
-                line,
-                reason: refused.to_string(),
-            });
-        }
-    }
-
-    /// Begins a row; what it names is kept only if it turns out good.
-    pub(super) fn draft(&mut self) -> Draft<'_> {
-        Draft {
-            named_before: self.named.len(),
-            removed_from: None,
-            names_before: self.names.len(),
-            into: self,
-        }
-    }
-}
-
-/// A row whose segments are being read.
-pub(super) struct Draft<'a> {
-    into: &'a mut Collected,
-    named_before: usize,
-    /// Where among what is named that begins which is removed.
-    removed_from: Option<usize>,
-    names_before: usize,
-}
-
-impl Draft<'_> {
-    pub(super) fn segment(&mut self, text: &str) -> Result<(), NotKept> {
-        let into = &mut *self.into;
-        let number = match into.numbers.get(text) {
-            Some(&number) => number,
-            None => {
-                let name: Name = text.parse().map_err(|_| NotKept::NotAName)?;
-                let number = into.names.len();
-                if into.one_list && number > 0 {
-                    return Err(NotKept::SecondSegment);
-                }
-                if number >= into.segments_max {
-                    return Err(NotKept::TooMany(into.segments_max));
-                }
-                into.names.push(name.clone());
-                into.numbers.insert(name, number as u16);
-                number as u16
-            }
-        };
-        into.named.push(number);
-        Ok(())
-    }
-
-    /// What is named from here on is removed.
-    pub(super) fn removals_follow(&mut self) {
-        self.removed_from = Some(self.into.named.len());
-    }
-
-    fn added_and_removed(&self) -> (&[u16], &[u16]) {
-        let named = &self.into.named[self.named_before..];
-        let added = self.removed_from.map(|at| at - self.named_before);
-        named.split_at(added.unwrap_or(named.len()))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.into.named.len() == self.named_before
-    }
-
-    pub(super) fn adds_nothing(&self) -> bool {
-        self.added_and_removed().0.is_empty()
-    }
-
-    pub(super) fn adds_and_removes_one(&self) -> bool {
-        let (added, removed) = self.added_and_removed();
-        if added.is_empty() || removed.is_empty() {
-            return false;
-        }
-        let mut added = added.to_vec();
-        added.sort_unstable();
-        let is_added = |number| added.binary_search(number).is_ok();
-        removed.iter().any(is_added)
-    }
-
-    pub(super) fn discard(self) {
-        self.into.named.truncate(self.named_before);
-        for name in self.into.names.drain(self.names_before..) {
-            self.into.numbers.remove(&name);
-        }
-    }
-
-    pub(super) fn keep(self, key: UserKey, delete: bool, expires: Option<i64>) {
-        let added = self.added_and_removed().0.len();
-        let named = &self.into.named[self.named_before..][..added];
-        self.into.sample.person(key, named, expires);
-        self.into.rows.push(KeptRow {
-            hashed: self.into.remix.mix(key),
-            segments: Span::new(self.named_before, self.into.named.len()),
-            added: added as u32,
-            deleted: delete,
-            expires: expires.unwrap_or(NEVER),
-        });
     }
 }

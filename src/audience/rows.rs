@@ -5,8 +5,7 @@
 //! names the field and what is expected there, and never quotes what was: where columns are swapped, an id stands in any of them. Since neither ids nor names hold line breaks, a quoted CSV field that
 //! spans lines is a bad row, and a forgotten quote cannot swallow the file.
 //!
-//! Cost: 1.8 µs a CSV row of 11 segments, the id's hash included; no allocation for a good row of
-//! CSV or text.
+//! Cost: docs/scale.md; no allocation for a good row of CSV or text.
 
 mod csv;
 mod lines;
@@ -18,16 +17,15 @@ use std::io::{self, BufRead};
 
 use serde::Serialize;
 
-use crate::ids::{IdRefused, Name, SegmentRef};
+use crate::ids::{IdRefused, Name, SegmentRef, trimmed};
 
-use super::builder::{Collected, Draft};
+use super::builder::{Collector, Draft};
 
 pub use lines::LINE_BYTES_MAX;
+pub(super) use lines::{BLOCK_BYTES, Block, Blocks};
 
 /// How many bad rows are kept with their reason; all are counted.
 pub const REJECTED_KEPT_MAX: usize = 100;
-/// How often progress is told, in lines.
-const PROGRESS_LINES: u64 = 8192;
 
 /// How rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +84,9 @@ pub enum ReadError {
     /// The input failed, or whoever feeds it gave up.
     #[error("the rows could not be read: {0}")]
     Io(#[from] io::Error),
+    /// What exceeds the memory for building could not be put on disk.
+    #[error("no room on disk for rows that are to be sorted: {0}")]
+    Scratch(io::Error),
     /// A CSV does not begin with a header that says where to find what.
     #[error("no readable CSV header: {problem}; expected is {expected}, in any order")]
     NoHeader {
@@ -238,52 +239,75 @@ struct Row<'a, A, R> {
     expires: Option<&'a str>,
 }
 
-/// Reads rows to the end of `input` into `into`.
-pub(super) fn read(
-    into: &mut Collected,
-    format: &RowFormat,
-    input: impl BufRead,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), ReadError> {
-    let mut lines = lines::Lines::new(input);
-    let columns = match format {
-        RowFormat::Csv => Some(csv::header(&mut lines, into.delta)?),
-        _ => None,
-    };
-    while let Some((number, line)) = lines.next()? {
-        let taken = line.and_then(|line| match (format, &columns) {
-            (RowFormat::Csv, Some(columns)) => columns.take(into, line),
-            (RowFormat::Csv, None) => Err(Refused::NotUtf8),
-            (RowFormat::Ndjson, _) => ndjson::take(into, line),
-            (RowFormat::Text { source, segment }, _) => into.add(Row {
-                source,
-                id: line,
-                add: std::iter::once(segment.as_str()),
-                remove: std::iter::empty(),
-                delete: false,
-                expires: None,
-            }),
-        });
-        if let Err(refused) = taken {
-            into.reject(number, &refused);
-        }
-        if number % PROGRESS_LINES == 0 {
-            progress(into.rows_seen());
-        }
-    }
-    into.end_input();
-    progress(into.rows_seen());
-    Ok(())
+/// How the rows of one input are written, once its header is known.
+pub(super) enum Dialect<'a> {
+    Csv(csv::Columns),
+    Ndjson,
+    Text { source: &'a str, segment: &'a Name },
 }
 
-impl Collected {
+impl<'a> Dialect<'a> {
+    /// Begins an input; with the first block of rows.
+    pub(super) fn begin(
+        format: &'a RowFormat,
+        delta: bool,
+        blocks: &mut Blocks<impl BufRead>,
+    ) -> Result<(Self, Block), ReadError> {
+        let mut block = blocks.next(Vec::new())?;
+        let dialect = match format {
+            RowFormat::Csv => {
+                while let Some(blank) = block.take_if(|block| block.lines().next().is_none()) {
+                    block = blocks.next(blank.emptied())?;
+                }
+                let mut lines = block.as_ref().map(Block::lines);
+                let line = match blocks.refused() {
+                    Some(refused) => Some(Err(refused)),
+                    None => lines.as_mut().and_then(|lines| Some(lines.next()?.1)),
+                };
+                let columns = csv::header(line, delta)?;
+                let taken = lines.map(|lines| lines.taken());
+                if let (Some(block), Some(taken)) = (&mut block, taken) {
+                    block.begin_at(taken);
+                }
+                Self::Csv(columns)
+            }
+            RowFormat::Ndjson => Self::Ndjson,
+            RowFormat::Text { source, segment } => Self::Text { source, segment },
+        };
+        Ok((dialect, block.unwrap_or_default()))
+    }
+
+    /// Takes in all rows of a block.
+    pub(super) fn take_all(&self, into: &mut Collector, block: &Block) {
+        let mut lines = block.lines();
+        while let Some((number, line)) = lines.next() {
+            let taken = line.and_then(|line| match self {
+                Self::Csv(columns) => columns.take(into, line),
+                Self::Ndjson => ndjson::take(into, line),
+                Self::Text { source, segment } => into.add(Row {
+                    source,
+                    id: line,
+                    add: std::iter::once(segment.as_str()),
+                    remove: std::iter::empty(),
+                    delete: false,
+                    expires: None,
+                }),
+            });
+            if let Err(refused) = taken {
+                into.reject(number, &refused);
+            }
+        }
+    }
+}
+
+impl Collector {
     /// Checks a row and keeps it, or keeps nothing of it.
     fn add<'a>(
         &mut self,
         row: Row<'a, impl Iterator<Item = &'a str>, impl Iterator<Item = &'a str>>,
     ) -> Result<(), Refused> {
         let key = self
-            .keyer
+            .keyer()
             .user_key(row.source, row.id)
             .map_err(Refused::Id)?;
         let expires = match row.expires.map(str::trim) {
@@ -293,10 +317,10 @@ impl Collected {
                 Err(_) => return Err(Refused::Expires),
             },
         };
-        if self.one_list && expires.is_some() {
+        if self.is_one_list() && expires.is_some() {
             return Err(Refused::ExpiresInFilter);
         }
-        let delta = self.delta;
+        let delta = self.is_delta();
         let mut draft = self.draft();
         let taken = draft.take(row.add, row.remove);
         let checked = taken.and_then(|()| match delta {
@@ -306,12 +330,11 @@ impl Collected {
             true if draft.adds_and_removes_one() => Err(Refused::AddedAndRemoved),
             _ => Ok(()),
         });
-        if let Err(refused) = checked {
-            draft.discard();
-            return Err(refused);
-        }
-        draft.keep(key, row.delete, expires);
-        self.sample.source(row.source);
+        checked?;
+        draft
+            .keep(key, row.delete, expires)
+            .map_err(|e| e.told(""))?;
+        self.source(row.source);
         Ok(())
     }
 }
@@ -322,7 +345,7 @@ impl Draft<'_> {
         add: impl Iterator<Item = &'a str>,
         remove: impl Iterator<Item = &'a str>,
     ) -> Result<(), Refused> {
-        let names = |text: &'a str| Some(text.trim()).filter(|name| !name.is_empty());
+        let names = |text: &'a str| Some(trimmed(text)).filter(|name| !name.is_empty());
         for name in add.filter_map(names) {
             self.segment(name).map_err(|e| e.told(name))?;
         }

@@ -54,6 +54,10 @@ impl Sample {
             let kept = kept.or_insert(expires);
             *kept = expires.max(*kept);
         }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while self.people > PEOPLE_MAX || self.memberships.len() > MEMBERSHIPS_MAX {
             let Some((&(last, _), _)) = self.memberships.last_key_value() else {
                 return;
@@ -84,6 +88,45 @@ impl Sample {
             named.push((source.to_ascii_lowercase(), 1));
         } else {
             self.sources.others += 1;
+        }
+    }
+
+    /// Takes in what another one saw of the same upload. Each keeps at least those of its people that both together keep,
+    /// so nothing of them is missing.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.last_expiry = self.last_expiry.max(other.last_expiry);
+        self.end = match (self.end, other.end) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        for (membership, expires) in other.memberships {
+            let kept = self.memberships.entry(membership).or_insert(expires);
+            *kept = expires.max(*kept);
+        }
+        if let Some(end) = self.end {
+            self.memberships.split_off(&(end, 0));
+        }
+        self.people = 0;
+        let mut before = None;
+        for (key, _) in self.memberships.keys() {
+            self.people += usize::from(before != Some(*key));
+            before = Some(*key);
+        }
+        self.trim();
+        for (source, rows) in other.sources.named {
+            self.add_source(source, rows);
+        }
+        self.sources.others += other.sources.others;
+    }
+
+    fn add_source(&mut self, source: String, rows: u64) {
+        let named = &mut self.sources.named;
+        if let Some((_, known)) = named.iter_mut().find(|(name, _)| *name == source) {
+            *known += rows;
+        } else if named.len() < SOURCES_MAX {
+            named.push((source, rows));
+        } else {
+            self.sources.others += rows;
         }
     }
 
@@ -220,6 +263,30 @@ mod tests {
         }
         assert_eq!(sample.sources.named.len(), SOURCES_MAX);
         assert_eq!(sample.sources.others, 1000 - (SOURCES_MAX as u64 - 2));
+    }
+
+    #[test]
+    fn what_several_saw_is_what_one_would_have_seen() {
+        let people = 3 * PEOPLE_MAX as u128;
+        let rows: Vec<(u128, u16, Option<i64>)> = (0..4 * people)
+            .map(|n| (n * 7919 % people, (n % 5) as u16, Some((n % 7) as i64)))
+            .collect();
+        let mut several = [Sample::default(), Sample::default(), Sample::default()];
+        for (n, &(key, segment, expires)) in rows.iter().enumerate() {
+            let one = &mut several[n * n % 3];
+            one.person(UserKey(key), &[segment], expires);
+            one.source(if n % 2 == 0 { "ifa" } else { "email" });
+        }
+        let mut merged = Sample::default();
+        several.into_iter().for_each(|one| merged.merge(one));
+        let merged = merged.into_seen(&names(300));
+        assert_eq!(kept(&merged), kept(&seen(&rows)));
+        assert_eq!(merged.last_expiry, Some(6));
+        let sources: u64 = merged.sources.named.iter().map(|(_, rows)| rows).sum();
+        assert_eq!(
+            (merged.sources.named.len(), sources),
+            (2, rows.len() as u64)
+        );
     }
 
     proptest! {

@@ -14,9 +14,10 @@ use super::progress::Progress;
 use super::text::counted;
 use super::{Failure, note, print, print_json, rows};
 use crate::audience::{
-    AsOf, BuildError, Builder, FalsePositiveRate, RowFormat, RowReport, VersionMeta,
+    AsOf, BuildError, Builder, FalsePositiveRate, MEMORY_MIN, RowFormat, RowReport, VersionMeta,
 };
 use crate::clock::Timestamp;
+use crate::config::size_of;
 use crate::ids::{Keyer, Kind, Name, SecretKey};
 
 /// Where `kith serve` keeps the key if nothing is configured, and what is there once it has served.
@@ -82,6 +83,10 @@ pub(super) struct Build {
     /// The version file to make
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Memory for rows, in bytes or like "512 MiB"; what is more goes to disk beside the output [default: a quarter of the
+    /// machine's, at most 2 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u64>,
     /// Make no file when more than this share of the rows is bad
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     max_rejected_share: f64,
@@ -100,6 +105,30 @@ fn rate(text: &str) -> Result<FalsePositiveRate, String> {
             most.share()
         )
     })
+}
+
+/// Most that is taken where nobody says how much.
+const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size_of(text).filter(|bytes| *bytes >= MEMORY_MIN);
+    bytes.ok_or_else(|| "memory is a size from 16 MiB on, in bytes or like \"512 MiB\"".to_owned())
+}
+
+/// A quarter of what the machine has, or the group of processes may have.
+fn memory_default() -> u64 {
+    let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1024)
+    });
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse().ok());
+    let all = [system, group].into_iter().flatten().min();
+    let quarter = all.map_or(MEMORY_MIN, |all: u64| all / 4);
+    quarter.clamp(MEMORY_MIN, MEMORY_DEFAULT_MAX)
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -146,17 +175,22 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
         Some(root) => Builder::delta(meta, root, keyer)?,
         None => Builder::new(meta, keyer)?,
     };
-    let mut builder = builder.with_false_positive_rate(rate.unwrap_or(FalsePositiveRate::DEFAULT));
+    let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).to_owned();
+    let mut builder = builder
+        .with_false_positive_rate(rate.unwrap_or(FalsePositiveRate::DEFAULT))
+        .with_memory(args.memory.unwrap_or_else(memory_default), folder);
     for (path, format) in &inputs {
         let told = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));
         let (coding, raw) = input::open(path)?;
         let rows = input::unpacked(coding, progress.of(raw)).map_err(|e| told(&e))?;
         builder
-            .read_rows(format, rows, &mut |_| {})
+            .read_rows(format, rows, &mut |rows| progress.tell_rows(rows))
             .map_err(|e| told(&e))?;
     }
     progress.wait_for("sorting and writing");
-    let built = match builder.finish(&mut partial.out) {
+    let mut told = |done, all| progress.tell_share(done, all);
+    let built = match builder.finish_telling(&mut partial.out, &mut told) {
         Err(BuildError::Empty { report }) => Err(*report),
         Err(failed) => return Err(failed.into()),
         Ok(report) if rejected_share(&report) > args.max_rejected_share => Err(report),

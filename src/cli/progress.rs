@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::text::count;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 /// What is done sooner shows no bar.
@@ -51,6 +52,27 @@ impl Progress {
             self.bar.set_style(style("{spinner} {msg}, {elapsed}"));
             self.bar.set_message(what);
             self.bar.enable_steady_tick(TICK);
+        }
+    }
+
+    /// So many rows were read so far.
+    pub(super) fn tell_rows(&self, rows: u64) {
+        if self.shown.get() {
+            let rate = rows as f64 / self.since.elapsed().as_secs_f64();
+            self.bar.set_message(format!(
+                "{} rows, {} a second",
+                count(rows),
+                count(rate as u64)
+            ));
+        }
+    }
+
+    /// So much of what is waited for is done.
+    pub(super) fn tell_share(&self, done: u64, all: u64) {
+        if self.shown.get() {
+            let share = 100 * done / all.max(1);
+            self.bar
+                .set_message(format!("sorting and writing, {share} %"));
         }
     }
 

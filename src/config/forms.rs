@@ -195,6 +195,11 @@ pub(super) fn size(min: u64, max: u64) -> Form<u64> {
     })
 }
 
+/// A size in bytes that stands in a text, with or without a unit.
+pub(crate) fn size_of(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| split_unit(text, &SIZE_UNITS))
+}
+
 fn shown_size(bytes: u64) -> String {
     let unit = SIZE_UNITS
         .iter()

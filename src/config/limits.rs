@@ -5,6 +5,7 @@
 
 use super::forms;
 use super::sheet::Sheet;
+use crate::audience::MEMORY_MIN;
 use crate::identity::IDS_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -53,6 +54,8 @@ pub struct Limits {
     pub segments_per_dataset: usize,
     /// A campaigns document, decoded.
     pub campaigns_bytes: usize,
+    /// Memory for making one version of uploaded rows.
+    pub build_memory_bytes: u64,
 }
 
 pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
@@ -94,6 +97,12 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         &forms::size(KIB, 64 * TIB),
         "\"16 GiB\"",
         "one upload, decoded; [datasets.<name>] max_bytes overrides",
+    );
+    let build_memory_bytes = s.get(
+        "build_memory_bytes",
+        &forms::size(MEMORY_MIN, TIB),
+        "\"512 MiB\"",
+        "memory for making a version of one upload's rows; what is more goes to disk, in `data.dir`",
     );
     let mut ms = |key, default, meaning| -> u64 {
         const TEN_MINUTES: i64 = 600_000;
@@ -182,5 +191,6 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
             "segments of one dataset",
         ),
         campaigns_bytes,
+        build_memory_bytes,
     }
 }

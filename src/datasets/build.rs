@@ -12,7 +12,7 @@ use crate::audience::{
 use crate::campaigns::{self, Book, Surroundings};
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name, SegmentRef};
-use crate::storage::{StorageWriter, open_to_read};
+use crate::storage::{INCOMING, StorageWriter, open_to_read};
 
 /// A version made but not yet known to the manifest.
 pub(super) struct Built {
@@ -93,19 +93,23 @@ impl Datasets {
                 let mut builder = builder
                     .map_err(Refused::Build)?
                     .with_segments_max(self.settings.segments_max)
-                    .with_false_positive_rate(self.declared_rate(&upload.dataset));
+                    .with_false_positive_rate(self.declared_rate(&upload.dataset))
+                    .with_memory(
+                        self.settings.build_memory,
+                        self.storage.dir().join(INCOMING),
+                    );
                 let input = BufReader::with_capacity(1 << 18, open_to_read(spool.writer.path())?);
                 builder
                     .read_rows(format, input, &mut |_| {})
                     .map_err(|error| match error {
-                        ReadError::Io(disk) => disk.into(),
+                        ReadError::Io(disk) | ReadError::Scratch(disk) => disk.into(),
                         header => Refused::Rows(header),
                     })?;
                 let seen = builder.take_seen();
                 let mut out = self.storage.create()?;
                 let report = builder.finish(&mut out).map_err(|error| match error {
                     BuildError::Empty { report } => Refused::NoGoodRow(rows(*report)),
-                    BuildError::Io(disk) => disk.into(),
+                    BuildError::Io(disk) | BuildError::Scratch(disk) => disk.into(),
                     other => Refused::Build(other),
                 })?;
                 Ok(Built {

@@ -9,7 +9,7 @@
 //! next delta asks again.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use super::activation::{Effect, Opened, known, known_mut, unknown_version};
 use super::manifest::{Dataset, compacted_file};
@@ -25,9 +25,13 @@ const LAYER_BYTES_MIN: u64 = 1 << 20;
 /// How many times as large the full version may be as a layer that is worth it.
 const LAYER_SHARE: u64 = 10;
 
-/// What waits to be done.
+/// What waits to be done. Not part of the datasets, so that who waits for it does not keep them alive, and with them the lock on their
+/// directory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chores(Arc<Queue>);
+
 #[derive(Debug, Default)]
-pub(super) struct Chores {
+struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -39,9 +43,20 @@ struct Waiting {
 }
 
 impl Chores {
+    fn ask(&self, name: &Name) {
+        lock(&self.0.waiting).compact.insert(name.clone());
+        self.0.changed.notify_one();
+    }
+
+    /// Ends whoever waits.
+    pub(super) fn close(&self) {
+        lock(&self.0.waiting).closed = true;
+        self.0.changed.notify_all();
+    }
+
     /// The next dataset to compact; nothing once all is to end.
     fn next(&self) -> Option<Name> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = lock(&self.0.waiting);
         loop {
             if waiting.closed {
                 return None;
@@ -49,8 +64,8 @@ impl Chores {
             if let Some(name) = waiting.compact.pop_first() {
                 return Some(name);
             }
-            waiting = self
-                .changed
+            let changed = &self.0.changed;
+            waiting = changed
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
@@ -60,32 +75,45 @@ impl Chores {
 /// Why a version was not compacted.
 type Reason = String;
 
-impl Datasets {
-    /// Does what there is to do in the background, until [`Datasets::stop_housekeeping`]. For a thread of its own.
-    pub fn keep_house(&self, now: fn() -> Timestamp) {
+/// Does what there is to do in the background, for a thread of its own.
+#[derive(Debug)]
+pub struct Housekeeping {
+    chores: Chores,
+    datasets: Weak<Datasets>,
+}
+
+impl Housekeeping {
+    /// Works until the datasets are dropped.
+    pub fn run(self, now: fn() -> Timestamp) {
         while let Some(name) = self.chores.next() {
-            match self.compact(&name, now()) {
+            let Some(datasets) = self.datasets.upgrade() else {
+                return;
+            };
+            match datasets.compact(&name, now()) {
                 Ok(false) => {}
-                Ok(true) => self.measures.compacted(&name, true),
+                Ok(true) => datasets.measures.compacted(&name, true),
                 Err(reason) => {
                     tracing::warn!(dataset = %name, %reason, "deltas could not be compacted and are served as they are");
-                    self.measures.compacted(&name, false);
+                    datasets.measures.compacted(&name, false);
                 }
             }
         }
     }
+}
 
-    /// Ends [`Datasets::keep_house`] after what it is at.
-    pub fn stop_housekeeping(&self) {
-        lock(&self.chores.waiting).closed = true;
-        self.chores.changed.notify_all();
+impl Datasets {
+    /// What is to be run in the background.
+    pub fn housekeeping(self: &Arc<Self>) -> Housekeeping {
+        Housekeeping {
+            chores: self.chores.clone(),
+            datasets: Arc::downgrade(self),
+        }
     }
 
     /// Asks for what is live of a dataset to be compacted, where that is worth it.
     pub(super) fn compact_if_worth(&self, name: &Name, state: &Snapshot) {
         if is_worth(name, state) {
-            lock(&self.chores.waiting).compact.insert(name.clone());
-            self.chores.changed.notify_one();
+            self.chores.ask(name);
         }
     }
 

@@ -100,8 +100,8 @@ pub enum Refused {
     NotYet(&'static str),
     /// A delta over a version that is not live.
     #[error(
-        "a delta is over the live version, which {} and not {base}; make it over that one, or upload a full version",
-        .live.map_or_else(|| format!("dataset `{dataset}` does not have"), |live| format!("is {live} in dataset `{dataset}`"))
+        "a delta is laid over the live version, and {} of dataset `{dataset}`, not {base}; make it over what is live, or upload a full version",
+        .live.map_or_else(|| "there is none".to_owned(), |live| format!("that is version {live}"))
     )]
     BaseNotLive {
         /// The dataset.

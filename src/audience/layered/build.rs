@@ -11,9 +11,10 @@ use crate::ids::Name;
 
 use super::super::Lookup;
 use super::super::bits::Nonsense;
-use super::super::builder::arrange::{block_sums, segment_table};
+use super::super::builder::arrange::segment_table;
+use super::super::builder::output::Sections;
 use super::super::code::{Expiry, Membership, Sample, Shape};
-use super::super::format::{Body, Header, SEGMENTS_MAX, Section};
+use super::super::format::{Body, Header, SEGMENTS_MAX};
 use super::super::reader::{AudienceFile, Change, Changes, OpenError};
 use super::super::shard::{Entry, Hashed, Layout, Placed, ShardWriter, shard_bits_for};
 use super::{Audience, Layer};
@@ -65,6 +66,9 @@ pub enum LayerError {
     /// The layer that was made does not verify.
     #[error(transparent)]
     Unsound(#[from] OpenError),
+    /// There is no memory for it.
+    #[error("there is no room for it: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 impl From<Nonsense> for LayerError {
@@ -441,46 +445,41 @@ impl Written {
             width: 2,
         };
         self.index.extend(end.encode());
+        let mut image = Vec::new();
+        let mut file = Sections::begin(&mut image)?;
         let mut code = Vec::new();
         self.layout.code.encode(&mut code);
-        let ranks: Vec<u32> = (0u32..).take(segments.names.len()).collect();
+        let ranks: Vec<u16> = (0u16..).take(segments.names.len()).collect();
         let table = segment_table(&segments.names, &ranks, &self.in_layer);
-        let parts = [&*code, &*self.records, &*self.index, &*table];
-        let checksums = block_sums(parts);
-        let section = |bytes: &[u8]| Section {
-            length: bytes.len() as u64,
-            crc: crc32fast::hash(bytes),
-        };
+        for part in [&*code, &*self.records, &*self.index, &*table] {
+            file.write(part)?;
+            file.end_section();
+        }
         let (first_expiry, expiry_bits) = match self.layout.code.expiry() {
             Expiry::Unused => (None, 0),
             Expiry::Since { first, bits } => (Some(first), bits),
         };
-        let header = Header {
-            meta: last.meta().clone(),
-            key_id: below.key_id(),
-            ids: self.entries,
-            rows,
-            memberships: self
-                .in_layer
-                .iter()
-                .fold(0, |sum, n| sum.saturating_add(*n)),
-            segments: segments.names.len() as u32,
-            first_expiry,
-            body: Body::Two {
-                shard_bits: self.layout.shard_bits,
-                expiry_bits,
-                lengths: self.layout.lengths,
-                root: below.base.root(),
-                removed: 0,
-            },
-            sections: parts
-                .into_iter()
-                .chain([&*checksums])
-                .map(section)
-                .collect(),
-        };
-        let header = header.encode().ok_or(LayerError::TooLarge)?;
-        let image = [&header, parts[0], parts[1], parts[2], parts[3], &checksums].concat();
+        let memberships = self.in_layer.iter();
+        file.finish(|sections| {
+            let header = Header {
+                meta: last.meta().clone(),
+                key_id: below.key_id(),
+                ids: self.entries,
+                rows,
+                memberships: memberships.fold(0, |sum, n| sum.saturating_add(*n)),
+                segments: segments.names.len() as u32,
+                first_expiry,
+                body: Body::Two {
+                    shard_bits: self.layout.shard_bits,
+                    expiry_bits,
+                    lengths: self.layout.lengths,
+                    root: below.base.root(),
+                    removed: 0,
+                },
+                sections,
+            };
+            header.encode().ok_or(LayerError::TooLarge)
+        })?;
         drop((self.records, self.index));
         let changed = AudienceFile::from_bytes(&image)?;
         // By the layer's own indexes: names in order.

@@ -120,7 +120,7 @@ impl Audience {
         file.end_section();
         file.write(&index)?;
         file.end_section();
-        let in_order: Vec<u32> = (0u32..).take(ranks.names.len()).collect();
+        let in_order: Vec<u16> = (0u16..).take(ranks.names.len()).collect();
         file.write(&segment_table(&ranks.names, &in_order, &ranks.ids))?;
         file.end_section();
         let (first_expiry, expiry_bits) = match layout.code.expiry() {

@@ -1,10 +1,8 @@
 //! CSV rows: RFC 4180, but for line breaks inside quotes, which no field of ours can hold.
 
 use std::borrow::Cow;
-use std::io::BufRead;
 
-use super::super::builder::Collected;
-use super::lines::Lines;
+use super::super::builder::Collector;
 use super::{CHANGES_IN_FULL, Field, ReadError, Refused, Row, SEGMENTS_IN_DELTA};
 
 const SOURCE: usize = 0;
@@ -26,22 +24,25 @@ const COLUMN_CHARS_MAX: usize = 80;
 
 /// Which column stands where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Columns(Vec<usize>);
+pub(in super::super) struct Columns(Vec<usize>);
 
-/// Reads the header.
+/// Reads the header, which is the first line that is not blank.
 ///
 /// Without a header the first line is a row and holds an id, so its columns are named in complaints only where one of
 /// them is a column of ours.
-pub(super) fn header(lines: &mut Lines<impl BufRead>, delta: bool) -> Result<Columns, ReadError> {
+pub(super) fn header(
+    line: Option<Result<&str, Refused>>,
+    delta: bool,
+) -> Result<Columns, ReadError> {
     let expected = match delta {
         false => "source,id,segments and perhaps expires",
         true => "source,id,add,remove and perhaps expires and delete",
     };
     let wrong = |problem: String| ReadError::NoHeader { problem, expected };
-    let line = match lines.next()? {
+    let line = match line {
         None => return Err(wrong("there is no line".to_owned())),
-        Some((_, Err(refused))) => return Err(wrong(refused.to_string())),
-        Some((_, Ok(line))) => line,
+        Some(Err(refused)) => return Err(wrong(refused.to_string())),
+        Some(Ok(line)) => line,
     };
     let mut unknown = Vec::new();
     let mut columns = Vec::new();
@@ -99,7 +100,7 @@ fn shortened(name: &str) -> String {
 
 impl Columns {
     /// Takes one line apart and adds the row.
-    pub(super) fn take(&self, into: &mut Collected, line: &str) -> Result<(), Refused> {
+    pub(super) fn take(&self, into: &mut Collector, line: &str) -> Result<(), Refused> {
         let mut fields: [Field<'_>; COLUMNS.len()] = [const { Cow::Borrowed("") }; COLUMNS.len()];
         let mut found = 0;
         let mut rest = Some(line);
@@ -115,12 +116,12 @@ impl Columns {
                 expected: self.0.len(),
             });
         }
-        let add = if into.delta { ADD } else { SEGMENTS };
+        let add = if into.is_delta() { ADD } else { SEGMENTS };
         into.add(Row {
             source: &fields[SOURCE],
             id: &fields[ID],
-            add: fields[add].split('|'),
-            remove: fields[REMOVE].split('|'),
+            add: Split(Some(&fields[add])),
+            remove: Split(Some(&fields[REMOVE])),
             delete: match fields[DELETE].trim() {
                 "true" => true,
                 "false" | "" => false,
@@ -128,6 +129,24 @@ impl Columns {
             },
             expires: Some(&fields[EXPIRES]),
         })
+    }
+}
+
+/// The names of a list.
+struct Split<'a>(Option<&'a str>);
+
+impl<'a> Iterator for Split<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.0?;
+        let Some(end) = memchr::memchr(b'|', rest.as_bytes()) else {
+            self.0 = None;
+            return Some(rest);
+        };
+        self.0 = rest.get(end + 1..);
+        rest.get(..end)
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use super::super::builder::Collected;
+use super::super::builder::Collector;
 use super::{Refused, Row, Shape};
 
 /// A text that is borrowed where it can be. Under serde a bare `Cow` inside another type never is.
@@ -53,13 +53,14 @@ const FULL_ROW: &str =
 const DELTA_ROW: &str = r#"{"source":"…","id":"…","add":["…"],"remove":["…"],"expires":"…"}, or {"source":"…","id":"…","delete":true}"#;
 
 /// Takes one line apart and adds the row.
-pub(super) fn take(into: &mut Collected, line: &str) -> Result<(), Refused> {
+pub(super) fn take(into: &mut Collector, line: &str) -> Result<(), Refused> {
     // serde would also read the object's values from an array.
     if !line.trim_start().starts_with('{') {
         return Err(Refused::NotJson { column: 1 });
     }
-    let refused = |e: serde_json::Error| refused(&e, into.delta);
-    if into.delta {
+    let delta = into.is_delta();
+    let refused = |e: serde_json::Error| refused(&e, delta);
+    if delta {
         let row: JsonChange<'_> = serde_json::from_str(line).map_err(refused)?;
         return into.add(Row {
             source: &row.source.0,

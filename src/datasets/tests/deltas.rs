@@ -283,8 +283,8 @@ fn what_is_compacted_rests_on_nothing_and_is_gone_back_from_and_to() {
 fn many_deltas_are_compacted_in_the_background() {
     let dir = folder();
     let kit = unguarded(dir.path());
-    let own = Arc::clone(&kit.datasets);
-    let housekeeping = std::thread::spawn(move || own.keep_house(|| NOW));
+    let housekeeping = kit.datasets.housekeeping();
+    let housekeeping = std::thread::spawn(move || housekeeping.run(|| NOW));
     kit.crm(1);
     for version in 2..40u64 {
         let rows = format!("source,id,add\nifa,more-{version},vip\n");
@@ -297,8 +297,6 @@ fn many_deltas_are_compacted_in_the_background() {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    kit.datasets.stop_housekeeping();
-    housekeeping.join().expect("ended");
     assert_ne!(done(), "0");
     let live = kit.live.load();
     let crm = live.datasets.first().expect("live");
@@ -308,6 +306,8 @@ fn many_deltas_are_compacted_in_the_background() {
     };
     assert_eq!(audience.ids(), 39);
     assert!(audience.changed_ids() < 38);
+    drop(kit);
+    housekeeping.join().expect("ended with the datasets");
 }
 
 #[test]

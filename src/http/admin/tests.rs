@@ -292,7 +292,7 @@ fn what_an_upload_is_refused_for() {
     let service = serve("[limits]\nupload_bytes = 65536\n");
     let refused = |query: &str, status| service.put(&format!("{V1}?{query}"), ROWS).is(status);
     refused("kind=identity", 422);
-    refused("mode=delta&base=0", 422);
+    refused("mode=delta&base=0", 409);
     refused("mode=delta", 422);
     refused("base=1", 422);
     refused("mode=half", 422);
