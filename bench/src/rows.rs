@@ -68,7 +68,8 @@ impl People {
     fn row(self, id: u64, names: &[String], ranks: &Ranks, out: &mut Vec<u8>) {
         let mut random = Random(self.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         out.extend_from_slice(b"ifa,");
-        uuid(id, out);
+        // No id is all zeros.
+        uuid(id + 1, out);
         let mut drawn = [0u32; 256];
         let mut count = 0;
         // Of 2³², how likely there is one more: a mean of m takes m - 1 in m.
