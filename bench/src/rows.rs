@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(ids.len(), 20_000);
         let named = text.matches('|').count() + ids.len();
         let mean = named as f64 / ids.len() as f64;
-        assert!((1.8..2.3).contains(&mean), "{mean}");
+        assert!((2.25..2.4).contains(&mean), "{mean}");
     }
 }
