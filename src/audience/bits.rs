@@ -12,6 +12,9 @@ pub(super) struct Nonsense;
 /// Most bits that can be put or taken at once.
 pub(super) const AT_ONCE: u32 = 56;
 
+/// Bits that are written at once.
+const HALF: u32 = 32;
+
 /// Appends bits to bytes.
 #[derive(Debug, Default)]
 pub(super) struct BitWriter {
@@ -22,14 +25,27 @@ pub(super) struct BitWriter {
 
 impl BitWriter {
     /// Appends the low `bits` of `value`, at most [`AT_ONCE`]; the others must be 0.
+    #[inline]
     pub(super) fn put(&mut self, value: u64, bits: u32) {
         debug_assert!(bits <= AT_ONCE && value.checked_shr(bits).unwrap_or(0) == 0);
+        if bits > HALF {
+            self.put_half(value & u64::from(u32::MAX), HALF);
+            self.put_half(value >> HALF, bits.wrapping_sub(HALF));
+        } else {
+            self.put_half(value, bits);
+        }
+    }
+
+    /// Appends up to [`HALF`] bits: they fit besides those of the word that are not yet written, which are fewer.
+    #[inline]
+    fn put_half(&mut self, value: u64, bits: u32) {
         self.word |= value.wrapping_shl(self.used);
         self.used = self.used.wrapping_add(bits);
-        while self.used >= 8 {
-            self.bytes.push((self.word & 0xff) as u8);
-            self.word >>= 8;
-            self.used = self.used.wrapping_sub(8);
+        if self.used >= HALF {
+            self.bytes
+                .extend_from_slice(&(self.word as u32).to_le_bytes());
+            self.word >>= HALF;
+            self.used = self.used.wrapping_sub(HALF);
         }
     }
 
@@ -41,10 +57,10 @@ impl BitWriter {
 
     /// The bytes, the last one filled up with zeros; the writer is empty again.
     pub(super) fn take(&mut self, into: &mut Vec<u8>) {
-        if self.used > 0 {
-            self.put(0, 8u32.saturating_sub(self.used));
-        }
         into.append(&mut self.bytes);
+        let last = self.word.to_le_bytes();
+        into.extend(last.iter().take(self.used.div_ceil(8) as usize));
+        (self.word, self.used) = (0, 0);
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Memory: without a bound 17 bytes a row and 2 a segment that it names. With one ([`Builder::with_memory`]) a quarter of
 //! it is for chunks that are being filled, half for full ones, and a quarter for sorting; beside it stand a few MiB a thread
-//! for blocks of input, the sample of guards and of codes, and 8 bytes for each two thousand rows. Cost: docs/scale.md.
+//! for blocks of input, the sample of guards and of codes, and 8 bytes for each two thousand rows. Rows of one shard are sorted
+//! together whatever they take, so an id of which there are many millions of rows needs room for them. Cost: docs/scale.md.
 
 pub(super) mod arrange;
 mod collector;
@@ -145,6 +146,7 @@ impl Builder {
         input: impl BufRead,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ReadError> {
+        let threads = self.reading_threads();
         let shared = self.shared.get_or_insert_with(|| Shared {
             keyer: self.keyer.clone(),
             delta: self.meta.base.is_some(),
@@ -154,16 +156,25 @@ impl Builder {
                 Kind::Filter => 1,
                 _ => self.segments_max,
             })),
-            store: Arc::new(Store::new(self.threads, self.bound.clone())),
+            store: Arc::new(Store::new(threads, self.bound.clone())),
         });
         self.collectors
-            .resize_with(self.threads, || Collector::new(shared.clone()));
+            .resize_with(threads, || Collector::new(shared.clone()));
         for collector in &mut self.collectors {
             collector.begin_input(self.inputs);
         }
         self.inputs = self.inputs.saturating_add(1);
         let blocks = Blocks::new(input, self.block_bytes);
         team::read(&mut self.collectors, format, blocks, progress)
+    }
+
+    /// As many as can have chunks open within a quarter of the memory.
+    fn reading_threads(&self) -> usize {
+        let bound = self.bound.as_ref();
+        let most = bound.map_or(usize::MAX, |b| {
+            store::threads_max(b.bytes.max(MEMORY_MIN) / 4)
+        });
+        self.threads.min(most)
     }
 
     /// What guards want to know of the rows read so far; asked once, before [`finish`](Self::finish).

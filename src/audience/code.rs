@@ -17,6 +17,8 @@
 mod huffman;
 mod plan;
 
+use std::sync::OnceLock;
+
 use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
 
 pub(super) use plan::Sample;
@@ -79,7 +81,19 @@ pub(super) struct Code {
     codes: Box<[[u16; SYMBOLS]; CONTEXTS]>,
     /// By context and the next bits, one context after the other.
     table: Box<[Entry]>,
+    /// By context: how each gap below [`SHORT`] is written; made when first written.
+    short: OnceLock<Box<[[Short; SHORT]; CONTEXTS]>>,
     shared: Shared,
+}
+
+/// Gaps that are looked up when they are written; nearly all are.
+const SHORT: usize = 256;
+
+/// A gap's bits, and how many there are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Short {
+    bits: u32,
+    length: u32,
 }
 
 /// The sets of the dictionary, one after the other.
@@ -224,6 +238,7 @@ impl Code {
             lengths,
             codes,
             table: table.into(),
+            short: OnceLock::new(),
             shared,
         })
     }
@@ -255,8 +270,13 @@ impl Code {
             return;
         }
         let mut next = 0u32;
+        let short = self.short.get_or_init(|| self.short());
         for membership in set {
-            self.put_gap(out, context_of(next), membership.rank.saturating_sub(next));
+            let (context, gap) = (context_of(next), membership.rank.saturating_sub(next));
+            match short.get(context).and_then(|gaps| gaps.get(gap as usize)) {
+                Some(short) => out.put(short.bits.into(), short.length),
+                None => self.put_gap(out, context, gap),
+            }
             next = membership.rank.saturating_add(1);
             if let Some((first, bits)) = expires {
                 out.put(membership.expires.is_some().into(), 1);
@@ -271,17 +291,43 @@ impl Code {
     }
 
     fn put_gap(&self, out: &mut BitWriter, context: usize, gap: u32) {
+        let short = self.gap_bits(context, gap);
+        out.put(short.bits.into(), short.length);
+    }
+
+    fn short(&self) -> Box<[[Short; SHORT]; CONTEXTS]> {
+        let mut short = Box::new([[Short::default(); SHORT]; CONTEXTS]);
+        for (context, gaps) in short.iter_mut().enumerate() {
+            for (gap, short) in (0u32..).zip(gaps) {
+                *short = self.gap_bits(context, gap);
+            }
+        }
+        short
+    }
+
+    /// A symbol's code and what follows it, 23 bits at most.
+    fn gap_bits(&self, context: usize, gap: u32) -> Short {
         let symbol = symbol_of(gap);
-        self.put_symbol(out, context, symbol);
+        let (code, length) = self.code_of(context, symbol);
         let (least, extra) = gap_of(symbol);
-        out.put(gap.saturating_sub(least).into(), extra);
+        Short {
+            bits: code as u32 | gap.saturating_sub(least).wrapping_shl(length),
+            length: length.saturating_add(extra),
+        }
     }
 
     fn put_symbol(&self, out: &mut BitWriter, context: usize, symbol: usize) {
+        let (code, length) = self.code_of(context, symbol);
+        out.put(code, length);
+    }
+
+    /// A symbol's code and its length.
+    #[inline]
+    fn code_of(&self, context: usize, symbol: usize) -> (u64, u32) {
         let of = |table: Option<&[u8; SYMBOLS]>| table?.get(symbol).copied();
         let length = of(self.lengths.get(context)).unwrap_or(0);
         let code = self.codes.get(context).and_then(|codes| codes.get(symbol));
-        out.put(code.copied().unwrap_or(0).into(), length.into());
+        (code.copied().unwrap_or(0).into(), length.into())
     }
 
     /// How many bits a set takes that does not expire and is not in the dictionary.

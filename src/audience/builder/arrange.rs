@@ -456,7 +456,44 @@ struct Merged {
     removed: Vec<Membership>,
     /// Of a delta: whether all that lies below is.
     deleted: bool,
-    ranks: Vec<u16>,
+    never: RankSet,
+}
+
+/// Some ranks: put in in any order, any number of times, taken out in theirs.
+#[derive(Default)]
+struct RankSet {
+    /// A bit for each rank.
+    words: Vec<u64>,
+    /// A bit for each of these words that is not 0.
+    filled: Vec<u64>,
+}
+
+impl RankSet {
+    fn insert(&mut self, rank: u16) {
+        let (word, bit) = (usize::from(rank / 64), rank % 64);
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+            self.filled.resize(word / 64 + 1, 0);
+        }
+        self.words[word] |= 1 << bit;
+        self.filled[word / 64] |= 1 << (word % 64);
+    }
+
+    /// Tells all ranks, and forgets them.
+    fn drain(&mut self, mut each: impl FnMut(u16)) {
+        for (group, filled) in self.filled.iter_mut().enumerate() {
+            let mut filled = std::mem::take(filled);
+            while filled > 0 {
+                let at = 64 * group + filled.trailing_zeros() as usize;
+                filled &= filled - 1;
+                let mut word = std::mem::take(&mut self.words[at]);
+                while word > 0 {
+                    each((64 * at) as u16 + word.trailing_zeros() as u16);
+                    word &= word - 1;
+                }
+            }
+        }
+    }
 }
 
 impl Merged {
@@ -466,16 +503,15 @@ impl Merged {
         self.set.clear();
         self.removed.clear();
         self.deleted = false;
-        let plain = |rank: &u16| Membership {
-            rank: u32::from(*rank),
+        let plain = |rank: u16| Membership {
+            rank: u32::from(rank),
             expires: None,
         };
-        self.ranks.clear();
         for row in rows.rows() {
             self.deleted |= row.deleted;
             let added = row.added.iter().map(|number| ranks.of_number(*number));
             if row.expires == NEVER {
-                self.ranks.extend(added);
+                added.for_each(|rank| self.never.insert(rank));
             } else {
                 self.set.extend(added.map(|rank| Membership {
                     rank: u32::from(rank),
@@ -483,12 +519,10 @@ impl Merged {
                 }));
             }
             let removed = row.removed.iter().map(|number| ranks.of_number(*number));
-            self.removed.extend(removed.map(|rank| plain(&rank)));
+            self.removed.extend(removed.map(plain));
         }
-        self.ranks.sort_unstable();
-        self.ranks.dedup();
         let some_expire = !self.set.is_empty();
-        self.set.extend(self.ranks.iter().map(plain));
+        self.never.drain(|rank| self.set.push(plain(rank)));
         if some_expire {
             // The latest first, and it is the first that stays.
             let latest = |m: &Membership| std::cmp::Reverse(m.expires.unwrap_or(NEVER));
@@ -523,4 +557,26 @@ pub(in super::super) fn segment_table(names: &[Name], ranks: &[u16], in_rank: &[
         table.resize(end, 0);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranks_come_out_in_order_and_once(ranks in prop::collection::vec(any::<u16>(), 0..80)) {
+            let mut set = RankSet::default();
+            for _ in 0..2 {
+                let mut out = Vec::new();
+                ranks.iter().for_each(|rank| set.insert(*rank));
+                set.drain(|rank| out.push(rank));
+                let naive: BTreeSet<u16> = ranks.iter().copied().collect();
+                prop_assert_eq!(out, Vec::from_iter(naive));
+            }
+        }
+    }
 }

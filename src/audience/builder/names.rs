@@ -81,6 +81,8 @@ pub(super) struct Cache {
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     hash: u64,
+    /// Its first and its last eight bytes, where there are as many.
+    ends: (u64, u64),
     start: u32,
     length: u16,
     number: u16,
@@ -111,7 +113,7 @@ impl Cache {
             if slot.length == 0 {
                 return None;
             }
-            if slot.hash == hash && self.text(slot) == name {
+            if slot.hash == hash && self.is(slot, name) {
                 return Some(slot.number);
             }
             at = (at + 1) & mask;
@@ -130,6 +132,7 @@ impl Cache {
         }
         let slot = Slot {
             hash: self.hash(name),
+            ends: ends(name),
             start: self.text.len() as u32,
             length: name.len() as u16,
             number,
@@ -146,6 +149,14 @@ impl Cache {
             at = (at + 1) & mask;
         }
         self.slots[at] = slot;
+    }
+
+    #[inline]
+    fn is(&self, slot: Slot, name: &[u8]) -> bool {
+        match name.len() {
+            8..=16 => usize::from(slot.length) == name.len() && slot.ends == ends(name),
+            _ => self.text(slot) == name,
+        }
     }
 
     fn text(&self, slot: Slot) -> &[u8] {
@@ -176,6 +187,12 @@ impl Cache {
         }
         hash
     }
+}
+
+#[inline]
+fn ends(name: &[u8]) -> (u64, u64) {
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (word(name.first_chunk()), word(name.last_chunk()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //! head := bit 0 expires, bit 1 deleted, bit 2 removes some, bits 3 to 7 how many it adds; 31: `added` says it
 //! ```
 //!
-//! The scratch file has no name from the moment it is made, so that it goes with the process, and holds hashes, no ids.
+//! The scratch file has no name from the moment it is made, so that it goes with the process, and holds hashes, no ids. It is
+//! written past the storage thread: nothing of it has to survive.
 //!
 //! Cost: 17 bytes a row and 2 for each segment it names.
 
@@ -46,6 +47,12 @@ const ADDED_LONG: u8 = 31;
 pub(super) struct Bound {
     pub(super) bytes: u64,
     pub(super) folder: PathBuf,
+}
+
+/// How many threads can each have a chunk open for every partition in so many bytes; at least one.
+pub(super) fn threads_max(bytes: u64) -> usize {
+    let each = (PARTITIONS * CHUNK_BYTES_MIN) as u64;
+    usize::try_from(bytes / each).unwrap_or(usize::MAX).max(1)
 }
 
 /// A row as it is kept.
@@ -127,9 +134,11 @@ fn put_row(
         | flag(EXPIRES, expires != NEVER)
         | flag(DELETED, deleted)
         | flag(REMOVES, removed > 0);
-    out.extend_from_slice(&hashed.spread.to_le_bytes());
-    out.extend_from_slice(&hashed.check.to_le_bytes());
-    out.push(head);
+    let mut first = [0; 17];
+    first[..8].copy_from_slice(&hashed.spread.to_le_bytes());
+    first[8..16].copy_from_slice(&hashed.check.to_le_bytes());
+    first[16] = head;
+    out.extend_from_slice(&first);
     if few.is_none() {
         out.extend_from_slice(&(added as u32).to_le_bytes());
     }
@@ -139,8 +148,12 @@ fn put_row(
     if expires != NEVER {
         out.extend_from_slice(&expires.to_le_bytes());
     }
-    for number in numbers {
-        out.extend_from_slice(&number.to_le_bytes());
+    // In one piece: a row has many of them.
+    let from = out.len();
+    out.resize(from + 2 * numbers.len(), 0);
+    let places = out[from..].as_chunks_mut::<2>().0;
+    for (place, number) in places.iter_mut().zip(numbers) {
+        *place = number.to_le_bytes();
     }
 }
 
