@@ -1,10 +1,10 @@
 //! Audiences: which segments an id is in, kept in immutable version files.
 //!
-//! A segment job's rows go through a [`Builder`] into one `.kith` file; an [`Audience`] is such a file, opened and
-//! verified, and answers lookups. The two sides share nothing but the format, whose bytes are told field by field in
-//! `docs/snapshot-format.md`.
+//! A segment job's rows go through a [`Builder`] into one `.kith` file; opened and verified it is an [`AudienceFile`], a full
+//! version or a delta. An [`Audience`] is a full version and what deltas have changed of it since ([`layered`]), and answers
+//! lookups. The two sides share nothing but the format, whose bytes are told field by field in `docs/snapshot-format.md`.
 //!
-//! A version is of one of two kinds: an [`Audience`] has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
+//! A version is of one of two kinds: an audience has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
 //! fifths of the bytes. A [`Version`] is either. What follows is about audiences; [`filter`] tells of the others.
 //!
 //! The shape is a bucketed arena, the smallest and quickest of those measured: a key is remixed under the file's
@@ -13,8 +13,8 @@
 //! memory as on disk, and dropping a hundred million people is one `munmap`. Files of the first format, whose sets are bytes
 //! ([`bucket`]), are read beside it.
 //!
-//! Invariants: an id that was uploaded answers exactly (a shard in which two ids clash is mixed anew); one that was not answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁷ on average; the same rows
-//! in any order make the same bytes; no byte is served that was not verified, and none, whatever it holds, makes a
+//! Invariants: an id that was uploaded answers exactly (a shard in which two ids clash is mixed anew); one that was not
+//! answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁷ on average; the same rows in any order make the same bytes; no byte is served that was not verified, and none, whatever it holds, makes a
 //! lookup panic, loop or allocate.
 //!
 //! Cost: 5.4 bytes an id, and its set near its entropy (16 bytes in all at 11 segments of 2,000, docs/scale.md); two dependent
