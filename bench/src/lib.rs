@@ -6,9 +6,10 @@
 //! - [`parts`], the parts of a decision one by one: `benches/times.rs` times them, [`counts`] counts their instructions and
 //!   compares with those recorded.
 //! - [`build`]: a version built of the [`rows`] of many people: rows a second, CPU time, memory.
+//! - [`store`]: lookups beside one random access to as much memory, under none, one and ten deltas; what a delta takes.
 //! - [`filters`]: Kith's filter beside other structures of its kind: bits, rates, times.
 //!
-//! But for the last two, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
+//! But for the last three, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
 pub mod bodies;
@@ -21,3 +22,4 @@ pub mod parts;
 pub mod rows;
 pub mod scene;
 pub mod servers;
+pub mod store;

@@ -15,7 +15,7 @@ use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
 use bench::filters;
 use bench::rows::People;
-use bench::servers;
+use bench::{servers, store};
 use clap::builder::RangedI64ValueParser;
 use clap::{Parser, Subcommand, value_parser};
 
@@ -82,6 +82,14 @@ enum Command {
         /// Where the rows and the version lie meanwhile.
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         folder: PathBuf,
+    },
+    /// Lookups beside one random access to as much memory, under none, one and ten deltas of a hundredth; what a delta takes.
+    Store {
+        #[command(flatten)]
+        people: PeopleArgs,
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
@@ -203,6 +211,19 @@ fn run(cli: Cli) -> io::Result<()> {
             let threads = threads.map_or_else(cores, |threads| threads as usize);
             let memory = u64::from(memory_mib) << 20;
             let report = build::run(people.into(), threads, memory, &folder)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.table());
+            }
+            Ok(())
+        }
+        Command::Store { people, json } => {
+            let report = store::run(store::Effort {
+                people: people.into(),
+                rounds: 7,
+                lookups: 500_000,
+            })?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
