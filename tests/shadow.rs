@@ -93,6 +93,11 @@ impl Kith {
     }
 
     fn put(&mut self, dataset: &str, version: u64, kind: &str, body: &str) -> Value {
+        self.put_with(dataset, &version.to_string(), kind, body)
+    }
+
+    /// `version` may have a query.
+    fn put_with(&mut self, dataset: &str, version: &str, kind: &str, body: &str) -> Value {
         let path = format!("/v1/datasets/{dataset}/versions/{version}");
         let (status, answer) =
             self.admin
@@ -311,4 +316,48 @@ fn a_dataset_has_its_own_limits_and_all_of_it_can_be_off() {
     );
     let off = kith.put("crm", 3, CSV, &people(0..300));
     assert!(check(&off, "shadow").1.contains("[shadow] requests is 0"));
+}
+
+#[test]
+fn deltas_and_filters_are_tried_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut kith = Kith::start(dir.path(), "");
+    let wanted = "segments one of ['crm/vip'] and not segments one of ['optout/list']";
+    let document = campaigns("4").replace("segments one of ['crm/vip']", wanted);
+    kith.put("campaigns", 1, JSON, &document);
+    kith.put("crm", 1, CSV, &people(0..300));
+    let list = |people: Range<u32>| -> String {
+        people
+            .map(|person| format!("person-{person:05}\n"))
+            .collect()
+    };
+    let query = "kind=filter&source=buyeruid&segment=list";
+    let first = kith.put_with(
+        "optout",
+        &format!("1?{query}"),
+        "text/plain",
+        &list(400..3_000),
+    );
+    assert_eq!(first["state"], "active", "{first:#}");
+    kith.traffic(200.0);
+
+    // A tenth more people opted out: just those who come by.
+    let all = kith.put_with(
+        "optout",
+        &format!("2?{query}"),
+        "text/plain",
+        &list(0..3_000),
+    );
+    assert_eq!(all["state"], "held", "{all:#}");
+    assert_eq!(failed(&all), ["shadow"]);
+
+    // The vips are named elsewhere now.
+    let mut delta = "source,id,add,remove\n".to_owned();
+    for person in 0..300 {
+        writeln!(delta, "buyeruid,person-{person:05},,vip").expect("text");
+        writeln!(delta, "buyeruid,person-{:05},vip,", person + 1_000).expect("text");
+    }
+    let moved = kith.put_with("crm", "2?mode=delta&base=1", CSV, &delta);
+    assert_eq!(moved["state"], "held", "{moved:#}");
+    assert_eq!(failed(&moved), ["shadow"]);
 }

@@ -73,6 +73,7 @@ impl Datasets {
         if !guards.enabled {
             return None;
         }
+        let live = self.live.load();
         let compared = match opened {
             _ if !self.settings.sample.is_on() => Err(Unasked::Off),
             None => Err(Unasked::Unopened),
@@ -80,18 +81,17 @@ impl Datasets {
                 let mut then = Snapshot::clone(&self.snapshot());
                 then.hold_open(&upload.dataset, upload.version, opened.clone());
                 let candidate = self.assemble(&then);
-                let live = self.live.load();
                 Ok(compare(&self.settings.sample, &live, &candidate, now))
             }
         };
+        let compared = compared.as_ref();
         if kind == Kind::Campaigns {
-            return compared.ok().as_ref().and_then(guards::shadow_of_campaigns);
+            return compared.ok().and_then(guards::shadow_of_campaigns);
         }
-        let live = self.live.load();
         let has_live = live.datasets.iter().any(|of| of.name == upload.dataset);
         Some(guards::shadow(
             &guards,
-            compared.as_ref().map_err(|why| *why),
+            compared.map_err(|why| *why),
             has_live,
         ))
     }

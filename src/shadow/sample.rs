@@ -4,8 +4,8 @@
 //! it, or somebody is forgotten. A request that comes just then is dropped, and counted. Places are bytes made at the start;
 //! putting a request in copies into them.
 //!
-//! Until a share is full a request is taken each millisecond, then one a second, each in a place drawn by lot: so a share of
-//! *n* places has requests of *n* seconds on average, more of the last ones. What is [`AGE_MAX`] old is blanked.
+//! Until a share is full a request is taken each millisecond. Then one comes into a place drawn by lot, so seldom that requests
+//! stay for [`STAY`] on average, more of them for less. What is [`AGE_MAX`] old is blanked.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -24,8 +24,8 @@ pub const AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// A slice of time of which one request is taken, while there are empty places.
 const FILLING_SLICE: Duration = Duration::from_millis(1);
-/// The same once there are none.
-const FULL_SLICE: Duration = Duration::from_secs(1);
+/// How long a request stays on average once there are none, where there is always a next one.
+const STAY: Duration = Duration::from_secs(900);
 /// Places looked at in a tick for what is too old: a share of 1,000 is gone through in four seconds.
 const AGED_A_TICK: usize = 64;
 const KEY_BYTES: usize = size_of::<u128>();
@@ -122,9 +122,11 @@ impl Sample {
 
     /// What a bid thread puts requests in with; nothing where none are kept.
     pub fn sampler(&self, thread: usize) -> Option<Sampler> {
-        let share = thread.checked_rem(self.shares.len())?;
+        let share = self.shares.get(thread.checked_rem(self.shares.len())?)?;
+        let places = u32::try_from(share.places).unwrap_or(u32::MAX);
         Some(Sampler {
-            share: Arc::clone(self.shares.get(share)?),
+            share: Arc::clone(share),
+            full_slice: STAY.checked_div(places)?,
             reservoir: Reservoir::new(),
             place: None,
             room: vec![0; REQUEST_BYTES].into(),
@@ -327,6 +329,8 @@ impl Of {
 #[derive(Debug)]
 pub struct Sampler {
     share: Arc<Share>,
+    /// A slice of time of which one request is taken, once there are no empty places.
+    full_slice: Duration,
     reservoir: Reservoir,
     /// The place of this slice's request.
     place: Option<usize>,
@@ -345,7 +349,7 @@ impl Sampler {
     #[inline]
     pub fn wants(&mut self, now: Instant) -> Option<Wanted> {
         let full = self.share.held.load(Relaxed) >= self.share.places;
-        let slice = if full { FULL_SLICE } else { FILLING_SLICE };
+        let slice = if full { self.full_slice } else { FILLING_SLICE };
         match self.reservoir.turn(now, slice) {
             Turn::Pass => None,
             Turn::First => Some(Wanted { first: true }),

@@ -109,7 +109,7 @@ impl Thread {
             "user":{{"buyeruid":"person-{person}"}},"device":{{"ip":"198.51.100.{person}","geo":{{"country":"{country}"}}}}{more}}}"#
         );
         // Later than any slice, and no later than it was.
-        self.now += Duration::from_secs(2);
+        self.now += Duration::from_secs(1000);
         let exchange = self.config.exchanges.get("demo").expect("the exchange");
         let mut out = Vec::new();
         self.bidder
