@@ -213,3 +213,50 @@ fn only_decisions_that_a_version_could_change_are_sampled() {
         assert_eq!(sampled(unasked), (false, false));
     }
 }
+
+#[test]
+fn what_consent_does_not_cover_is_not_kept() {
+    use crate::privacy::tests::encode::Tc;
+    let targeting = "city = 'Lyon-0000' or user_keywords one of ['kw-0000'] or user_age > 3";
+    let world = |config: &str| {
+        let rows = "source,id,segments\nbuyeruid,u-1,vip\n";
+        World::under(
+            &format!("[privacy]\nvendor_id = 7\n{config}"),
+            json!([item("a", targeting)]),
+            &[("crm", rows)],
+        )
+    };
+    let kept = |world: &World, purposes: &[u8]| {
+        let fields = json!({"id": "r", "imp": [imp(json!({}))], "tmax": 100,
+            "regs": {"gdpr": 1}, "device": {"geo": {"country": "FRA", "city": "Lyon-0000"}},
+            "user": {"buyeruid": "u-1", "consent": Tc::to(purposes).text(), "keywords": "kw-0000", "yob": 1971}});
+        let arena = Bump::new();
+        let body = fields.to_string();
+        let request = crate::openrtb::read(body.as_bytes(), &arena, 16).expect("a request");
+        let exchange = world.config.exchanges.get("demo").expect("the exchange");
+        let (generation, now) = (&world.generation, NOW.parse().expect("a time"));
+        let mut scratch = Scratch::default();
+        let decision = decide(
+            generation,
+            exchange,
+            request,
+            now,
+            &arena,
+            &mut scratch,
+            &mut Silent,
+        );
+        assert!(decision.gate.is_ok());
+        check(generation, exchange, request, &decision, &scratch);
+        let leave = is_sampled(&decision, request, &scratch)?;
+        let (keys, seen) = seen(generation, exchange, request, leave, &arena);
+        Some((keys.len(), seen.geo.city, seen.keywords.is_some(), seen.yob))
+            .map(|(keys, city, keywords, yob)| (keys, city.is_some(), keywords, yob.is_some()))
+    };
+    let usual = world("");
+    assert_eq!(kept(&usual, &[1, 3, 4]), Some((1, true, true, true)));
+    // No dataset may be read: nobody is looked up, and nothing is kept.
+    assert_eq!(kept(&usual, &[1]), None);
+    // One may, which takes less than what the person tells.
+    let less = world("[datasets.crm]\npurposes = [1]\n");
+    assert_eq!(kept(&less, &[1]), Some((1, false, false, false)));
+}
