@@ -14,6 +14,7 @@ mod guards;
 mod limits;
 mod named;
 mod sections;
+mod shadow;
 mod sheet;
 mod traffic;
 mod tree;
@@ -34,6 +35,7 @@ pub use sections::{
     Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Privacy, Role, TokenDatasets,
     Web,
 };
+pub use shadow::Shadow;
 pub use sheet::Key;
 pub use traffic::Refuse;
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub datasets: Datasets,
     /// Checks that can hold a version.
     pub guards: Guards,
+    /// Recent requests that versions are tried on.
+    pub shadow: Shadow,
     /// How privacy signals are read.
     pub privacy: Privacy,
     /// How budgets are kept.
@@ -141,6 +145,7 @@ fn read(root: &mut Sheet<'_>) -> Config {
     let budget = root.section("budget", sections::budget);
     let exchanges = named::exchanges(root, &budget);
     let guards = root.section("guards", |s| guards::read(s, None));
+    let shadow = root.section("shadow", shadow::read);
     let datasets = named::datasets(root, guards);
     let privacy = root.section("privacy", sections::privacy);
     let currency = root.section("currency", sections::currency);
@@ -165,6 +170,7 @@ fn read(root: &mut Sheet<'_>) -> Config {
         exchanges,
         datasets,
         guards,
+        shadow,
         privacy,
         budget,
         currency,

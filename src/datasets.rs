@@ -23,6 +23,7 @@ use crate::config;
 use crate::generation::{Frame, Generation, LiveVersion, Members};
 use crate::ids::Name;
 use crate::privacy::Purposes;
+use crate::shadow::Sample;
 use crate::storage::Storage;
 
 mod activation;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub exchanges: Vec<Name>,
     /// What of every generation comes from the configuration.
     pub frame: Frame,
+    /// Recent requests that versions are tried on.
+    pub sample: Arc<Sample>,
 }
 
 impl Settings {
@@ -91,6 +94,10 @@ impl Settings {
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,
+            sample: Arc::new(Sample::new(
+                config.shadow.requests,
+                config.bid.thread_count(),
+            )),
         }
     }
 }
@@ -176,6 +183,11 @@ impl Datasets {
             .collect()
     }
 
+    /// Recent requests that versions are tried on: bid threads fill it.
+    pub fn sample(&self) -> &Arc<Sample> {
+        &self.settings.sample
+    }
+
     /// How many replaced generations are still read by someone.
     pub fn retired_generations(&self) -> usize {
         self.retired.count()
@@ -212,6 +224,13 @@ impl Datasets {
 
     /// Puts what `next` holds in force as the generation its manifest names.
     fn swap(&self, next: &Snapshot) {
+        let generation = Arc::new(self.assemble(next));
+        self.retired.put(self.live.swap(generation));
+        self.measures.generation.set(next.manifest.generation);
+    }
+
+    /// The generation of what `next` holds.
+    fn assemble(&self, next: &Snapshot) -> Generation {
         let configured = |name: &Name| self.settings.datasets.get_or_default(name);
         let exact = next.audiences.iter().map(|(name, audience)| {
             let members = Members::Exact(Arc::clone(audience));
@@ -235,15 +254,13 @@ impl Datasets {
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
-        let generation = Generation::assemble(
+        Generation::assemble(
             next.manifest.generation,
             Arc::clone(&next.book),
             next.campaigns_version,
             live,
             self.settings.frame.clone(),
-        );
-        self.retired.put(self.live.swap(Arc::new(generation)));
-        self.measures.generation.set(next.manifest.generation);
+        )
     }
 }
 

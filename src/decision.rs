@@ -12,6 +12,7 @@
 //! full; no allocation once the scratch has grown (`bench`, docs/performance.md).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod again;
 mod audience;
 mod bits;
 mod blocks;
@@ -47,12 +48,14 @@ use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
+use crate::ids::UserKey;
 use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
     AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAsk, Placement, Request, Size,
 };
 use crate::privacy::{self, Consents, Gate};
 
+pub use again::{decide_again, is_sampled, seen};
 pub use audience::{LookupCounts, Membership};
 pub use explain::{Explanation, explain};
 pub use reasons::{NoBid, Refusal};
@@ -204,9 +207,39 @@ pub fn decide<'a>(
     scratch: &mut Scratch,
     recorder: &mut impl Recorder,
 ) -> Decision<'a> {
-    let frame = &generation.frame;
-    let gate = privacy::gate(request, &frame.policy, &mut scratch.consents);
+    let gate = privacy::gate(request, &generation.frame.policy, &mut scratch.consents);
     recorder.gate(gate);
+    let asked = Asked {
+        request,
+        gate,
+        known: None,
+    };
+    decide_behind(generation, exchange, &asked, now, arena, scratch, recorder)
+}
+
+/// A request behind the gate.
+struct Asked<'a, 'r> {
+    request: &'r Request<'a>,
+    gate: Gate,
+    /// The person's keys, where the request was decided on before and its ids are gone. It was not refused as a whole then, and
+    /// what that was asked of may be gone too.
+    known: Option<&'r [UserKey]>,
+}
+
+fn decide_behind<'a>(
+    generation: &'a Generation,
+    exchange: &'a Exchange,
+    asked: &Asked<'a, '_>,
+    now: Timestamp,
+    arena: &'a Bump,
+    scratch: &mut Scratch,
+    recorder: &mut impl Recorder,
+) -> Decision<'a> {
+    let Asked {
+        request,
+        gate,
+        known,
+    } = *asked;
     let Scratch {
         consents: _,
         membership,
@@ -217,7 +250,7 @@ pub fn decide<'a>(
         candidates,
     } = scratch;
     membership.clear(generation);
-    let (currency, usable) = match usable(generation, exchange, request, arena) {
+    let (currency, usable) = match usable(generation, exchange, asked, arena) {
         Ok(currency) => (currency, Ok(())),
         Err(reason) => (exchange.currency, Err(reason)),
     };
@@ -226,11 +259,14 @@ pub fn decide<'a>(
         if let Ok(leave) = gate
             && membership.admit(generation, leave)
         {
-            let source = &exchange.id_source;
-            let seen = |source: &str, outcome| recorder.id(source, outcome);
-            let (policy, most) = (&exchange.ids, frame.ids_max);
-            let ids = identity::collect(leave, request, source, policy, most, &frame.keyer, seen);
-            membership.probe(generation, &ids);
+            match known {
+                Some(keys) => membership.probe(generation, keys),
+                None => {
+                    let seen = |source: &str, outcome| recorder.id(source, outcome);
+                    let ids = ids(generation, exchange, request, leave, seen);
+                    membership.probe(generation, &ids);
+                }
+            }
         }
         let book = &*generation.book;
         let name = exchange.name.as_str();
@@ -281,18 +317,42 @@ pub fn decide<'a>(
     }
 }
 
+/// The ids of a request by which the person is looked up.
+fn ids<'a>(
+    generation: &Generation,
+    exchange: &'a Exchange,
+    request: &Request<'a>,
+    leave: privacy::Open,
+    seen: impl FnMut(&'a str, IdOutcome),
+) -> identity::Ids {
+    let frame = &generation.frame;
+    let (source, policy) = (&exchange.id_source, &exchange.ids);
+    identity::collect(
+        leave,
+        request,
+        source,
+        policy,
+        frame.ids_max,
+        &frame.keyer,
+        seen,
+    )
+}
+
 /// Whether the request as a whole can be bid on, and in which currency.
 fn usable<'a>(
     generation: &Generation,
     exchange: &Exchange,
-    request: &Request<'a>,
+    asked: &Asked<'a, '_>,
     arena: &'a Bump,
 ) -> Result<Currency, NoBid> {
+    let request = asked.request;
     answer_within_ms(request, exchange)?;
     if request.placement == Placement::Several || has_repeated_imp(request.imp) {
         return Err(NoBid::Invalid);
     }
-    if let Some(reason) = traffic::refused(&exchange.refuse, request, arena) {
+    if asked.known.is_none()
+        && let Some(reason) = traffic::refused(&exchange.refuse, request, arena)
+    {
         return Err(reason);
     }
     if blocks::has_unreadable_limit(request) {

@@ -74,6 +74,8 @@ pub mod ledger;
 
 pub mod decision;
 
+pub mod shadow;
+
 pub mod datasets;
 
 pub mod storage;

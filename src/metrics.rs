@@ -22,7 +22,7 @@ use crate::http::bid::{Load, Refused};
 use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
-pub use asked::Asked;
+pub use asked::{Ask, Asked, AskedCounts};
 pub use render::BidMetrics;
 
 use cpu::OsThread;

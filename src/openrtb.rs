@@ -13,6 +13,7 @@
 
 pub mod json;
 
+mod abridged;
 mod fields;
 mod formats;
 mod kept;
@@ -25,6 +26,7 @@ mod request;
 mod response;
 mod signals;
 
+pub use abridged::{Seen, abridge, abridged};
 pub use fields::{Field, FieldName, FieldSet};
 pub use formats::{Banner, Codes, DurFloor, DurationFloors, Flex, Media, Pod, Size};
 pub use kept::{BrandVersion, Chain, SupplyChain, UserAgent, UserData};

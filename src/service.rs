@@ -24,7 +24,8 @@ use crate::http::bidder::{KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
 use crate::ledger::Desk;
-use crate::metrics::{Asked, BidMetrics, BidThreads};
+use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads};
+use crate::shadow::Sample;
 use crate::storage::{Storage, StorageError};
 
 /// How often a service that could not bring everything back looks whether an operator has mended it.
@@ -105,7 +106,8 @@ impl Service {
         let ready = Arc::new(AtomicBool::new(false));
         let draining = Arc::new(AtomicBool::new(false));
         register_states(&registry, &datasets, &config.data.dir, &ready, &draining)?;
-        let bid = start_bids(&config, &exchanges, &live, threads, &ready)?;
+        let sample = Arc::clone(datasets.sample());
+        let bid = start_bids(&config, &exchanges, &live, threads, &ready, sample)?;
         let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
@@ -198,6 +200,22 @@ fn register_states(
         "Replaced generations that are still in memory because somebody reads them.",
         move || of.retired_generations() as f64,
     )?))?;
+    let of = Arc::clone(datasets.sample());
+    registry.register(Box::new(Asked::new(
+        "kith_shadow_requests",
+        "Recent bid requests kept in memory, without ids, to try versions on before they are activated.",
+        move || of.held() as f64,
+    )?))?;
+    let (busy, long) = (Arc::clone(datasets.sample()), Arc::clone(datasets.sample()));
+    registry.register(Box::new(AskedCounts::new(
+        "kith_shadow_dropped_total",
+        "Bid requests that were to be kept for that and were not: somebody was reading what is kept, or they were too long.",
+        "reason",
+        vec![
+            ("busy", Box::new(move || busy.dropped_busy() as f64)),
+            ("too_long", Box::new(move || long.dropped_long() as f64)),
+        ],
+    )?))?;
     let free = dir.to_owned();
     registry.register(Box::new(Asked::new(
         "kith_data_free_bytes",
@@ -223,6 +241,7 @@ fn start_bids(
     live: &Live,
     threads: Arc<BidThreads>,
     ready: &Arc<AtomicBool>,
+    sample: Arc<Sample>,
 ) -> Result<BidServer, StartError> {
     let address = config.bid.listen;
     let shared = Shared {
@@ -236,9 +255,10 @@ fn start_bids(
     let seed = u64::from_le_bytes(seed);
     // Counted, not numbered by worker: a worker that starts anew after a panic must not repeat ids.
     let desks = AtomicU64::new(0);
-    let factory = move |_worker: usize| {
+    let factory = move |worker: usize| {
         let desk = Desk::new(seed.wrapping_add(desks.fetch_add(1, Relaxed) << 44));
         KithBidder::new(shared.clone(), live.reader(), desk, threads.enlist())
+            .with_sampler(sample.sampler(worker))
     };
     BidListener {
         listen: address,

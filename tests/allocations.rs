@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kith::audience::{Audience, Builder, Filter, RowFormat, VersionMeta};
 use kith::campaigns::compile;
@@ -23,6 +23,7 @@ use kith::ids::{Keyer, Kind, SecretKey};
 use kith::ledger::Desk;
 use kith::metrics::BidThreads;
 use kith::privacy::Purposes;
+use kith::shadow::Sample;
 
 struct Counting;
 
@@ -163,7 +164,11 @@ fn a_warm_thread_decides_without_allocating() {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: 128,
     };
-    let mut bidder = KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist());
+    let sample = Sample::new(64, 1);
+    let mut bidder = KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist())
+        .with_sampler(sample.sampler(0));
+    let start = Instant::now();
+    let mut slices = 0;
     let exchange = exchanges.get("demo").expect("the exchange");
     let body = |user: &str, extra: &str| {
         format!(
@@ -197,7 +202,9 @@ fn a_warm_thread_decides_without_allocating() {
     for (what, body, want) in &cases {
         let mut ask = || {
             out.clear();
-            let now = Instant::now();
+            // Later than any slice of the sample: each request that may be is kept.
+            slices += 1;
+            let now = start + Duration::from_secs(1000) * slices;
             let answer = bidder.bid(exchange, body.as_bytes(), now, now, &mut out);
             assert_eq!(answer, *want, "{what}");
             if what.contains("every format") {
@@ -213,6 +220,7 @@ fn a_warm_thread_decides_without_allocating() {
         let counted = allocations(|| (0..100).for_each(|_| ask()));
         assert_eq!(counted, 0, "{what}: allocations in 100 decisions");
     }
+    assert_eq!((sample.held(), sample.dropped_long()), (64, 0));
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub struct Guards {
     pub max_unknown_sources: f64,
     /// How far back `as_of` may lie.
     pub max_age: Option<Duration>,
+    /// Share of the sampled requests with a bid that may get none any more.
+    pub max_bids_lost: f64,
+    /// How many times the sampled requests with a bid may have been added to them.
+    pub max_bids_gained: f64,
+    /// Share of what the sampled requests' bids would spend that may be gone.
+    pub max_spend_lost: f64,
+    /// How many times what the sampled requests' bids would spend may have been added to it.
+    pub max_spend_gained: f64,
+    /// Share of the sampled requests with a bid that may get another or none.
+    pub max_bids_changed: f64,
     /// Memory that must be left when a version is opened beside the live one, bytes.
     pub spare_memory: u64,
 }
@@ -157,6 +167,46 @@ pub(super) fn read(s: &mut Sheet<'_>, general: Option<Guards>) -> Guards {
             "\"\"",
             "an as_of further back than this holds the version; none: any time not before the live version's",
             g.map(|g| g.max_age),
+        ),
+        max_bids_lost: key(
+            s,
+            "max_bids_lost",
+            &forms::share(),
+            "0.5",
+            "of recent requests that get a bid, so large a share fewer with the new version hold it; 1: never",
+            g.map(|g| g.max_bids_lost),
+        ),
+        max_bids_gained: key(
+            s,
+            "max_bids_gained",
+            &forms::times(),
+            "4.0",
+            "recent requests that get a bid, and so many times as many again with the new version, hold it",
+            g.map(|g| g.max_bids_gained),
+        ),
+        max_spend_lost: key(
+            s,
+            "max_spend_lost",
+            &forms::share(),
+            "0.5",
+            "what bids on recent requests would cost, less by more than this share with the new version, holds it; 1: never",
+            g.map(|g| g.max_spend_lost),
+        ),
+        max_spend_gained: key(
+            s,
+            "max_spend_gained",
+            &forms::times(),
+            "4.0",
+            "what bids on recent requests would cost, and so many times as much again with the new version, holds it",
+            g.map(|g| g.max_spend_gained),
+        ),
+        max_bids_changed: key(
+            s,
+            "max_bids_changed",
+            &forms::share(),
+            "0.8",
+            "of recent requests that get a bid, more than this share that get another or none hold the version; 1: never",
+            g.map(|g| g.max_bids_changed),
         ),
         spare_memory: key(
             s,

@@ -21,7 +21,7 @@ use crate::ids::{Hex, Kind, Name};
 use crate::storage::open_to_read;
 
 /// A version, open and verified.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Opened {
     Audience(Arc<Audience>),
     Filter(Measured),

@@ -16,6 +16,7 @@ mod inputs;
 mod memory;
 mod overlap;
 mod profile;
+mod shadow;
 mod swing;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use inputs::Known;
 pub(super) use memory::{Room, room, shown};
 use overlap::compare;
 pub(super) use profile::{Baseline, Profile, SourceRows, lasting, profile};
+pub(super) use shadow::{Unasked, shadow, shadow_of_campaigns};
 use swing::Sizes;
 
 /// A live version that had fewer ids was a trial: by how much the next one is larger says nothing.

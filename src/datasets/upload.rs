@@ -308,6 +308,8 @@ impl Datasets {
             }
             (Kind::Campaigns | Kind::Identity, _) => {}
         }
+        let shadow = self.shadow(upload, kind, opened.as_ref(), now);
+        version.checks.extend(shadow);
         let held = version.checks.iter().any(|c| !c.ok);
         if held {
             version.standing = Standing::Held;

@@ -1,12 +1,14 @@
 //! What the datasets know that guards want to know: the live version, the exchanges, the memory there is.
 
-use super::guards::{self, Baseline, Candidate, Measured, Room};
+use super::activation::Opened;
+use super::guards::{self, Baseline, Candidate, Measured, Room, Unasked};
 use super::manifest::Check;
 use super::upload::{Format, Upload};
 use super::{Datasets, Refused, Snapshot};
 use crate::clock::Timestamp;
 use crate::config::Guards;
 use crate::ids::{Kind, Name};
+use crate::shadow::compare;
 
 impl Datasets {
     /// Holds a version that has been built against the one that is live now.
@@ -56,6 +58,42 @@ impl Datasets {
             exchanges: &self.settings.exchanges,
         };
         guards::checks_of_a_filter(&configured.guards, candidate, measured, &against, now)
+    }
+
+    /// Decides on recent requests with what is live and with what would be, were this version activated. Nothing is told of
+    /// what is not guarded.
+    pub(super) fn shadow(
+        &self,
+        upload: &Upload,
+        kind: Kind,
+        opened: Option<&Opened>,
+        now: Timestamp,
+    ) -> Option<Check> {
+        let guards = self.guards(&upload.dataset);
+        if !guards.enabled {
+            return None;
+        }
+        let live = self.live.load();
+        let compared = match opened {
+            _ if !self.settings.sample.is_on() => Err(Unasked::Off),
+            None => Err(Unasked::Unopened),
+            Some(opened) => {
+                let mut then = Snapshot::clone(&self.snapshot());
+                then.hold_open(&upload.dataset, upload.version, opened.clone());
+                let candidate = self.assemble(&then);
+                Ok(compare(&self.settings.sample, &live, &candidate, now))
+            }
+        };
+        let compared = compared.as_ref();
+        if kind == Kind::Campaigns {
+            return compared.ok().and_then(guards::shadow_of_campaigns);
+        }
+        let has_live = live.datasets.iter().any(|of| of.name == upload.dataset);
+        Some(guards::shadow(
+            &guards,
+            compared.map_err(|why| *why),
+            has_live,
+        ))
     }
 
     /// Whether there is memory to open a version whose file is so long.

@@ -39,7 +39,7 @@ pub(super) fn facts<'a>(
     let upper = |text: Option<&'a str>| text.map(|text| upper(text, arena));
     Facts {
         request_segments: if open && book.reads(Attribute::RequestSegments) {
-            user.data.segments(arena, REQUEST_SEGMENTS_MAX)
+            request_segments(request, arena)
         } else {
             None
         },
@@ -60,9 +60,7 @@ pub(super) fn facts<'a>(
             .osv
             .or(platform.and_then(|platform| platform.version)),
         browser: if book.reads(Attribute::Browser) {
-            // The user agent in parts is what the browser says; the long text is made to look like others'.
-            let parts = device.sua.browser(arena, branded);
-            parts.or_else(|| device.ua.and_then(browser))
+            browser_of(request, arena)
         } else {
             None
         },
@@ -82,6 +80,41 @@ pub(super) fn facts<'a>(
         test: request.test,
         ..Facts::new(exchange, now)
     }
+}
+
+/// The exchange's segments of the person.
+pub(super) fn request_segments<'a>(
+    request: &Request<'a>,
+    arena: &'a Bump,
+) -> Option<&'a [&'a str]> {
+    request.user.data.segments(arena, REQUEST_SEGMENTS_MAX)
+}
+
+/// The browser. The user agent in parts is what the browser says; the long text is made to look like others'.
+pub(super) fn browser_of(request: &Request<'_>, arena: &Bump) -> Option<&'static str> {
+    let parts = request.device.sua.browser(arena, branded);
+    parts.or_else(|| request.device.ua.and_then(browser))
+}
+
+/// A user agent with the mark of that browser and of no other.
+pub(super) fn mark_of(word: &str) -> Option<&'static str> {
+    let known = MARKS.iter().find(|(_, name)| *name == word);
+    known.map(|(mark, _)| *mark)
+}
+
+/// The operating system and its version, as [`facts`] has them where some targeting asks.
+pub(super) fn system<'a>(
+    request: &Request<'a>,
+    arena: &'a Bump,
+) -> (Option<&'a str>, Option<&'a str>) {
+    let device = &request.device;
+    let platform = match device.os {
+        None => device.sua.platform(arena),
+        Some(_) => None,
+    };
+    let os = device.os.or(platform.map(|platform| platform.brand));
+    let version = platform.and_then(|platform| platform.version);
+    (os, device.osv.or(version))
 }
 
 /// ASCII letters in lower case. Nearly always they are.
@@ -188,6 +221,13 @@ mod tests {
             ("curl/8", None),
         ] {
             assert_eq!(browser(ua), want, "{ua}");
+        }
+    }
+
+    #[test]
+    fn a_mark_alone_is_of_the_same_browser() {
+        for (_, name) in MARKS.into_iter().chain(BRANDS) {
+            assert_eq!(mark_of(name).and_then(browser), Some(name));
         }
     }
 

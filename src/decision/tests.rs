@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+mod again;
 mod filters;
 mod gate;
 mod traffic;
@@ -107,6 +108,7 @@ impl World {
             &mut scratch,
             recorder,
         );
+        again::check(&self.generation, exchange, request, &decision, &scratch);
         look(&decision, &scratch);
     }
 

@@ -15,10 +15,13 @@ use super::bid::{Answer, Bidder, Load, Refused};
 use crate::clock::Timestamp;
 use crate::config::{Exchange, NoBidForm};
 use crate::datasets::LiveReader;
-use crate::decision::{self, NoBid, Scratch, Silent, answer_within_ms, decide};
+use crate::decision::{self, NoBid, Scratch, Silent, answer_within_ms, decide, is_sampled, seen};
+use crate::generation::Generation;
 use crate::ledger::{Desk, Reservation};
 use crate::metrics::{BidCounters, Outcome};
-use crate::openrtb::{self, Request, write_bids, write_no_bid};
+use crate::openrtb::{self, Request, abridge, write_bids, write_no_bid};
+use crate::privacy::Open;
+use crate::shadow::{Sampler, Wanted};
 
 /// An arena that a hostile request has grown beyond this is given back, not kept.
 const ARENA_KEPT_BYTES_MAX: usize = 1 << 20;
@@ -42,6 +45,8 @@ pub struct KithBidder {
     desk: Desk,
     counters: Arc<BidCounters>,
     wall: WallClock,
+    /// Where requests are kept for shadow validation; none, and none are.
+    sampler: Option<Sampler>,
 }
 
 impl KithBidder {
@@ -55,7 +60,14 @@ impl KithBidder {
             desk,
             counters,
             wall: WallClock::read(),
+            sampler: None,
         }
+    }
+
+    /// The same, which now and then keeps a request for shadow validation.
+    pub fn with_sampler(mut self, sampler: Option<Sampler>) -> Self {
+        self.sampler = sampler;
+        self
     }
 
     fn answer(
@@ -91,6 +103,20 @@ impl KithBidder {
             for (dataset, counts) in generation.datasets.iter().zip(scratch.lookups()) {
                 self.counters.lookups(dataset.ordinal, *counts);
             }
+            if let Some(sampler) = &mut self.sampler
+                && let Some(leave) = is_sampled(&decision, request, scratch)
+                && let Some(wanted) = sampler.wants(now)
+            {
+                let at = self.wall.at(now);
+                let taken = Kept {
+                    generation,
+                    exchange,
+                    request,
+                    leave,
+                    at,
+                };
+                taken.put(sampler, wanted, &self.arena);
+            }
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.
             in_time(request, exchange, arrived, Instant::now())?;
@@ -118,6 +144,33 @@ impl KithBidder {
                 no_bid(exchange, request, reason, out)
             }
         }
+    }
+}
+
+/// A request that is to be kept for shadow validation, and what was decided on it with.
+struct Kept<'a, 'r> {
+    generation: &'r Generation,
+    exchange: &'a Exchange,
+    request: &'r Request<'a>,
+    leave: Open,
+    at: Timestamp,
+}
+
+impl<'a> Kept<'a, '_> {
+    /// Puts it into the sample, abridged. What it takes meanwhile is the arena's.
+    #[cold]
+    fn put(self, sampler: &mut Sampler, wanted: Wanted, arena: &'a Bump) {
+        let Self {
+            generation,
+            exchange,
+            request,
+            leave,
+            at,
+        } = self;
+        let (keys, seen) = seen(generation, exchange, request, leave, arena);
+        sampler.put(wanted, at, exchange.index, leave, &keys, |room| {
+            abridge(request, &seen, room, arena)
+        });
     }
 }
 
@@ -212,6 +265,9 @@ impl Bidder for KithBidder {
     fn tick(&mut self, load: Load) {
         self.live.load();
         self.wall = WallClock::read();
+        if let Some(sampler) = &mut self.sampler {
+            sampler.tick(self.wall.showed);
+        }
         self.counters.set_load(load);
     }
 

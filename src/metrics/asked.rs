@@ -5,10 +5,10 @@
 
 use prometheus::Opts;
 use prometheus::core::{Collector, Desc, Describer as _};
-use prometheus::proto::{Gauge, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 /// Gives the value as it is now.
-type Ask = Box<dyn Fn() -> f64 + Send + Sync>;
+pub type Ask = Box<dyn Fn() -> f64 + Send + Sync>;
 
 /// One gauge without labels whose value is asked for at scrape time.
 pub struct Asked {
@@ -64,6 +64,71 @@ impl Collector for Asked {
         family.set_help(self.help.to_owned());
         family.set_field_type(MetricType::GAUGE);
         family.set_metric(vec![Metric::from_gauge(gauge)]);
+        vec![family]
+    }
+}
+
+/// A count that somebody else keeps, by one label of which all values are known: asked for at scrape time.
+pub struct AskedCounts {
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    description: Desc,
+    asks: Vec<(&'static str, Ask)>,
+}
+
+impl std::fmt::Debug for AskedCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AskedCounts")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AskedCounts {
+    /// Counters of that name, one for each value of the label.
+    pub fn new(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        asks: Vec<(&'static str, Ask)>,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            name,
+            help,
+            label,
+            description: Desc::new(
+                name.to_owned(),
+                help.to_owned(),
+                vec![label.to_owned()],
+                std::collections::HashMap::new(),
+            )?,
+            asks,
+        })
+    }
+}
+
+impl Collector for AskedCounts {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let metric = |(value, ask): &(&'static str, Ask)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(self.label.to_owned());
+            pair.set_value((*value).to_owned());
+            let mut counter = Counter::default();
+            counter.set_value(ask());
+            let mut metric = Metric::from_label(vec![pair]);
+            metric.set_counter(counter);
+            metric
+        };
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(MetricType::COUNTER);
+        family.set_metric(self.asks.iter().map(metric).collect());
         vec![family]
     }
 }

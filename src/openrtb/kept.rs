@@ -10,17 +10,36 @@ use super::keys;
 
 /// `user.data`, unread until the privacy gate has opened.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct UserData<'a>(pub(super) Option<Raw<'a>>);
+pub struct UserData<'a> {
+    text: Option<Raw<'a>>,
+    read: Option<&'a [&'a str]>,
+}
 
 /// Longest owner, and longest id of a segment, in bytes: each segment is a copy of both.
 const SEGMENT_BYTES_MAX: usize = 256;
 
 impl<'a> UserData<'a> {
+    /// As it came.
+    pub(super) fn kept(text: Option<Raw<'a>>) -> Self {
+        Self { text, read: None }
+    }
+
+    /// Of which somebody has read the segments before.
+    pub(super) fn read(segments: Option<&'a [&'a str]>) -> Self {
+        Self {
+            text: None,
+            read: segments,
+        }
+    }
+
     /// The exchange's segments as `<segtax>:<id>`, or `<data.id>:<id>` where no taxonomy is named (else
     /// `<data.name>:<id>`). `None` when there is no `data` at all. At most `max` of them; those with an owner or id of over
     /// 256 bytes are left out.
     pub fn segments(&self, arena: &'a Bump, max: usize) -> Option<&'a [&'a str]> {
-        let raw = self.0?;
+        if self.read.is_some() {
+            return self.read;
+        }
+        let raw = self.text?;
         let mut segments = bumpalo::collections::Vec::new_in(arena);
         let _ = walk_objects(raw, arena, &mut |data| {
             let (mut id, mut name, mut segtax, mut list) = (None, None, None, None);

@@ -23,6 +23,8 @@ pub const ASSETS_MAX: usize = 64;
 pub struct Native<'a> {
     /// `request`, else `request_native`: an object or a text.
     pub(super) request: Option<Raw<'a>>,
+    /// What it asks for, where somebody has read it before.
+    pub(super) read: Option<&'a NativeAsk<'a>>,
     /// Version of `request`.
     pub ver: Option<&'a str>,
     /// API frameworks that are there.
@@ -34,6 +36,9 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// What is asked for; nothing where that cannot be read, or is nothing.
     pub fn ask(&self, arena: &'a Bump) -> Option<NativeAsk<'a>> {
+        if let Some(read) = self.read {
+            return Some(*read);
+        }
         native_ask(self.request?, self.ver, arena)
     }
 }
@@ -157,6 +162,14 @@ impl ImageTypes {
     /// Whether it is among them.
     pub fn contains(self, image: ImageType) -> bool {
         self.0 & Self::bit(image) != 0
+    }
+
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u8) -> Self {
+        Self(bits)
     }
 
     fn bit(image: ImageType) -> u8 {

@@ -400,7 +400,7 @@ impl<'a> Reader<'a> {
                 keys::GEO => drop(reader.geo(c)?),
                 keys::EIDS => user.eids[0] = reader.eids(c)?,
                 keys::DATA => {
-                    user.data = UserData(reader.kept(c, Shape::Array, FieldName::UserData)?)
+                    user.data = UserData::kept(reader.kept(c, Shape::Array, FieldName::UserData)?)
                 }
                 keys::CONSENT => {
                     let raw = c.value()?;

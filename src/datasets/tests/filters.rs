@@ -76,7 +76,8 @@ fn a_list_is_served_rolled_back_and_brought_back() {
             "sources",
             "empty",
             "age",
-            "memory"
+            "memory",
+            "shadow"
         ]
     );
     assert_eq!(kit.listed(&[0, 499, 500]), (1, vec![0, 499]));
