@@ -80,7 +80,8 @@ impl Datasets {
             });
         }
         if let Some(version) = dataset.versions.get(&number).filter(|_| !force) {
-            self.room(name, dataset.kind, version.bytes).or_refused(
+            let bytes = before.opening_bytes(name, number, version);
+            self.room(name, dataset.kind, bytes).or_refused(
                 name,
                 number,
                 "activate it with force",
@@ -329,12 +330,17 @@ impl Datasets {
     ) -> Result<Audience, String> {
         let dataset = against.manifest.datasets.get(name);
         let compacted = |number: u64| dataset?.versions.get(&number)?.compacted;
-        if version.compacted.is_some() {
-            return self.read_compacted(name, number).map(Audience::from);
-        }
+        let lost = match version.compacted.map(|_| self.read_compacted(name, number)) {
+            Some(Ok(whole)) => return Ok(whole.into()),
+            Some(Err(reason)) => Some(reason),
+            None => None,
+        };
         let mut chain = dataset
             .and_then(|dataset| dataset.chain(base))
-            .ok_or_else(|| format!("version {base}, over which it is a delta, is not there"))?;
+            .ok_or_else(|| {
+                let gone = format!("version {base}, over which it is a delta, is not there");
+                lost.unwrap_or(gone)
+            })?;
         chain.push(number);
         let open = against.audiences.get(name);
         let at = |wanted: u64| chain.iter().position(|number| *number == wanted);
@@ -416,6 +422,33 @@ impl Datasets {
 }
 
 impl Snapshot {
+    /// About how much memory it takes to open a version beside what is open.
+    pub(super) fn opening_bytes(&self, name: &Name, number: u64, version: &Version) -> u64 {
+        let Some(base) = version.base else {
+            return version.bytes;
+        };
+        if let Some(bytes) = version.compacted {
+            return bytes;
+        }
+        let dataset = self.manifest.datasets.get(name);
+        let chain = dataset
+            .and_then(|dataset| dataset.chain(base))
+            .unwrap_or_default();
+        let open = self.audiences.get(name);
+        let is_below = |version: u64| version == number || chain.contains(&version);
+        // Its layer is made anew, in two copies, of what the one before has and of the delta.
+        if let Some(open) = open.filter(|open| is_below(open.base().meta().version)) {
+            let layer = open.bytes().saturating_sub(open.base().bytes());
+            return layer.saturating_add(version.bytes).saturating_mul(2);
+        }
+        let stored = |number: &u64| {
+            let version = dataset?.versions.get(number)?;
+            Some(version.compacted.unwrap_or(version.bytes))
+        };
+        let below = chain.iter().filter_map(stored);
+        below.fold(version.bytes, u64::saturating_add)
+    }
+
     /// Puts an open version in place of what the dataset had open.
     pub(super) fn hold_open(&mut self, name: &Name, number: u64, opened: Opened) {
         self.unreadable.remove(name);

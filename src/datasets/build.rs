@@ -20,6 +20,8 @@ pub(super) struct Built {
     pub(super) warnings: Vec<Notice>,
     pub(super) as_of: Option<AsOf>,
     pub(super) bytes: u64,
+    /// Of a delta, the full version under whose salt its ids are hashed.
+    pub(super) root: Option<u64>,
     /// What was seen of the rows, where there were any.
     pub(super) seen: Option<Seen>,
 }
@@ -53,6 +55,7 @@ impl Datasets {
                     warnings: self.warnings(&book, state),
                     as_of: upload.as_of,
                     bytes: spool.writer.commit(&file)?,
+                    root: None,
                     seen: None,
                 })
             }
@@ -69,11 +72,13 @@ impl Datasets {
                     ..Rows::default()
                 };
                 drop(version);
+                let delta_root = delta_root(state, upload)?;
                 Ok(Built {
                     rows,
                     warnings: Vec::new(),
                     as_of,
                     bytes: spool.writer.commit(&file)?,
+                    root: delta_root,
                     seen: None,
                 })
             }
@@ -86,9 +91,10 @@ impl Datasets {
                     as_of: upload.as_of,
                 };
                 let keyer = self.settings.frame.keyer.clone();
-                let builder = match upload.base {
+                let delta_root = delta_root(state, upload)?;
+                let builder = match delta_root {
                     None => audience::Builder::new(meta, keyer),
-                    Some(base) => audience::Builder::delta(meta, root(state, upload, base)?, keyer),
+                    Some(root) => audience::Builder::delta(meta, root, keyer),
                 };
                 let mut builder = builder
                     .map_err(Refused::Build)?
@@ -117,6 +123,7 @@ impl Datasets {
                     warnings: Vec::new(),
                     as_of: upload.as_of,
                     bytes: out.commit(&file)?,
+                    root: delta_root,
                     seen: Some(seen),
                 })
             }
@@ -219,15 +226,29 @@ impl Datasets {
     }
 }
 
-/// The full version whose salt a delta over `base` has: that of the file it is over, or was over when it was new.
+fn delta_root(state: &Snapshot, upload: &Upload) -> Result<Option<u64>, Refused> {
+    upload
+        .base
+        .map(|base| root(state, upload, base))
+        .transpose()
+}
+
+/// The full version whose salt a delta over `base` has: what it had when it was new, or that of what it is over.
 fn root(state: &Snapshot, upload: &Upload, base: u64) -> Result<u64, Refused> {
+    let dataset = state.manifest.datasets.get(&upload.dataset);
+    let version = |number: u64| dataset.and_then(|dataset| dataset.versions.get(&number));
+    if let Some(root) = version(upload.version).and_then(|known| known.root) {
+        return Ok(root);
+    }
     let open = state.audiences.get(&upload.dataset);
     if let Some(open) = open.filter(|open| open.meta().version == base) {
         return Ok(open.base().root());
     }
-    let dataset = state.manifest.datasets.get(&upload.dataset);
-    let bottom = dataset.and_then(|dataset| dataset.chain(base)?.first().copied());
-    bottom.ok_or_else(|| Refused::BaseUnreadable {
+    let below = version(base).and_then(|below| match below.base {
+        None => Some(base),
+        Some(_) => below.root,
+    });
+    below.ok_or_else(|| Refused::BaseUnreadable {
         dataset: upload.dataset.clone(),
         base,
     })

@@ -126,6 +126,8 @@ impl Datasets {
             return Ok(false);
         };
         let number = audience.meta().version;
+        // It will be about as large; asked before it is written, and again when its size is known.
+        self.room_to_compact(name, audience.bytes())?;
         let file = compacted_file(name, number);
         let mut out = self.storage.create().map_err(|e| e.to_string())?;
         audience.compact(&mut out).map_err(|e| e.to_string())?;
@@ -139,6 +141,13 @@ impl Datasets {
         done.map(|()| true)
     }
 
+    fn room_to_compact(&self, name: &Name, bytes: u64) -> Result<(), Reason> {
+        match self.room(name, Kind::Audience, bytes).enough() {
+            true => Ok(()),
+            false => Err("there is not enough memory to open it beside the live one".to_owned()),
+        }
+    }
+
     /// Makes the compacted file the one that a version is opened from.
     fn serve_compacted(
         &self,
@@ -147,10 +156,7 @@ impl Datasets {
         bytes: u64,
         now: Timestamp,
     ) -> Result<(), Reason> {
-        let room = self.room(name, Kind::Audience, bytes);
-        if !room.enough() {
-            return Err("there is not enough memory to open it beside the live one".to_owned());
-        }
+        self.room_to_compact(name, bytes)?;
         let base = Audience::from(self.read_compacted(name, number)?);
         // While no upload is on its way, which would be laid over what is in force now and be put in its place.
         let building = self.building(name);

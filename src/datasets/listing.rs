@@ -37,6 +37,12 @@ pub struct VersionView {
     /// Of a delta, the version it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<u64>,
+    /// Of a delta, the full version under whose salt its ids are hashed: the `--root` of deltas over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<u64>,
+    /// Of a delta, the bytes of the full version that it and all below it have been made into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compacted_bytes: Option<u64>,
     /// Of a delta, how many ids it names; `ids` and `segments` are of the whole that comes of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_ids: Option<u64>,
@@ -100,6 +106,8 @@ pub(super) fn version_view(
         version: number,
         state,
         base: version.base,
+        root: version.root,
+        compacted_bytes: version.compacted,
         changed_ids: version.changed_ids,
         rows: version.rows.rows,
         ids: version.rows.ids,

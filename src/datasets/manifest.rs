@@ -65,6 +65,9 @@ pub(super) struct Version {
     /// Of a delta, the version it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<u64>,
+    /// Of a delta, the full version under whose salt its ids are hashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<u64>,
     /// Of a delta, the length of the full version's file that has been made of it and all below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) compacted: Option<u64>,

@@ -235,6 +235,7 @@ impl Datasets {
             query,
             as_of: built.as_of.map(|a| a.to_string()),
             base: upload.base,
+            root: built.root,
             compacted: None,
             changed_ids: upload.base.map(|_| built.rows.ids),
             bytes: built.bytes,
@@ -250,7 +251,8 @@ impl Datasets {
 
         // 2. Open what was written as a restart would: every byte verified, every page warm. Where memory allows.
         let warming = Instant::now();
-        let room = self.room(&upload.dataset, kind, version.bytes);
+        let bytes = state.opening_bytes(&upload.dataset, upload.version, &version);
+        let room = self.room(&upload.dataset, kind, bytes);
         let opened = if room.enough() {
             let opened = self.open_file(&upload.dataset, kind, upload.version, &version, &state);
             Some(opened.map_err(|reason| {

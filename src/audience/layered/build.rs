@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::ids::Name;
 
 use super::super::Lookup;
-use super::super::bits::Nonsense;
+use super::super::bits::{AT_ONCE, Nonsense};
 use super::super::builder::arrange::segment_table;
 use super::super::builder::output::Sections;
 use super::super::code::{Expiry, Membership, Sample, Shape};
@@ -60,6 +60,11 @@ pub enum LayerError {
     /// Bytes that were verified make no sense any more.
     #[error("what was read and verified makes no sense any more; restart the service")]
     Damaged,
+    /// What expires does so too far apart.
+    #[error(
+        "memberships would expire more than 2⁵⁶ seconds apart; check the times in `expires` and upload a full version"
+    )]
+    TooFarApart,
     /// More than a file can hold.
     #[error("too much for one layer; upload a full version")]
     TooLarge,
@@ -92,23 +97,24 @@ impl Audience {
         let entries = merge.streams.iter().map(|stream| stream.file.ids());
         let entries = entries.fold(0, u64::saturating_add);
 
+        let files = merge.streams.iter().map(|stream| stream.file);
+        let some_expire = files
+            .chain([self.base()])
+            .any(|file| file.expiry().is_some());
         let mut sample = Sample::default();
+        let mut expiries = Expiries::default();
         while let Some((_, _, after)) = merge.next()? {
-            sample.push(after);
-            if sample.is_full() {
+            if !sample.is_full() {
+                sample.push(after);
+            } else if !some_expire {
                 break;
             }
+            expiries.see(after);
         }
         let shape = Shape {
             segments: segments.names.len() as u32,
             may_be_empty: true,
-            expiry: expiry_of(
-                merge
-                    .streams
-                    .iter()
-                    .map(|stream| stream.file)
-                    .chain([self.base()]),
-            ),
+            expiry: expiries.expiry().ok_or(LayerError::TooFarApart)?,
         };
         let (code, _) = sample.plan(shape, entries).ok_or(LayerError::TooLarge)?;
         let layout = Layout {
@@ -315,19 +321,27 @@ fn apply(set: &mut Vec<Membership>, change: Change<'_>, ranks: &[u32]) -> Result
     Ok(())
 }
 
-/// From when to when anything in these files can expire.
-pub(super) fn expiry_of<'f>(files: impl Iterator<Item = &'f AudienceFile>) -> Expiry {
-    let spans = files.filter_map(AudienceFile::expiry).map(|(first, bits)| {
-        let longest = !u64::MAX.checked_shl(bits).unwrap_or(0);
-        (first, first.saturating_add_unsigned(longest))
-    });
-    let all = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-    all.map_or(Expiry::Unused, |(first, last)| Expiry::Since {
-        first,
-        bits: u64::BITS
-            .saturating_sub(last.abs_diff(first).leading_zeros())
-            .max(1),
-    })
+/// The first and the last second at which something expires that was seen.
+#[derive(Debug, Default)]
+pub(super) struct Expiries(Option<(i64, i64)>);
+
+impl Expiries {
+    pub(super) fn see(&mut self, set: &[Membership]) {
+        for at in set.iter().filter_map(|membership| membership.expires) {
+            let (first, last) = self.0.unwrap_or((at, at));
+            self.0 = Some((first.min(at), last.max(at)));
+        }
+    }
+
+    /// How they are written; nothing where they lie too far apart for that.
+    pub(super) fn expiry(&self) -> Option<Expiry> {
+        let Some((first, last)) = self.0 else {
+            return Some(Expiry::Unused);
+        };
+        let distance = last.abs_diff(first);
+        let bits = u64::BITS.saturating_sub(distance.leading_zeros()).max(1);
+        (bits <= AT_ONCE).then_some(Expiry::Since { first, bits })
+    }
 }
 
 /// A layer being written.

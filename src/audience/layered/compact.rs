@@ -24,7 +24,7 @@ use super::super::code::{Expiry, Membership, Sample, Shape};
 use super::super::format::{Body, Header, RECORDS_BYTES_MAX};
 use super::super::reader::{AudienceFile, Changes, Shard};
 use super::super::shard::{Entry, Layout, Placed, ShardWriter};
-use super::build::expiry_of;
+use super::build::Expiries;
 use super::{Audience, Layer};
 
 /// Why an audience could not be written as a full version.
@@ -67,21 +67,27 @@ impl Audience {
         let shards = 1usize << shard_bits;
         let ranks = Ranks::of(self)?;
 
+        let some_expire = [&*self.base, &layer.changed]
+            .iter()
+            .any(|file| file.expiry().is_some());
         let mut sample = Sample::default();
+        let mut expiries = Expiries::default();
         let mut merge = Merge::of(&self.base, layer, &ranks, shard_bits);
         for shard in 0..shards {
             merge.load(shard)?;
-            for id in &merge.ids {
-                sample.push(merge.memberships.get(id.set.clone()).ok_or(Nonsense)?);
-            }
-            if sample.is_full() {
+            if !sample.is_full() {
+                for id in &merge.ids {
+                    sample.push(merge.memberships.get(id.set.clone()).ok_or(Nonsense)?);
+                }
+            } else if !some_expire {
                 break;
             }
+            expiries.see(&merge.memberships);
         }
         let shape = Shape {
             segments: ranks.names.len() as u32,
             may_be_empty: false,
-            expiry: expiry_of([&*self.base, &layer.changed].into_iter()),
+            expiry: expiries.expiry().ok_or(CompactError::Crowded)?,
         };
         let (code, bits) = sample.plan(shape, layer.ids).ok_or(CompactError::Damaged)?;
         let layout = Layout {

@@ -311,21 +311,57 @@ fn many_deltas_are_compacted_in_the_background() {
 }
 
 #[test]
-fn a_compacted_version_that_is_lost_is_made_again_from_its_upload() {
+fn earlier_and_earlier_ends_leave_room_for_more_deltas() {
     let dir = folder();
-    let rows = "source,id,add\nifa,id-9,vip\n";
+    let kit = unguarded(dir.path());
+    kit.crm(1);
+    for version in 2..80u64 {
+        let until = Timestamp::from_unix_seconds(1_900_000_000 - version as i64);
+        let rows = format!("source,id,add,expires\nifa,id-1,vip,{until}\n");
+        kit.put(&delta(version, version - 1), &rows).expect("taken");
+        if version % 20 == 0 {
+            assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(true));
+        }
+    }
+    assert_eq!(kit.serves(), Some(79));
+}
+
+#[test]
+fn a_delta_over_what_was_compacted_is_made_again_under_the_same_root() {
+    let dir = folder();
+    let rows = |id: u32| format!("source,id,add\nifa,id-{id},vip\n");
     {
         let kit = unguarded(dir.path());
         kit.crm(1);
-        kit.put(&delta(2, 1), rows).expect("taken");
+        kit.put(&delta(2, 1), &rows(2)).expect("taken");
+        assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(true));
+        let third = kit.put(&delta(3, 2), &rows(3)).expect("taken");
+        assert_eq!(third.version.root, Some(1));
+    }
+    let path = dir.path().join("datasets/crm/3.kith");
+    let good = std::fs::read(&path).expect("there");
+    let mut bad = good.clone();
+    *bad.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&path, bad).expect("written");
+    let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
+    kit.datasets.recover().expect_err("not ready");
+    assert!(!kit.put(&delta(3, 2), &rows(3)).expect("known").fresh);
+    assert_eq!(kit.datasets.readiness(), Ok(()));
+    assert_eq!(std::fs::read(&path).expect("there"), good);
+}
+
+#[test]
+fn a_compacted_file_that_is_lost_is_not_missed_while_its_deltas_are_there() {
+    let dir = folder();
+    {
+        let kit = unguarded(dir.path());
+        kit.crm(1);
+        kit.put(&delta(2, 1), "source,id,add\nifa,id-2,vip\n")
+            .expect("taken");
         assert_eq!(kit.datasets.compact(&name("crm"), NOW), Ok(true));
     }
-    std::fs::write(dir.path().join("datasets/crm/2.full.kith"), b"gone").expect("written");
-    let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-    let told = kit.datasets.recover().expect_err("not ready").to_string();
-    assert!(told.contains("2.full.kith"), "{told}");
-    assert!(!kit.put(&delta(2, 1), rows).expect("known").fresh);
-    assert_eq!(kit.datasets.readiness(), Ok(()));
+    std::fs::remove_file(dir.path().join("datasets/crm/2.full.kith")).expect("there");
+    let kit = unguarded(dir.path());
     assert_eq!(kit.serves(), Some(2));
-    assert_eq!(version_files(dir.path()), ["1.kith", "2.kith"]);
+    assert_eq!(kit.datasets.readiness(), Ok(()));
 }
