@@ -1,6 +1,6 @@
 //! Recent bid requests, kept for an hour to ask what a version that is not live yet would make of them.
 //!
-//! Bid threads put a few a second into the [`Sample`]; before a version is activated, [`compare`] decides on each with the
+//! Bid threads put a few a second into the [`Sample`]; before a version is activated, [`compare()`] decides on each with the
 //! live generation and with the one that would be. What differs says in bids and money what counts of ids can only hint at.
 //!
 //! Invariants. Only requests whose privacy gate was open, and on which a dataset could be read, are taken, and no tests. No id
