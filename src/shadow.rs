@@ -18,5 +18,5 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{Comparison, Side, TIME_MAX, compare};
+pub use compare::{Comparison, Side, TIME_MAX, Variance, compare};
 pub use sample::{AGE_MAX, REQUEST_BYTES, Sample, Sampler, Taken, Wanted};

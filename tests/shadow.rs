@@ -273,6 +273,27 @@ fn what_would_take_away_most_bids_is_held() {
 }
 
 #[test]
+fn one_person_who_asks_a_thousand_times_holds_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut kith = Kith::start(dir.path(), "");
+    kith.put("campaigns", 1, JSON, &campaigns("4"));
+    kith.put("crm", 1, CSV, &people(0..300));
+    let patience = Instant::now() + Duration::from_secs(60);
+    while kith.metric("kith_shadow_requests") < 150.0 {
+        assert!(Instant::now() < patience, "too few are kept");
+        for _ in 0..400 {
+            assert!(kith.bid(7, &Value::Null));
+        }
+    }
+    // Twelve are no longer vips, she among them.
+    let then = kith.put("crm", 2, CSV, &people(12..312));
+    let (ok, told) = check(&then, "shadow");
+    assert!(ok && told.contains("100.0 % to 0 %"), "{told}");
+    assert_eq!(then["state"], "active", "{then}");
+    kith.stop();
+}
+
+#[test]
 fn a_service_that_has_just_started_knows_nothing_and_says_so() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut kith = Kith::start(dir.path(), "");

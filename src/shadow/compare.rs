@@ -4,7 +4,7 @@
 //! brought into the base of the exchange rates, as the desk would; that they are won at is not known, so the sum is what would
 //! be spent if all were won at their price.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::config::{Exchange, Exchanges};
 use crate::decision::{Decision, NoBid, Scratch, decide_again};
 use crate::generation::Generation;
+use crate::ids::UserKey;
 use crate::money::{MICROS, Round};
 use crate::openrtb::{Request, abridged};
 
@@ -49,12 +50,32 @@ pub struct Comparison {
     pub gained: u64,
     /// Requests with other bids: those, and where others bid or at another price.
     pub changed: u64,
-    /// Sum of the squares of what single requests change in spend: what chance does to the sum of the changes.
-    pub spend_variance: f64,
+    /// What chance does to the sums above. A person whose requests change changes in all of them, so people are what
+    /// varies, not requests.
+    pub variance: Variance,
     /// Bids by line item, live and then: those where the two differ.
     pub line_items: BTreeMap<String, (u64, u64)>,
     /// Why the candidate does not bid where the live generation does.
     pub reasons: BTreeMap<&'static str, u64>,
+}
+
+/// Sums over people, of the squares of what each person's requests come to.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Variance {
+    /// Of requests that only one of the two generations bids on.
+    pub bids: f64,
+    /// Of what is spent.
+    pub spend: f64,
+    /// Of requests that the live generation bids on.
+    pub bidding: f64,
+}
+
+/// What the requests of one person come to: those gained less those lost, what more would be spent, those with a live bid.
+#[derive(Debug, Clone, Copy, Default)]
+struct Person {
+    bids: f64,
+    spend: f64,
+    bidding: f64,
 }
 
 /// A bid, as far as it is compared.
@@ -77,20 +98,32 @@ pub fn compare(
     let mut arena = Bump::new();
     let mut scratch = [Scratch::default(), Scratch::default()];
     let mut compared = Comparison::default();
+    let mut people: HashMap<Option<UserKey>, Person> = HashMap::new();
     sample.each(now, |taken| {
         if started.elapsed() >= TIME_MAX {
             compared.cut_short = true;
             return false;
         }
-        compared.request(taken, [live, candidate], now, &arena, &mut scratch);
+        let change = compared.request(taken, [live, candidate], now, &arena, &mut scratch);
+        // Who has several ids has the same one first in most requests.
+        let person = people.entry(taken.keys.first().copied()).or_default();
+        person.bids += change.bids;
+        person.spend += change.spend;
+        person.bidding += change.bidding;
         arena.reset();
         true
     });
     compared.line_items.retain(|_, (live, then)| live != then);
+    for person in people.values() {
+        compared.variance.bids += person.bids * person.bids;
+        compared.variance.spend += person.spend * person.spend;
+        compared.variance.bidding += person.bidding * person.bidding;
+    }
     compared
 }
 
 impl Comparison {
+    /// Decides on one request; what it changes.
     fn request(
         &mut self,
         taken: &Taken,
@@ -98,12 +131,12 @@ impl Comparison {
         now: Timestamp,
         arena: &Bump,
         [of_live, of_candidate]: &mut [Scratch; 2],
-    ) {
+    ) -> Person {
         let [live, candidate] = generations;
         let exchanges: &Exchanges = &live.frame.exchanges;
         let known = exchanges.by_index(taken.exchange);
         let Some((exchange, request)) = known.zip(abridged(&taken.request, arena)) else {
-            return;
+            return Person::default();
         };
         let before = answer(live, exchange, &request, taken, now, arena, of_live);
         let after = answer(
@@ -118,24 +151,25 @@ impl Comparison {
         self.requests += 1;
         let age = u64::try_from(now.unix_ms.saturating_sub(taken.at.unix_ms)).unwrap_or(0);
         self.oldest = self.oldest.max(Duration::from_millis(age));
-        let bids = |answer: &Result<Vec<Bid<'_>>, NoBid>| answer.is_ok();
-        match (bids(&before), bids(&after)) {
-            (true, false) => self.lost += 1,
-            (false, true) => self.gained += 1,
-            _ => {}
-        }
+        let (had, has) = (u64::from(before.is_ok()), u64::from(after.is_ok()));
+        self.lost += had.saturating_sub(has);
+        self.gained += has.saturating_sub(had);
         if let (Ok(_), Err(reason)) = (&before, &after) {
             *self.reasons.entry(reason.as_str()).or_default() += 1;
         }
         let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
         self.changed += u64::from(before != after);
-        let change = self.candidate.add(&after) - self.live.add(&before);
-        self.spend_variance += change * change;
+        let spend = self.candidate.add(&after) - self.live.add(&before);
         for bid in &before {
             self.of_line_item(bid.line_item).0 += 1;
         }
         for bid in &after {
             self.of_line_item(bid.line_item).1 += 1;
+        }
+        Person {
+            bids: has as f64 - had as f64,
+            spend,
+            bidding: had as f64,
         }
     }
 

@@ -295,5 +295,13 @@ fn a_comparison_counts_what_differs() {
     assert_eq!(other.line_items["vips"], (60, 70));
     assert_eq!(other.line_items["canadians"], (20, 10));
     assert_eq!(other.reasons["targeting"], 30);
-    assert_eq!(other.spend_variance, 60.0 * 16.0 + 30.0 * 9.0);
+    // People vary, with all that they ask: thirty have two requests that change, at 4 and at 3; thirty have one.
+    let Variance {
+        bids,
+        spend,
+        bidding,
+    } = other.variance;
+    assert_eq!(bids, 60.0);
+    assert_eq!(spend, 30.0 * 7.0 * 7.0 + 30.0 * 4.0 * 4.0);
+    assert_eq!(bidding, 40.0 * 1.0 + 20.0 * 4.0);
 }

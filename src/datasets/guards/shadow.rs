@@ -1,8 +1,9 @@
 //! Whether recent requests would be answered as before.
 //!
-//! The same requests are decided on twice, so that what chance does is in those alone that are answered differently: of *n*
-//! that each might as well have changed the other way the sum varies by √n, and four times that is chance
-//! ([`DEVIATIONS`]). Of money it is the same with what each changes.
+//! The same requests are decided on twice, so that what chance does is in those alone that are answered differently. Chance
+//! draws people, and with a person come all of their requests: of people whose requests change by *c* each, who might as
+//! well have changed the other way, the sum varies by √Σc², and four times that is chance ([`DEVIATIONS`]). So one person
+//! who asks a thousand times, a crawler or somebody's test, decides nothing. Of money it is the same with what each changes.
 
 use super::{DEVIATIONS, MEND, check, lasted, passed, percent};
 use crate::config::Guards;
@@ -10,7 +11,7 @@ use crate::datasets::manifest::Check;
 use crate::shadow::Comparison;
 
 const NAME: &str = "shadow";
-/// A sample of fewer requests decides nothing: perhaps they are one person's.
+/// A sample of fewer requests decides nothing.
 const REQUESTS_MIN: u64 = 100;
 /// Of fewer requests with a bid it says nothing by how much more there will be.
 const BIDDING_MIN: u64 = 20;
@@ -77,16 +78,15 @@ pub(in crate::datasets) fn shadow_of_campaigns(compared: &Comparison) -> Option<
 fn broken(guards: &Guards, of: &Comparison) -> Vec<String> {
     let (live, then) = (&of.live, &of.candidate);
     let mut broken = Vec::new();
-    let differ = (of.lost + of.gained) as f64;
     let bids = Swing {
         before: live.bidding as f64,
         after: then.bidding as f64,
-        deviation: differ.sqrt(),
+        deviation: of.variance.bids.sqrt(),
     };
     let spend = Swing {
         before: live.spend,
         after: then.spend,
-        deviation: of.spend_variance.sqrt(),
+        deviation: of.variance.spend.sqrt(),
     };
     if let Some(share) = bids.lost(guards.max_bids_lost) {
         let most = percent(guards.max_bids_lost);
@@ -108,7 +108,9 @@ fn broken(guards: &Guards, of: &Comparison) -> Vec<String> {
     }
     // Of those that get a bid now.
     let (bidding, others) = (live.bidding as f64, (of.changed - of.gained) as f64);
-    if others > guards.max_bids_changed * bidding && others > DEVIATIONS * bidding.sqrt() {
+    if others > guards.max_bids_changed * bidding
+        && others > DEVIATIONS * of.variance.bidding.sqrt()
+    {
         let (share, most) = (percent(others / bidding), percent(guards.max_bids_changed));
         broken.push(format!(
             "{share} of the requests with a bid get another or none (at most {most})"
@@ -192,7 +194,7 @@ fn told(of: &Comparison) -> String {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::shadow::Side;
+    use crate::shadow::{Side, Variance};
     use std::time::Duration;
 
     fn guards() -> Guards {
@@ -214,7 +216,11 @@ mod tests {
             lost,
             gained,
             changed: lost + gained,
-            spend_variance: 4.0 * (lost + gained) as f64,
+            variance: Variance {
+                bids: (lost + gained) as f64,
+                spend: 4.0 * (lost + gained) as f64,
+                bidding: before as f64,
+            },
             line_items: [("vips".to_owned(), (before, after))].into(),
             ..Comparison::default()
         }
@@ -302,10 +308,10 @@ mod tests {
         let mut of = of(400, 380);
         of.live.spend = 4_000.0;
         of.candidate.spend = 1_900.0;
-        of.spend_variance = 20.0 * 105.0 * 105.0;
+        of.variance.spend = 20.0 * 105.0 * 105.0;
         assert!(!ok(&of));
         // All of it in one request: chance.
-        of.spend_variance = 2_100.0 * 2_100.0;
+        of.variance.spend = 2_100.0 * 2_100.0;
         assert!(ok(&of));
     }
 
