@@ -87,6 +87,12 @@ enum Command {
     Store {
         #[command(flatten)]
         people: PeopleArgs,
+        /// Only the lookups of this name, to profile them.
+        #[arg(long)]
+        only: Option<String>,
+        /// Rounds, of which the first warms up.
+        #[arg(long, value_parser = count(2), default_value_t = 7)]
+        rounds: u32,
         /// Print a JSON document.
         #[arg(long)]
         json: bool,
@@ -218,11 +224,17 @@ fn run(cli: Cli) -> io::Result<()> {
             }
             Ok(())
         }
-        Command::Store { people, json } => {
+        Command::Store {
+            people,
+            only,
+            rounds,
+            json,
+        } => {
             let report = store::run(store::Effort {
                 people: people.into(),
-                rounds: 7,
+                rounds: rounds as usize,
                 lookups: 500_000,
+                only,
             })?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);

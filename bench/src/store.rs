@@ -23,7 +23,7 @@ const DELTAS: u64 = 10;
 const LINE: usize = 64;
 
 /// How much is measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Effort {
     /// Who is in the full version.
     pub people: People,
@@ -31,6 +31,8 @@ pub struct Effort {
     pub rounds: usize,
     /// Lookups, or steps, of each kind in a round.
     pub lookups: usize,
+    /// Only the lookups of this name, to profile them.
+    pub only: Option<String>,
 }
 
 /// What was measured. Times are medians over the rounds, nanoseconds an id.
@@ -112,20 +114,28 @@ pub fn run(effort: Effort) -> io::Result<Report> {
     let unknown: Vec<UserKey> = (0..effort.lookups as u64)
         .map(|n| key(&keyer, (1 << 40) + n))
         .collect::<io::Result<_>>()?;
-    let kinds: [(&'static str, &Audience, &[UserKey], usize); 7] = [
-        ("hit", &base, &known, 1),
-        ("hit, four together", &base, &known, 4),
-        ("miss", &base, &unknown, 1),
-        ("miss, four together", &base, &unknown, 4),
-        ("hit under one delta", &one, &known, 1),
-        ("hit under ten deltas", &ten, &known, 1),
-        ("miss under ten deltas", &ten, &unknown, 1),
+    let kinds: [(&'static str, &Audience, &[UserKey], usize, bool); 9] = [
+        ("hit", &base, &known, 1, false),
+        ("hit, four together", &base, &known, 4, false),
+        ("miss", &base, &unknown, 1, false),
+        ("miss, four together", &base, &unknown, 4, false),
+        ("hit under one delta", &one, &known, 1, false),
+        ("hit under ten deltas", &ten, &known, 1, false),
+        ("miss under ten deltas", &ten, &unknown, 1, false),
+        ("hit, chained", &base, &known, 1, true),
+        ("miss, chained", &base, &unknown, 1, true),
     ];
     let mut accesses = Vec::new();
     let mut times = vec![Vec::new(); kinds.len()];
+    let wanted = |name: &str| effort.only.as_deref().is_none_or(|only| only == name);
     for round in 0..effort.rounds {
         let access = walk.steps(effort.lookups);
-        let asked = kinds.map(|(_, audience, keys, together)| ask(audience, keys, together));
+        let asked = kinds.map(
+            |(name, audience, keys, together, chain)| match wanted(name) {
+                true => ask(audience, keys, together, chain),
+                false => f64::NAN,
+            },
+        );
         if round > 0 {
             accesses.push(access);
             for (times, ns) in times.iter_mut().zip(asked) {
@@ -133,7 +143,9 @@ pub fn run(effort: Effort) -> io::Result<Report> {
             }
         }
     }
-    let lookups = kinds.iter().zip(times).map(|((name, ..), times)| {
+    let asked = kinds.iter().zip(times);
+    let asked = asked.filter(|((name, ..), _)| wanted(name));
+    let lookups = asked.map(|((name, ..), times)| {
         let ratios: Vec<f64> = times.iter().map(|(_, ratio)| *ratio).collect();
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);
@@ -243,7 +255,9 @@ fn delta(
 }
 
 /// Nanoseconds an id, where so many are asked for together.
-fn ask(audience: &Audience, keys: &[UserKey], together: usize) -> f64 {
+#[inline(never)]
+fn ask(audience: &Audience, keys: &[UserKey], together: usize, chain: bool) -> f64 {
+    let zero = black_box(0usize);
     let now = Timestamp::from_unix_seconds(0);
     let mut members = 0usize;
     let mut probes: Vec<Probe> = Vec::with_capacity(together);
@@ -251,7 +265,7 @@ fn ask(audience: &Audience, keys: &[UserKey], together: usize) -> f64 {
     let began = Instant::now();
     for batch in 0..keys.len() / together {
         // Nothing is added, but the processor has to wait for the answers before to know it.
-        let from = batch * together + (black_box(members) & black_box(0));
+        let from = batch * together + if chain { members & zero } else { 0 };
         let keys = &keys[from..from + together];
         probes.clear();
         probes.extend(keys.iter().map(|key| audience.probe(*key)));
@@ -379,6 +393,7 @@ mod tests {
             },
             rounds: 3,
             lookups: 2_000,
+            only: None,
         });
         let report = report.expect("measured");
         assert_eq!(report.ids, 20_000);
