@@ -39,6 +39,7 @@ impl Timestamp {
     }
 
     /// Whole seconds since the Unix epoch, rounded down.
+    #[inline]
     pub const fn unix_seconds(self) -> i64 {
         self.unix_ms.div_euclid(1000)
     }

@@ -77,6 +77,7 @@ pub(super) struct Bits<'a> {
 impl<'a> Bits<'a> {
     /// The bits of the first `length` bytes. What stands behind them may be looked at and is never told: a whole word
     /// is read sooner than the bytes of one.
+    #[inline(always)]
     pub(super) fn within(bytes: &'a [u8], length: usize) -> Self {
         Self {
             bytes,
@@ -107,6 +108,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Goes on by that many bits, however many; past all bytes where they are too many.
+    #[inline(always)]
     pub(super) fn skip_far(&mut self, bits: u64) {
         let bits = usize::try_from(bits).unwrap_or(usize::MAX);
         self.at = self.at.saturating_add(bits).min(usize::MAX >> 1);

@@ -36,6 +36,8 @@ const INDEX_CONTEXT: usize = 17;
 /// Longest code of a symbol, in bits.
 const CODE_BITS: u32 = 9;
 const TABLE: usize = 1 << CODE_BITS;
+/// What the tables of all contexts have room for: a power of two, so that no place has to be compared with the end.
+const TABLES: usize = TABLE * CONTEXTS.next_power_of_two();
 /// Most sets that the dictionary holds.
 pub(super) const SHARED_MAX: usize = 4096;
 
@@ -80,7 +82,7 @@ pub(super) struct Code {
     /// By context: each symbol's code as it is written.
     codes: Box<[[u16; SYMBOLS]; CONTEXTS]>,
     /// By context and the next bits, one context after the other.
-    table: Box<[Entry]>,
+    table: Box<[Entry; TABLES]>,
     /// By context: how each gap below [`SHORT`] is written; made when first written.
     short: OnceLock<Box<[[Short; SHORT]; CONTEXTS]>>,
     shared: Shared,
@@ -107,8 +109,9 @@ struct Shared {
     longest: usize,
 }
 
-/// What the next bits mean: bits 0 to 7 how many of them are taken, 8 to 11 how many of those are the code, 12 to 27 the
-/// least gap, 28 the end, 29 a set of the dictionary.
+/// What the next bits mean: bits 0 to 5 how many of them are taken, 6 to 11 how many of those are the code, 12 to 27 the
+/// least gap, 28 the end, 29 a set of the dictionary. A shift by the word as it is, or by what is left of it from bit 6 on,
+/// is one by the number in its lowest six bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Entry(u32);
 
@@ -126,20 +129,26 @@ impl Entry {
             _ => 0,
         };
         let length = u32::from(length);
-        Self(kind | least << 12 | length << 8 | extra.saturating_add(length))
+        Self(kind | least << 12 | length << 6 | extra.saturating_add(length))
     }
 
     /// How many bits it takes, of the code and of what follows.
     #[inline(always)]
     fn taken(self) -> u32 {
-        self.0 & 0xff
+        self.0 & 0x3f
     }
 
-    /// The gap, or the index, that the bits say.
+    /// What follows in the word.
+    #[inline(always)]
+    fn behind(self, word: u64) -> u64 {
+        word.wrapping_shr(self.0)
+    }
+
+    /// The gap, or the index, that the bits say; nothing of use where it is neither.
     #[inline(always)]
     fn gap(self, word: u64) -> u32 {
-        let own = word & !(u64::MAX << self.taken());
-        (self.0 >> 12 & 0xffff).wrapping_add((own >> (self.0 >> 8 & 0xf)) as u32)
+        let own = word & !u64::MAX.wrapping_shl(self.0);
+        (self.0 >> 12).wrapping_add(own.wrapping_shr(self.0 >> 6) as u32)
     }
 
     #[inline(always)]
@@ -176,7 +185,16 @@ fn symbol_of(gap: u32) -> usize {
 /// The context of a gap that counts from this rank: the rank's length in bits.
 #[inline(always)]
 fn context_of(next: u32) -> usize {
-    u32::BITS.wrapping_sub(next.leading_zeros()) as usize
+    // Never 0, which has no logarithm.
+    (next.wrapping_shl(1) | 1).ilog2() as usize
+}
+
+/// What the next bits mean in a context.
+#[inline(always)]
+fn entry(table: &[Entry; TABLES], context: usize, word: u64) -> Entry {
+    let at = context << CODE_BITS | word as usize & (TABLE - 1);
+    // Every place below `TABLES` is there.
+    table.get(at & (TABLES - 1)).copied().unwrap_or_default()
 }
 
 impl Shape {
@@ -211,7 +229,7 @@ impl Code {
     /// A code of these lengths; nothing where they are not those of a whole code for just the symbols that can come.
     fn new(shape: Shape, lengths: [[u8; SYMBOLS]; CONTEXTS], shared: Shared) -> Option<Self> {
         let mut codes = Box::new([[0; SYMBOLS]; CONTEXTS]);
-        let mut table = vec![Entry(0); CONTEXTS.saturating_mul(TABLE)];
+        let mut table: Box<[Entry; TABLES]> = vec![Entry(0); TABLES].try_into().ok()?;
         let (tables, _) = table.as_chunks_mut::<TABLE>();
         let rows = lengths.iter().zip(codes.iter_mut()).zip(tables);
         for (context, ((lengths, codes), table)) in rows.enumerate() {
@@ -237,7 +255,7 @@ impl Code {
             shape,
             lengths,
             codes,
-            table: table.into(),
+            table,
             short: OnceLock::new(),
             shared,
         })
@@ -245,11 +263,8 @@ impl Code {
 
     /// What the next bits mean in a context.
     #[inline(always)]
-    fn entry(&self, context: usize, word: u64) -> Result<Entry, Nonsense> {
-        let at = context
-            .wrapping_mul(TABLE)
-            .wrapping_add(word as usize & (TABLE - 1));
-        self.table.get(at).copied().ok_or(Nonsense)
+    fn entry(&self, context: usize, word: u64) -> Entry {
+        entry(&self.table, context, word)
     }
 
     /// Appends a set: ascending ranks, each a segment's.
@@ -369,7 +384,7 @@ impl Code {
     }
 
     /// Takes a set off the front of the bits; `each` is told every rank and the second it expires at. After
-    /// [`Nonsense`] what it was told must be thrown away.
+    /// [`Nonsense`] what it was told must be thrown away, and may be no rank.
     #[inline(always)]
     pub(super) fn walk(
         &self,
@@ -381,7 +396,7 @@ impl Code {
         {
             return self.walk_expiring(bits, first, width, each);
         }
-        let segments = self.shape.segments;
+        let (table, segments) = (&*self.table, self.shape.segments);
         let mut next = 0u32;
         // Several symbols from one word.
         let (mut word, mut left) = (bits.peek(), AT_ONCE);
@@ -390,9 +405,9 @@ impl Code {
                 bits.skip(AT_ONCE.wrapping_sub(left));
                 (word, left) = (bits.peek(), AT_ONCE);
             }
-            let entry = self.entry(context_of(next), word)?;
+            let entry = entry(table, context_of(next), word);
             let rank = next.wrapping_add(entry.gap(word));
-            word >>= entry.taken();
+            word = entry.behind(word);
             left = left.wrapping_sub(entry.taken());
             if !entry.is_gap() {
                 if entry.0 & ENTRY_SHARED != 0 {
@@ -401,14 +416,11 @@ impl Code {
                 }
                 break;
             }
-            if rank >= segments {
-                return Err(Nonsense);
-            }
             each(rank, None);
             next = rank.wrapping_add(1);
         }
         bits.skip(AT_ONCE.wrapping_sub(left));
-        if bits.is_past() {
+        if bits.is_past() || next > segments {
             Err(Nonsense)
         } else {
             Ok(())
@@ -439,9 +451,9 @@ impl Code {
                     }
                     (word, left) = (bits.peek(), AT_ONCE);
                 }
-                let entry = self.entry(context, word)?;
+                let entry = self.entry(context, word);
                 let gap = entry.gap(word);
-                word >>= entry.taken();
+                word = entry.behind(word);
                 left = left.wrapping_sub(entry.taken());
                 if entry.is_gap() {
                     // An index of the dictionary is followed by nothing.
@@ -468,7 +480,7 @@ impl Code {
         mut each: impl FnMut(u32, Option<i64>),
     ) -> Result<(), Nonsense> {
         let word = bits.peek();
-        let entry = self.entry(INDEX_CONTEXT, word)?;
+        let entry = self.entry(INDEX_CONTEXT, word);
         bits.skip(entry.taken());
         let place = entry.gap(word);
         if bits.is_past() {
@@ -495,7 +507,7 @@ impl Code {
         let (mut next, mut any) = (0u32, false);
         while next < segments {
             let word = bits.peek();
-            let entry = self.entry(context_of(next), word)?;
+            let entry = self.entry(context_of(next), word);
             bits.skip(entry.taken());
             if !entry.is_gap() {
                 if entry.0 & ENTRY_SHARED != 0 {

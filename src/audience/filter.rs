@@ -152,7 +152,7 @@ impl Extend<u64> for FilterBuilder {
                     .memory
                     .get(at..)
                     .and_then(<[u8]>::first_chunk::<BLOCK_BYTES>);
-                memory::prefetch(block.map_or(&[], |block| block), 1);
+                memory::prefetch(block.map_or(&[], |block| block), 0);
                 probe
             }));
             if ahead.is_empty() {
@@ -220,7 +220,7 @@ impl FilterSet {
     pub fn probe(&self, hash: u64) -> FilterProbe {
         let probe = FilterProbe::new(hash, self.shape.blocks());
         if let Some(block) = self.block(probe) {
-            memory::prefetch(block, 1);
+            memory::prefetch(block, 0);
         }
         probe
     }

@@ -213,6 +213,7 @@ impl Audience {
     ///
     /// Each step of a lookup waits for one load from memory, unless it was asked for in time: take a request's ids through each
     /// step together, in every dataset, and their loads overlap.
+    #[inline]
     pub fn probe(&self, key: UserKey) -> Probe {
         self.probe_hash(self.base.hash(key))
     }
@@ -230,6 +231,7 @@ impl Audience {
     }
 
     /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
+    #[inline]
     pub fn approach(&self, probe: Probe) -> Approach {
         Approach {
             hashed: probe.hashed,
@@ -244,6 +246,7 @@ impl Audience {
     /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*: what is kept
     /// by rank has what is asked for most close together. After [`Lookup::Damaged`] what it was told must be thrown away, and may
     /// be no rank.
+    #[inline]
     pub fn lookup_at(
         &self,
         approach: Approach,

@@ -47,18 +47,18 @@ impl Deref for Memory {
     }
 }
 
-/// Asks the processor to have the first bytes of a slice at hand soon, so many lines of its cache at most.
-#[inline]
-pub(super) fn prefetch(bytes: &[u8], lines: usize) {
+/// Asks the processor to have the line of its cache at hand soon in which that byte stands, if there is such a byte.
+#[inline(always)]
+pub(super) fn prefetch(bytes: &[u8], at: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for line in bytes.chunks(64).take(lines) {
-            // SAFETY: the instruction is a hint. It reads nothing into the program, writes nothing and does not fault
-            // whatever the address; SSE, which it needs, is part of x86-64. The pointer is that of a live slice.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
+        let line = bytes.as_ptr().wrapping_add(at);
+        // SAFETY: the instruction is a hint. It reads nothing into the program, writes nothing and does not fault
+        // whatever the address, and the address is made without leaving safe arithmetic; SSE, which it needs, is part of
+        // x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = (bytes, lines);
+    let _ = (bytes, at);
 }

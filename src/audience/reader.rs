@@ -101,8 +101,10 @@ impl Located {
     };
 }
 
-/// Lines of the cache that are asked for of a bucket at most: one of eight ids in nine segments each has three.
-const PREFETCH_LINES_MAX: usize = 4;
+/// Lines of the cache that are asked for of a bucket at most.
+const PREFETCH_LINES: usize = 4;
+/// Bytes of one.
+const LINE: usize = 64;
 
 /// The segment table, unpacked.
 pub(super) struct Segments {
@@ -259,9 +261,7 @@ impl AudienceFile {
                 }
             }
         }
-        if let Some(offsets) = self.memory.get(place.offsets..) {
-            memory::prefetch(offsets, 1);
-        }
+        memory::prefetch(&self.memory, place.offsets);
         place
     }
 
@@ -269,8 +269,10 @@ impl AudienceFile {
     #[inline(always)]
     pub(super) fn locate(&self, place: Place) -> Located {
         let (start, end) = self.bucket_range(place);
-        if let Some(bytes) = self.memory.get(start..end) {
-            memory::prefetch(bytes, PREFETCH_LINES_MAX);
+        // A bucket of eight ids in a dozen segments each takes three lines. What is asked for twice is fetched once.
+        for line in 0..PREFETCH_LINES {
+            let at = start.wrapping_add(line.wrapping_mul(LINE));
+            memory::prefetch(&self.memory, at.min(end));
         }
         Located {
             start,
@@ -375,18 +377,29 @@ impl AudienceFile {
     /// directory is damaged.
     #[inline(always)]
     fn bucket_range(&self, place: Place) -> (usize, usize) {
-        if place.offsets == usize::MAX {
+        if place.width == 0 {
             return (0, 0);
         }
-        let width = usize::from(place.width);
-        let offset = |at: usize| {
-            let bytes: [u8; 8] = *self.memory.get(at..)?.first_chunk()?;
-            let mask = !u64::MAX.checked_shl(u32::from(place.width).wrapping_mul(8))?;
-            let offset = usize::try_from(u64::from_le_bytes(bytes) & mask).ok()?;
-            place.origin.checked_add(offset)
+        let offsets = self.memory.get(place.offsets..).unwrap_or_default();
+        let bits = u32::from(place.width).wrapping_mul(8);
+        let mask = !u64::MAX.wrapping_shl(bits);
+        let (first, second) = match (offsets.first_chunk(), place.width) {
+            // Both in one word.
+            (Some(word), 0..=4) => {
+                let word = u64::from_le_bytes(*word);
+                (word, word.wrapping_shr(bits))
+            }
+            (Some(word), width) => {
+                let behind = offsets.get(usize::from(width)..).unwrap_or_default();
+                let Some(behind) = behind.first_chunk() else {
+                    return (1, 0);
+                };
+                (u64::from_le_bytes(*word), u64::from_le_bytes(*behind))
+            }
+            (None, _) => return (1, 0),
         };
-        let both = offset(place.offsets).zip(offset(place.offsets.wrapping_add(width)));
-        both.unwrap_or((1, 0))
+        let at = |offset: u64| place.origin.wrapping_add((offset & mask) as usize);
+        (at(first), at(second))
     }
 
     /// All the file's header says.

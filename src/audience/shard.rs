@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! shard  := offset × (buckets + 1)  bucket × buckets       offsets of 2, 3 or 4 bytes, from where the buckets begin
-//! bucket := count:u8  fingerprint × count  [length bits:u8  lengths]  sets           (an empty bucket has no bytes)
+//! bucket := count:u8  tag:u8 × count  rest:u32 × count  [length bits:u8  lengths]  sets   (an empty bucket has no bytes)
 //! ```
 //!
 //! A shard holds about two thousand ids, so that its offsets fit two bytes, and a build writes it when it has sorted just
 //! these; nothing in it depends on any other. If two of its ids would stand in one bucket under one fingerprint, the shard
 //! alone is mixed anew, by a counter in its entry of the index.
 //!
-//! The fingerprints stand together, so that a miss, which is the usual answer, reads one cache line and no set. The sets are one
-//! string of bits. Where they are long, their lengths stand before them, so that the sets before the one that is asked for
-//! need not be taken apart.
+//! The fingerprints stand together, so that a miss, which is the usual answer, reads one cache line and no set; and of these
+//! the lowest bytes, their *tags*, so that sixteen are compared at once. The sets are one string of bits. Where they are
+//! long, their lengths stand before them, so that the sets before the one that is asked for need not be taken apart.
 //!
 //! Everything that reads reads bytes that may hold anything: nothing indexes, overflows or trusts a length.
 
@@ -34,6 +34,10 @@ pub(super) const SHARD_BITS_MAX: u32 = 24;
 pub(super) const MIXINGS_MAX: u8 = 16;
 /// Bytes of a fingerprint in a full version.
 pub(super) const FINGERPRINT_BYTES: usize = 5;
+/// Bytes of a fingerprint's rest, which stands behind the tags.
+const REST_BYTES: usize = FINGERPRINT_BYTES - 1;
+/// Tags that are compared at once.
+const TAGS_AT_ONCE: usize = 16;
 /// The bits of a hash that are not in the fingerprint, which is of the highest.
 const NOT_FINGERPRINT_BITS: u32 = u64::BITS - 8 * FINGERPRINT_BYTES as u32;
 /// Bytes of what tells ids apart in a delta: all of the hash, so that the id can be found in the version below.
@@ -93,12 +97,12 @@ impl Hashed {
     }
 
     /// The hash that a delta has of an id.
-    pub(super) fn read(stored: &[u8]) -> Option<Self> {
-        let (spread, check) = stored.split_first_chunk()?;
-        Some(Self {
-            spread: u64::from_be_bytes(*spread),
-            check: u64::from_be_bytes(check.try_into().ok()?),
-        })
+    fn read(stored: [u8; HASH_BYTES]) -> Self {
+        let both = u128::from_be_bytes(stored);
+        Self {
+            spread: (both >> 64) as u64,
+            check: both as u64,
+        }
     }
 
     fn bytes(self) -> [u8; HASH_BYTES] {
@@ -357,13 +361,17 @@ impl ShardWriter {
             return Ok(());
         }
         body.push(u8::try_from(own.len()).map_err(|_| Crowded)?);
+        if !layout.delta {
+            body.extend(own.iter().map(|(_, fingerprint, _)| tag_of(*fingerprint)));
+            for (_, fingerprint, _) in own {
+                body.extend(rest_of(*fingerprint));
+            }
+        }
         self.lengths.clear();
-        for (_, fingerprint, at) in own {
+        for (_, _, at) in own {
             let id = ids.get(*at as usize).ok_or(Crowded)?;
             if layout.delta {
                 body.extend(id.hashed.bytes());
-            } else {
-                body.extend(fingerprint.to_le_bytes().iter().take(FINGERPRINT_BYTES));
             }
             let before = self.bits.len();
             let set = memberships.get(id.set.clone()).ok_or(Crowded)?;
@@ -394,11 +402,32 @@ impl ShardWriter {
     }
 }
 
+/// The part of a fingerprint that is compared first.
+fn tag_of(fingerprint: u64) -> u8 {
+    fingerprint as u8
+}
+
+/// The other part, as it stands in a file.
+fn rest_of(fingerprint: u64) -> [u8; REST_BYTES] {
+    ((fingerprint >> u8::BITS) as u32).to_le_bytes()
+}
+
+/// What a file has of an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// A full version: a part of its hash.
+    Fingerprint(u64),
+    /// A delta: all of it.
+    Hash(Hashed),
+}
+
 /// One bucket's bytes, taken apart as far as its fingerprints.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket<'a> {
-    fingerprints: &'a [u8],
-    /// All behind the fingerprints, and more.
+    count: usize,
+    /// What tells the ids apart, and all behind that.
+    ids: &'a [u8],
+    /// All behind what tells the ids apart, and more.
     rest: &'a [u8],
     /// How much of `rest` is the bucket's.
     length: usize,
@@ -414,37 +443,84 @@ impl<'a> Bucket<'a> {
     pub(super) fn parse(layout: &Layout, bytes: &'a [u8], length: usize) -> Result<Self, Nonsense> {
         let Some(length) = length.checked_sub(1) else {
             return Ok(Self {
-                fingerprints: &[],
+                count: 0,
+                ids: &[],
                 rest: &[],
                 length: 0,
             });
         };
-        let (&count, rest) = bytes.split_first().ok_or(Nonsense)?;
-        let taken = usize::from(count).wrapping_mul(layout.id_bytes());
+        let (&count, ids) = bytes.split_first().ok_or(Nonsense)?;
+        let count = usize::from(count);
+        let taken = count.wrapping_mul(layout.id_bytes());
         let length = length.checked_sub(taken).ok_or(Nonsense)?;
-        let (fingerprints, rest) = rest.split_at_checked(taken).ok_or(Nonsense)?;
+        let rest = ids.get(taken..).ok_or(Nonsense)?;
         if count == 0 || rest.len() < length {
             return Err(Nonsense);
         }
         Ok(Self {
-            fingerprints,
+            count,
+            ids,
             rest,
             length,
         })
+    }
+
+    /// What is stored of the id at that position.
+    fn stored(self, layout: &Layout, position: usize) -> Option<Stored> {
+        if layout.delta {
+            let (hashes, _) = self.ids.as_chunks::<HASH_BYTES>();
+            return Some(Stored::Hash(Hashed::read(*hashes.get(position)?)));
+        }
+        let tag = *self.ids.get(position)?;
+        let fingerprint = u64::from(self.rest_at(position)?) << u8::BITS | u64::from(tag);
+        Some(Stored::Fingerprint(fingerprint))
+    }
+
+    #[inline(always)]
+    fn rest_at(self, position: usize) -> Option<u32> {
+        let at = position.wrapping_mul(REST_BYTES).wrapping_add(self.count);
+        Some(u32::from_le_bytes(*self.ids.get(at..)?.first_chunk()?))
+    }
+
+    /// Where the id with this fingerprint is.
+    #[inline(always)]
+    fn position(self, fingerprint: u64) -> Result<Option<usize>, Nonsense> {
+        let rest = (fingerprint >> u8::BITS) as u32;
+        let mut from = 0usize;
+        while from < self.count {
+            let behind = self.ids.get(from..).ok_or(Nonsense)?;
+            let tags = match behind.first_chunk() {
+                Some(tags) => *tags,
+                None => last_tags(behind),
+            };
+            let mut same = same_as(tags, tag_of(fingerprint));
+            if let Some(beyond) = TAGS_AT_ONCE.checked_sub(self.count.wrapping_sub(from)) {
+                same &= u32::from(u16::MAX).wrapping_shr(beyond as u32);
+            }
+            while same > 0 {
+                let position = from.wrapping_add(same.trailing_zeros() as usize);
+                if self.rest_at(position).ok_or(Nonsense)? == rest {
+                    return Ok(Some(position));
+                }
+                same &= same.wrapping_sub(1);
+            }
+            from = from.wrapping_add(TAGS_AT_ONCE);
+        }
+        Ok(None)
     }
 
     /// All ids in their order, as [`verify`](Self::verify) but that nothing else is looked at.
     pub(super) fn each(
         self,
         layout: &Layout,
-        mut each: impl FnMut(&'a [u8], Bits<'a>) -> Result<Bits<'a>, Nonsense>,
+        mut each: impl FnMut(Stored, Bits<'a>) -> Result<Bits<'a>, Nonsense>,
     ) -> Result<(), Nonsense> {
-        let mut sets = match layout.lengths && !self.fingerprints.is_empty() {
-            true => self.lengths(layout)?.2,
+        let mut sets = match layout.lengths && self.count > 0 {
+            true => self.lengths()?.2,
             false => Bits::within(self.rest, self.length),
         };
-        let mut stored = self.fingerprints.chunks_exact(layout.id_bytes());
-        stored.try_for_each(|stored| {
+        (0..self.count).try_for_each(|position| {
+            let stored = self.stored(layout, position).ok_or(Nonsense)?;
             sets = each(stored, sets)?;
             Ok(())
         })
@@ -460,13 +536,11 @@ impl<'a> Bucket<'a> {
     ) -> Result<Option<Found<'a>>, Nonsense> {
         let position = if layout.delta {
             let wanted = hashed.bytes();
-            let (stored, _) = self.fingerprints.as_chunks::<HASH_BYTES>();
-            stored.iter().position(|stored| *stored == wanted)
+            let (stored, _) = self.ids.as_chunks::<HASH_BYTES>();
+            let mut stored = stored.iter().take(self.count);
+            stored.position(|stored| *stored == wanted)
         } else {
-            let wanted = hashed.fingerprint(mixing).to_le_bytes();
-            let wanted = wanted.first_chunk().ok_or(Nonsense)?;
-            let (stored, _) = self.fingerprints.as_chunks::<FINGERPRINT_BYTES>();
-            stored.iter().position(|stored| stored == wanted)
+            self.position(hashed.fingerprint(mixing))?
         };
         match position {
             None => Ok(None),
@@ -474,28 +548,12 @@ impl<'a> Bucket<'a> {
         }
     }
 
-    fn count(self, layout: &Layout) -> usize {
-        let each = layout.id_bytes();
-        self.fingerprints.len().checked_div(each).unwrap_or(0)
-    }
-
     /// The bits of the id at that position.
     #[inline(always)]
     fn at(self, layout: &Layout, position: usize) -> Result<Bits<'a>, Nonsense> {
         if layout.lengths {
-            let (mut lengths, width, mut sets) = self.lengths(layout)?;
-            let mut before = 0u64;
-            let (mut word, mut left) = (lengths.peek(), AT_ONCE);
-            for _ in 0..position {
-                if left < width {
-                    lengths.skip(AT_ONCE.wrapping_sub(left));
-                    (word, left) = (lengths.peek(), AT_ONCE);
-                }
-                before = before.wrapping_add(word & !u64::MAX.wrapping_shl(width));
-                word = word.wrapping_shr(width);
-                left = left.wrapping_sub(width);
-            }
-            sets.skip_far(before);
+            let (lengths, width, mut sets) = self.lengths()?;
+            sets.skip_far(sum_of(lengths, width, position));
             return Ok(sets);
         }
         let mut sets = Bits::within(self.rest, self.length);
@@ -512,10 +570,10 @@ impl<'a> Bucket<'a> {
 
     /// The lengths, how many bits each has, and the sets behind them.
     #[inline(always)]
-    fn lengths(self, layout: &Layout) -> Result<(Bits<'a>, u32, Bits<'a>), Nonsense> {
+    fn lengths(self) -> Result<(Bits<'a>, u32, Bits<'a>), Nonsense> {
         let (&width, rest) = self.rest.split_first().ok_or(Nonsense)?;
         let width = u32::from(width);
-        let bits = self.count(layout).wrapping_mul(width as usize);
+        let bits = self.count.wrapping_mul(width as usize);
         let bytes = bits.div_ceil(8);
         let left = self
             .length
@@ -533,35 +591,31 @@ impl<'a> Bucket<'a> {
     pub(super) fn verify(
         self,
         layout: &Layout,
-        mut each: impl FnMut(&'a [u8], Bits<'a>) -> Result<Bits<'a>, Nonsense>,
+        mut each: impl FnMut(Stored, Bits<'a>) -> Result<Bits<'a>, Nonsense>,
     ) -> Result<(), Nonsense> {
-        if self.fingerprints.is_empty() {
+        if self.count == 0 {
             return Ok(());
         }
-        let mut before: Option<&[u8]> = None;
-        let size = layout.id_bytes();
-        for stored in self.fingerprints.chunks_exact(size) {
-            let ascends = match (before, layout.delta) {
-                (None, _) => true,
-                // Numbers with the lowest byte first.
-                (Some(before), false) => before.iter().rev().lt(stored.iter().rev()),
-                (Some(before), true) => before != stored,
-            };
-            if !ascends {
-                return Err(Nonsense);
-            }
-            before = Some(stored);
-        }
         let (mut lengths, width, mut sets) = if layout.lengths {
-            let (lengths, width, sets) = self.lengths(layout)?;
+            let (lengths, width, sets) = self.lengths()?;
             (Some(lengths), width, sets)
         } else {
             (None, 0, Bits::within(self.rest, self.length))
         };
         let mut longest = 0;
-        for stored in self.fingerprints.chunks_exact(size) {
+        let mut before = None;
+        for position in 0..self.count {
+            let stored = self.stored(layout, position);
+            let ascends = match (before, stored) {
+                (Some(Stored::Fingerprint(before)), Some(Stored::Fingerprint(own))) => before < own,
+                (before, _) => before != stored,
+            };
+            if !ascends {
+                return Err(Nonsense);
+            }
+            before = stored;
             let start = sets.position();
-            sets = each(stored, sets)?;
+            sets = each(stored.ok_or(Nonsense)?, sets)?;
             if let Some(lengths) = &mut lengths {
                 let said = lengths.take(width);
                 longest = longest.max(said);
@@ -579,3 +633,58 @@ impl<'a> Bucket<'a> {
         }
     }
 }
+
+/// The sum of the first `count` numbers of so many bits.
+#[inline(always)]
+fn sum_of(mut numbers: Bits<'_>, width: u32, count: usize) -> u64 {
+    /// This many numbers of [`NARROW`] bits are in a word.
+    const FEW: usize = 7;
+    const NARROW: u32 = AT_ONCE / FEW as u32;
+    let mask = !u64::MAX.wrapping_shl(width);
+    let mut sum = 0u64;
+    if count <= FEW && width <= NARROW {
+        // As many steps whatever the count is: the processor need not guess it.
+        let bits = width.wrapping_mul(count as u32);
+        let mut word = numbers.peek() & !u64::MAX.wrapping_shl(bits);
+        for _ in 0..FEW {
+            sum = sum.wrapping_add(word & mask);
+            word = word.wrapping_shr(width);
+        }
+        return sum;
+    }
+    for _ in 0..count {
+        sum = sum.wrapping_add(numbers.peek() & mask);
+        numbers.skip(width);
+    }
+    sum
+}
+
+/// Which of the tags are this one: the lowest bit is the first tag's.
+#[inline(always)]
+fn same_as(tags: [u8; TAGS_AT_ONCE], tag: u8) -> u32 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
+    // Moves the lowest bits of eight bytes side by side, into the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let both = u128::from_le_bytes(tags);
+    let same = |eight: u64| {
+        let differs = eight ^ ONES.wrapping_mul(tag.into());
+        // The highest bit of a byte stays 0 only where all of it is 0.
+        let nonzero = (differs & LOW).wrapping_add(LOW) | differs | LOW;
+        ((!nonzero >> 7).wrapping_mul(GATHER) >> 56) as u32
+    };
+    same(both as u64) | same((both >> 64) as u64) << 8
+}
+
+/// Fewer tags than are compared at once, filled up.
+#[cold]
+fn last_tags(tags: &[u8]) -> [u8; TAGS_AT_ONCE] {
+    let mut all = [0; TAGS_AT_ONCE];
+    for (into, from) in all.iter_mut().zip(tags) {
+        *into = *from;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::bits::Nonsense;
 use super::super::code::Membership;
-use super::super::shard::{Bucket, Entry, Hashed, Layout};
+use super::super::shard::{Bucket, Entry, Hashed, Layout, Stored};
 use super::{Arena, AudienceFile};
 
 /// What a delta says of one id.
@@ -95,7 +95,9 @@ impl<'f> Changes<'f> {
         for bucket in 0..entry.buckets {
             let bucket = bucket_of(self.file, layout, records, entry, bucket)?;
             bucket.each(layout, |stored, mut bits| {
-                let hashed = Hashed::read(stored).ok_or(Nonsense)?;
+                let Stored::Hash(hashed) = stored else {
+                    return Err(Nonsense);
+                };
                 let deleted = bits.take(1) == 1;
                 let mut walk = || {
                     let from = self.memberships.len();
@@ -164,11 +166,9 @@ impl AudienceFile {
                 layout.code.walk(&mut bits, |rank, expires| {
                     into.memberships.push(Membership { rank, expires });
                 })?;
-                let mut fingerprint = [0; 8];
-                for (byte, stored) in fingerprint.iter_mut().zip(stored) {
-                    *byte = *stored;
-                }
-                let fingerprint = u64::from_le_bytes(fingerprint);
+                let Stored::Fingerprint(fingerprint) = stored else {
+                    return Err(Nonsense);
+                };
                 let set = from..into.memberships.len();
                 into.ids.push((bucket, fingerprint, set));
                 Ok(bits)

@@ -18,7 +18,7 @@ use super::super::format::{
 };
 use super::super::memory::{self, Memory};
 use super::super::remix::buckets_for;
-use super::super::shard::{self, Entry, Layout, MIXINGS_MAX};
+use super::super::shard::{self, Entry, Hashed, Layout, MIXINGS_MAX, Stored};
 use super::{Arena, AudienceFile, Flaw, Segments};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
@@ -375,7 +375,9 @@ fn second_format(
         let length = end.checked_sub(start).ok_or(Nonsense)?;
         let own = shard::Bucket::parse(layout, bytes, length)?;
         own.verify(layout, |stored, bits| {
-            if layout.delta && !is_at_home(layout, stored, shard, entry, bucket) {
+            if let Stored::Hash(hashed) = stored
+                && !is_at_home(layout, hashed, shard, entry, bucket)
+            {
                 return Err(Nonsense);
             }
             id(layout, bits, counted)
@@ -398,10 +400,7 @@ fn second_format(
 }
 
 /// Whether an id of a delta stands where a lookup goes to look for it.
-fn is_at_home(layout: &Layout, stored: &[u8], shard: usize, entry: Entry, bucket: usize) -> bool {
-    let Some(hashed) = shard::Hashed::read(stored) else {
-        return false;
-    };
+fn is_at_home(layout: &Layout, hashed: Hashed, shard: usize, entry: Entry, bucket: usize) -> bool {
     let offsets = bucket.checked_mul(entry.width.into());
     hashed.shard(layout.shard_bits) == shard
         && entry.offsets_of(hashed, layout.shard_bits) == offsets
