@@ -225,7 +225,8 @@ impl FilterSet {
         probe
     }
 
-    /// The second step. `None` where the probe is another set's and no block of this one.
+    /// The second step. `None` where the probe is another set's and no block of this one, and where its mapped file could not be
+    /// read.
     #[inline]
     pub fn contains_at(&self, probe: FilterProbe) -> Option<bool> {
         let (words, _) = self.block(probe)?.as_chunks::<WORD_BYTES>();
@@ -234,7 +235,12 @@ impl FilterSet {
         let all = words
             .zip(probe.places())
             .fold(1, |all, (word, place)| all & word.wrapping_shr(place));
-        Some(all == 1)
+        self.memory.is_whole().then_some(all == 1)
+    }
+
+    /// The memory that it stands in.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     #[inline]

@@ -121,6 +121,17 @@ impl Audience {
         }
     }
 
+    /// The same with the full version below in memory of its own, as [`AudienceFile::settled`]. What deltas changed is so anyway.
+    ///
+    /// # Errors
+    /// Where its mapped file could not be read or has changed, or there is no memory.
+    pub fn settled(&self) -> Result<Self, OpenError> {
+        Ok(Self {
+            base: Arc::new(self.base.settled()?),
+            layer: self.layer.clone(),
+        })
+    }
+
     /// How many ids deltas have changed of it.
     pub fn changed_ids(&self) -> u64 {
         self.layer.as_ref().map_or(0, |layer| layer.changed.ids())

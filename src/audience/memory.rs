@@ -1,15 +1,22 @@
-//! The bytes of an open version: private anonymous memory, huge pages where the system gives them.
+//! The bytes of an open version: private anonymous memory, or for a while the file itself, mapped.
 //!
-//! A file is read into memory of ours, not mapped from disk. A mapped file that someone truncates, or a disk that fails,
-//! kills the process with SIGBUS at the next lookup, and bytes that change on disk after they were verified would be
-//! served. A private copy can do neither; reading costs no more than touching every page of a mapping (both
-//! must happen before a version is served), and anonymous memory may have huge pages: a random load takes 272 ns with
-//! them and 361 without. Dropping it is one `munmap`, a few milliseconds a gigabyte.
+//! A version that serves stands in memory of ours. A mapped file that someone overwrites would be served as it has become,
+//! and each of its pages that was dropped waits for the disk; a private copy can do neither, and anonymous memory may have
+//! huge pages: a random load takes 272 ns with them and 361 without. Dropping it is one `munmap`, a few milliseconds a gigabyte.
 //!
-//! `unsafe` is allowed here for one thing: the prefetch hint, which has no safe form.
+//! But while a version takes the place of another, both copies would take twice the memory. So the next one is
+//! mapped until the one before is gone, and copied then. A mapping that breaks meanwhile, because its file was cut or its disk
+//! fails, reads as zeros and says so ([`faults`]): [`Memory::is_whole`] is to be asked after each reading, before what was
+//! read is believed.
+//!
+//! `unsafe` is allowed here for what has no safe form: the prefetch hint, mapping a file, and the handler of its faults.
 
 #![allow(unsafe_code)]
 
+mod faults;
+
+use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 
@@ -29,13 +36,50 @@ pub(super) fn zeroed(length: usize) -> io::Result<MmapMut> {
 }
 
 /// Bytes nobody writes any more.
-#[derive(Debug)]
-pub(super) struct Memory(Mmap);
+pub(super) struct Memory {
+    /// Of a mapped file. Dropped before the mapping: what takes its place is not watched.
+    watch: Option<faults::Watch>,
+    bytes: Mmap,
+}
 
 impl Memory {
     /// Makes the memory read-only: a stray write would be a fault, not a wrong audience.
     pub(super) fn freeze(map: MmapMut) -> io::Result<Self> {
-        Ok(Self(map.make_read_only()?))
+        Ok(Self {
+            watch: None,
+            bytes: map.make_read_only()?,
+        })
+    }
+
+    /// The bytes of a file as it is, of which only what is in the system's cache of files takes memory.
+    pub(super) fn map(file: &File) -> io::Result<Self> {
+        // SAFETY: nothing is written through the mapping, and nothing that reads it relies on two readings being equal:
+        // every reader takes any bytes. A file that becomes shorter is what `faults` is for.
+        let bytes = unsafe { Mmap::map(file)? };
+        Ok(Self {
+            watch: Some(faults::Watch::over(&bytes)?),
+            bytes,
+        })
+    }
+
+    /// Whether it is a mapped file.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether all that was read so far was there to be read.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        self.watch.as_ref().is_none_or(|watch| !watch.is_broken())
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("bytes", &self.bytes.len())
+            .field("mapped", &self.is_mapped())
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,7 +87,7 @@ impl Deref for Memory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

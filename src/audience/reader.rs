@@ -124,9 +124,30 @@ impl AudienceFile {
         open_file(path, Self::of)
     }
 
+    /// As [`open`](Self::open), but that the file stays where it is and is mapped: to be [settled](Self::settled) once there is
+    /// memory for it. Must not be changed meanwhile; if it is cut, lookups answer [`Lookup::Damaged`].
+    pub fn open_mapped(path: &Path) -> Result<Self, OpenError> {
+        map_file(path, Self::of)
+    }
+
     /// Opens a version held in memory, which is copied: for tests, fuzzers and tools.
     pub fn from_bytes(file: &[u8]) -> Result<Self, OpenError> {
         open_bytes(file, Self::of)
+    }
+
+    /// The same version in memory of its own, copied from the mapped file and verified again.
+    pub fn settled(&self) -> Result<Self, OpenError> {
+        settled(&self.memory, Self::of)
+    }
+
+    /// Whether it is read where it lies on disk.
+    pub fn is_mapped(&self) -> bool {
+        self.memory.is_mapped()
+    }
+
+    /// Whether all of it could be read so far: else it is lost, and all lookups answer [`Lookup::Damaged`].
+    pub fn is_whole(&self) -> bool {
+        self.memory.is_whole()
     }
 
     /// The audience in a file all of whose bytes are known to be as they were written.
@@ -147,7 +168,10 @@ impl AudienceFile {
             segments,
         };
         verify::records(&file)?;
-        Ok(file)
+        match file.memory.is_whole() {
+            true => Ok(file),
+            false => Err(verify::was_cut()),
+        }
     }
 
     /// What the version says of itself.
@@ -312,7 +336,11 @@ impl AudienceFile {
             }
             Ok(Lookup::Found)
         };
-        walk().unwrap_or(Lookup::Damaged)
+        let told = walk();
+        match self.memory.is_whole() {
+            true => told.unwrap_or(Lookup::Damaged),
+            false => Lookup::Damaged,
+        }
     }
 
     /// The last step, of a delta that says of each of its ids all that holds from now on: `None` where it says nothing of
@@ -341,7 +369,11 @@ impl AudienceFile {
             })?;
             Ok(Some(if any { Lookup::Found } else { Lookup::Absent }))
         };
-        walk().unwrap_or(Some(Lookup::Damaged))
+        let told = walk();
+        match self.memory.is_whole() {
+            true => told.unwrap_or(Some(Lookup::Damaged)),
+            false => Some(Lookup::Damaged),
+        }
     }
 
     /// The bits of an id in a file of format 2.
@@ -423,10 +455,27 @@ pub(super) fn open_file<T>(
     path: &Path,
     of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
 ) -> Result<T, OpenError> {
-    let opened = || {
-        let file = File::open(path)?;
+    from_file(path, of, |file| {
         let length = file.metadata()?.len();
-        let (header, memory) = verify::read(length, &|bytes, at| file.read_exact_at(bytes, at))?;
+        verify::read(length, &|bytes, at| file.read_exact_at(bytes, at))
+    })
+}
+
+/// The same way, but that the file is mapped where it lies.
+pub(super) fn map_file<T>(
+    path: &Path,
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+) -> Result<T, OpenError> {
+    from_file(path, of, verify::map)
+}
+
+fn from_file<T>(
+    path: &Path,
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+    read: impl FnOnce(&File) -> Result<(Header, Memory), Flaw>,
+) -> Result<T, OpenError> {
+    let opened = || {
+        let (header, memory) = read(&File::open(path)?)?;
         of(header, memory)
     };
     opened().map_err(|flaw| OpenError {
@@ -440,6 +489,22 @@ pub(super) fn open_bytes<T>(
     file: &[u8],
     of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
 ) -> Result<T, OpenError> {
+    from_memory(file, of, || true)
+}
+
+/// The same way, from a mapped file into memory of its own.
+pub(super) fn settled<T>(
+    memory: &Memory,
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+) -> Result<T, OpenError> {
+    from_memory(memory, of, || memory.is_whole())
+}
+
+fn from_memory<T>(
+    file: &[u8],
+    of: impl FnOnce(Header, Memory) -> Result<T, Flaw>,
+    is_whole: impl Fn() -> bool,
+) -> Result<T, OpenError> {
     let read_at = |bytes: &mut [u8], at: u64| {
         let from = usize::try_from(at)
             .ok()
@@ -448,7 +513,11 @@ pub(super) fn open_bytes<T>(
         Ok(())
     };
     let opened = || {
-        let (header, memory) = verify::read(file.len() as u64, &read_at)?;
+        let read = verify::read(file.len() as u64, &read_at);
+        if !is_whole() {
+            return Err(verify::was_cut());
+        }
+        let (header, memory) = read?;
         of(header, memory)
     };
     opened().map_err(|flaw| OpenError {

@@ -19,6 +19,8 @@
 
 use std::ops::Range;
 
+use wide::u8x16;
+
 use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
 use super::code::{Code, Membership};
 
@@ -662,18 +664,7 @@ fn sum_of(mut numbers: Bits<'_>, width: u32, count: usize) -> u64 {
 /// Which of the tags are this one: the lowest bit is the first tag's.
 #[inline(always)]
 fn same_as(tags: [u8; TAGS_AT_ONCE], tag: u8) -> u32 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
-    // Moves the lowest bits of eight bytes side by side, into the highest byte.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let both = u128::from_le_bytes(tags);
-    let same = |eight: u64| {
-        let differs = eight ^ ONES.wrapping_mul(tag.into());
-        // The highest bit of a byte stays 0 only where all of it is 0.
-        let nonzero = (differs & LOW).wrapping_add(LOW) | differs | LOW;
-        ((!nonzero >> 7).wrapping_mul(GATHER) >> 56) as u32
-    };
-    same(both as u64) | same((both >> 64) as u64) << 8
+    u8x16::new(tags).simd_eq(u8x16::splat(tag)).to_bitmask()
 }
 
 /// Fewer tags than are compared at once, filled up.

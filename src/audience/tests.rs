@@ -5,6 +5,7 @@ mod delta_rows;
 mod filters;
 mod layered;
 mod lookups;
+mod mapped;
 mod measure;
 mod row_reports;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{HEADER_BYTES, Header};
 use super::inspect::SegmentSize;
-use super::reader::{Flaw, OpenError, open_bytes, open_file};
+use super::reader::{Flaw, OpenError, map_file, open_bytes, open_file};
 use super::{AudienceFile, Filter, VersionMeta};
 use crate::ids::{KeyId, Kind};
 
@@ -25,6 +25,14 @@ impl Version {
     /// Where it cannot be read, is no version file, or is damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         open_file(path, Self::of)
+    }
+
+    /// As [`open`](Self::open), but that the file is mapped where it lies, as [`AudienceFile::open_mapped`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and where too many files are mapped.
+    pub fn open_mapped(path: &Path) -> Result<Self, OpenError> {
+        map_file(path, Self::of)
     }
 
     /// Opens a version held in memory, which is copied: for tests, fuzzers and tools.

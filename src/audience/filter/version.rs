@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::super::format::Header;
 use super::super::memory::Memory;
-use super::super::reader::{Flaw, OpenError, open_bytes, open_file, verify};
+use super::super::reader::{Flaw, OpenError, open_bytes, open_file, settled, verify};
 use super::super::remix::Remix;
 use super::super::{Lookup, VersionMeta};
 use super::{FilterFlaw, FilterProbe, FilterSet};
@@ -96,6 +96,24 @@ impl Filter {
     /// How many different ids were put in, as the file says.
     pub fn ids(&self) -> u64 {
         self.header.ids
+    }
+
+    /// The same version in memory of its own, as [`AudienceFile::settled`](super::super::AudienceFile::settled).
+    ///
+    /// # Errors
+    /// Where its mapped file could not be read or has changed, or there is no memory.
+    pub fn settled(&self) -> Result<Self, OpenError> {
+        settled(self.set.memory(), Self::of)
+    }
+
+    /// Whether it is read where it lies on disk.
+    pub fn is_mapped(&self) -> bool {
+        self.set.memory().is_mapped()
+    }
+
+    /// Whether all of it could be read so far: else it is lost, and all lookups answer [`Lookup::Damaged`].
+    pub fn is_whole(&self) -> bool {
+        self.set.memory().is_whole()
     }
 
     /// How many good rows it was built from.

@@ -5,8 +5,10 @@
 //! allocated by a length that the file merely claims: memory is bounded by the length the file really has, and each block
 //! is checked before the next is read, so a sparse file of a terabyte ends at its first hole.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 
 use crate::ids::Name;
 
@@ -23,48 +25,114 @@ use super::{Arena, AudienceFile, Flaw, Segments};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
+/// What is known of a file before any of its records is looked at: all of it matches its checksums.
+struct Front {
+    bytes: [u8; HEADER_BYTES],
+    header: Header,
+    places: Vec<Range<usize>>,
+    /// Where the checksums of blocks begin.
+    sums_at: usize,
+    sums: Vec<u8>,
+}
+
+impl Front {
+    fn read(length: u64, read_at: ReadAt<'_>) -> Result<Self, Flaw> {
+        if length < HEADER_BYTES as u64 {
+            return Err(too_short(length, read_at));
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        read_at(&mut bytes, 0)?;
+        let header = Header::decode(&bytes, length)?;
+        let places = ranges(&header)?;
+        let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
+            return Err(Flaw::NotKith);
+        };
+        let mut sums = vec![0; sums_at.len()];
+        read_at(&mut sums, sums_at.start as u64)?;
+        if crc32fast::hash(&sums) != sums_section.crc {
+            return Err(damaged(&header, &places, sums_at.start));
+        }
+        Ok(Self {
+            sums_at: sums_at.start,
+            bytes,
+            header,
+            places,
+            sums,
+        })
+    }
+
+    /// Compares a block with its checksum.
+    fn block(&self, block: &[u8], sum: &[u8], at: usize) -> Result<(), Flaw> {
+        match crc32fast::hash(block).to_le_bytes() == sum {
+            true => Ok(()),
+            false => Err(damaged(&self.header, &self.places, at)),
+        }
+    }
+
+    /// Compares the sections with theirs.
+    fn sections(&self, file: &[u8]) -> Result<(), Flaw> {
+        for (place, section) in self.places.iter().zip(&self.header.sections) {
+            if crc32fast::hash(file.get(place.clone()).unwrap_or_default()) != section.crc {
+                return Err(damaged(&self.header, &self.places, place.start));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads the file; every byte returned is covered by a checksum that matched.
 pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
-    if length < HEADER_BYTES as u64 {
-        return Err(too_short(length, read_at));
-    }
-    let mut bytes = [0; HEADER_BYTES];
-    read_at(&mut bytes, 0)?;
-    let header = Header::decode(&bytes, length)?;
-
-    let places = ranges(&header)?;
-    let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
-        return Err(Flaw::NotKith);
-    };
-    let mut sums = vec![0; sums_at.len()];
-    read_at(&mut sums, sums_at.start as u64)?;
-    if crc32fast::hash(&sums) != sums_section.crc {
-        return Err(damaged(&header, &places, sums_at.start));
-    }
-
+    let front = Front::read(length, read_at)?;
     let mut memory = memory::zeroed(usize::try_from(length).map_err(too_large)?)?;
     let (first, rest) = memory
         .split_first_chunk_mut::<HEADER_BYTES>()
         .ok_or(Flaw::NotKith)?;
-    *first = bytes;
+    *first = front.bytes;
     let (blocks, last) = rest
-        .split_at_mut_checked(sums_at.start.saturating_sub(HEADER_BYTES))
+        .split_at_mut_checked(front.sums_at.saturating_sub(HEADER_BYTES))
         .ok_or(Flaw::NotKith)?;
-    last.copy_from_slice(&sums);
+    last.copy_from_slice(&front.sums);
     let mut at = HEADER_BYTES;
-    for (block, sum) in blocks.chunks_mut(BLOCK_BYTES).zip(sums.chunks_exact(4)) {
+    let sums = front.sums.chunks_exact(4);
+    for (block, sum) in blocks.chunks_mut(BLOCK_BYTES).zip(sums) {
         read_at(block, at as u64)?;
-        if crc32fast::hash(block).to_le_bytes() != sum {
-            return Err(damaged(&header, &places, at));
-        }
+        front.block(block, sum, at)?;
         at = at.saturating_add(block.len());
     }
-    for (place, section) in places.iter().zip(&header.sections) {
-        if crc32fast::hash(memory.get(place.clone()).unwrap_or_default()) != section.crc {
-            return Err(damaged(&header, &places, place.start));
+    front.sections(&memory)?;
+    Ok((front.header, Memory::freeze(memory)?))
+}
+
+/// Maps the file; every byte of it was covered by a checksum that matched. Whether all could be read is for the caller to ask
+/// of the memory, once it has read what else it wants.
+pub(in super::super) fn map(file: &File) -> Result<(Header, Memory), Flaw> {
+    let length = file.metadata()?.len();
+    let front = Front::read(length, &|bytes, at| file.read_exact_at(bytes, at))?;
+    let memory = Memory::map(file)?;
+    let blocks = memory.get(HEADER_BYTES..front.sums_at);
+    let blocks = blocks.ok_or_else(was_cut)?.chunks(BLOCK_BYTES);
+    let mut at = HEADER_BYTES;
+    for (block, sum) in blocks.zip(front.sums.chunks_exact(4)) {
+        let found = front.block(block, sum, at);
+        if !memory.is_whole() {
+            return Err(was_cut());
         }
+        found?;
+        at = at.saturating_add(block.len());
     }
-    Ok((header, Memory::freeze(memory)?))
+    let same = memory.first_chunk() == Some(&front.bytes);
+    let found = front.sections(&memory);
+    match memory.is_whole() && same {
+        true => found.map(|()| (front.header, memory)),
+        false => Err(was_cut()),
+    }
+}
+
+/// A mapped file of which something could not be read.
+pub(super) fn was_cut() -> Flaw {
+    let text =
+        "a part of the file could not be read while it was in use: it was cut, or its disk fails";
+    Flaw::Io(io::Error::new(io::ErrorKind::UnexpectedEof, text))
 }
 
 /// A file too short for a header is a cut one if it begins like one.
