@@ -36,6 +36,7 @@ mod manifest;
 mod measures;
 mod recovery;
 mod refused;
+mod settling;
 mod upload;
 mod validation;
 
@@ -199,7 +200,9 @@ impl Datasets {
 
     fn replace(&self, next: Snapshot) {
         self.measures.waiting(&next.manifest);
-        *lock(&self.state) = Arc::new(next);
+        let next = Arc::new(next);
+        let before = std::mem::replace(&mut *lock(&self.state), Arc::clone(&next));
+        self.settle_after(&before, &next);
     }
 
     /// The largest body of an upload, decoded, and which limit says so, where it is not the general one.

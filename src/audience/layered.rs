@@ -108,7 +108,7 @@ impl Audience {
     }
 
     /// The full version below.
-    pub fn base(&self) -> &AudienceFile {
+    pub fn base(&self) -> &Arc<AudienceFile> {
         &self.base
     }
 
@@ -121,15 +121,13 @@ impl Audience {
         }
     }
 
-    /// The same with the full version below in memory of its own, as [`AudienceFile::settled`]. What deltas changed is so anyway.
-    ///
-    /// # Errors
-    /// Where its mapped file could not be read or has changed, or there is no memory.
-    pub fn settled(&self) -> Result<Self, OpenError> {
-        Ok(Self {
-            base: Arc::new(self.base.settled()?),
+    /// The same over the same full version, opened once more.
+    #[must_use]
+    pub fn with_base(&self, base: Arc<AudienceFile>) -> Self {
+        Self {
+            base,
             layer: self.layer.clone(),
-        })
+        }
     }
 
     /// How many ids deltas have changed of it.

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::guards::Measured;
 use super::manifest::{self, Dataset, Standing, Version, compacted_file, version_file};
 use super::measures::{Outcome, Served};
+use super::settling::MAPPED_FROM_BYTES;
 use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
 use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw};
 use crate::campaigns::{self, Book};
@@ -232,6 +233,13 @@ impl Datasets {
             let opened = self.open_delta(name, number, version, base, against);
             return opened.map(|audience| Opened::Audience(Arc::new(audience)));
         }
+        // Deltas are taken back: what lies below them is open already.
+        let below = against.audiences.get(name).map(|open| open.bottom());
+        if let Some(below) = below.filter(|below| below.meta().version == number)
+            && below.base().is_whole()
+        {
+            return Ok(Opened::Audience(Arc::new(below)));
+        }
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
         let unread = |e: std::io::Error| format!("{}: {e}", file.display());
@@ -254,22 +262,27 @@ impl Datasets {
                 let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
                 Ok(Opened::Book(Arc::new(book)))
             }
-            Kind::Audience | Kind::Filter => Ok(match self.read_version(name, kind, number)? {
-                audience::Version::Audience(file) => Opened::Audience(Arc::new((*file).into())),
-                audience::Version::Filter(filter) => Opened::Filter(Measured::of(filter)),
-            }),
+            Kind::Audience | Kind::Filter => Ok(
+                match self.read_version(name, kind, number, Some(against))? {
+                    audience::Version::Audience(file) => Opened::Audience(Arc::new((*file).into())),
+                    audience::Version::Filter(filter) => Opened::Filter(Measured::of(filter)),
+                },
+            ),
             Kind::Identity => Err(format!("kind {kind} is not built yet")),
         }
     }
 
-    /// Opens a version file and looks whether it is the one that its name says.
+    /// Opens a version file and looks whether it is the one that its name says. Where it is to be served, `against` says whether
+    /// it takes the place of another: then it is mapped.
     fn read_version(
         &self,
         name: &Name,
         kind: Kind,
         number: u64,
+        against: Option<&Snapshot>,
     ) -> Result<audience::Version, String> {
-        self.read_file(&version_file(name, kind, number), name, kind, number)
+        let file = version_file(name, kind, number);
+        self.read_file(&file, name, kind, number, against)
     }
 
     fn read_file(
@@ -278,9 +291,19 @@ impl Datasets {
         name: &Name,
         kind: Kind,
         number: u64,
+        against: Option<&Snapshot>,
     ) -> Result<audience::Version, String> {
-        let stored = audience::Version::open(&self.storage.dir().join(file))
-            .map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
+        let path = self.storage.dir().join(file);
+        let replaces = against.is_some_and(|against| against.replaces(name));
+        let is_large = || std::fs::metadata(&path).is_ok_and(|m| m.len() >= MAPPED_FROM_BYTES);
+        let open = || audience::Version::open(&path);
+        let stored = if replaces && is_large() {
+            // So many files may be mapped; the next one takes memory.
+            audience::Version::open_mapped(&path).or_else(|_| open())
+        } else {
+            open()
+        };
+        let stored = stored.map_err(|e| format!("{} {}", file.display(), what(&e.flaw)))?;
         let meta = stored.meta();
         if meta.dataset != *name || meta.version != number || meta.kind != kind {
             return Err(format!(
@@ -303,17 +326,27 @@ impl Datasets {
     }
 
     /// The full version that has been made of a delta and all below it.
-    pub(super) fn read_compacted(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
+    pub(super) fn read_compacted(
+        &self,
+        name: &Name,
+        number: u64,
+        against: &Snapshot,
+    ) -> Result<AudienceFile, String> {
         let file = compacted_file(name, number);
-        match self.read_file(&file, name, Kind::Audience, number)? {
+        match self.read_file(&file, name, Kind::Audience, number, Some(against))? {
             audience::Version::Audience(stored) if stored.meta().base.is_none() => Ok(*stored),
             _ => Err(format!("{} is no full version", file.display())),
         }
     }
 
     /// As [`read_version`](Self::read_version), of an audience.
-    pub(super) fn read_audience(&self, name: &Name, number: u64) -> Result<AudienceFile, String> {
-        match self.read_version(name, Kind::Audience, number)? {
+    pub(super) fn read_audience(
+        &self,
+        name: &Name,
+        number: u64,
+        against: Option<&Snapshot>,
+    ) -> Result<AudienceFile, String> {
+        match self.read_version(name, Kind::Audience, number, against)? {
             audience::Version::Audience(file) => Ok(*file),
             audience::Version::Filter(_) => Err(format!("version {number} is a filter")),
         }
@@ -330,7 +363,10 @@ impl Datasets {
     ) -> Result<Audience, String> {
         let dataset = against.manifest.datasets.get(name);
         let compacted = |number: u64| dataset?.versions.get(&number)?.compacted;
-        let lost = match version.compacted.map(|_| self.read_compacted(name, number)) {
+        let lost = match version
+            .compacted
+            .map(|_| self.read_compacted(name, number, against))
+        {
             Some(Ok(whole)) => return Ok(whole.into()),
             Some(Err(reason)) => Some(reason),
             None => None,
@@ -354,8 +390,8 @@ impl Datasets {
             None => {
                 let bottom = chain.first().copied().unwrap_or(base);
                 let file = match compacted(bottom) {
-                    Some(_) => self.read_compacted(name, bottom)?,
-                    None => self.read_audience(name, bottom)?,
+                    Some(_) => self.read_compacted(name, bottom, against)?,
+                    None => self.read_audience(name, bottom, Some(against))?,
                 };
                 (0, file.into())
             }
@@ -363,7 +399,7 @@ impl Datasets {
         let above = chain.get(place.saturating_add(1)..).unwrap_or_default();
         let mut deltas = Vec::with_capacity(above.len());
         for number in above {
-            deltas.push(self.read_audience(name, *number)?);
+            deltas.push(self.read_audience(name, *number, None)?);
         }
         let expected = deltas.last().map_or(version.bytes, AudienceFile::bytes);
         if expected != version.bytes {

@@ -1,4 +1,5 @@
-//! What is done in the background, on a thread of its own at the lowest priority: deltas are compacted.
+//! What is done in the background, on a thread of its own at the lowest priority: deltas are compacted, and mapped versions
+//! copied into memory ([`settling`](super::settling)).
 //!
 //! A live version of many deltas starts slowly, keeps all their files, and has a large layer in memory. So once its layer is a
 //! tenth as large as the full version below, or its deltas are [`DELTAS_MAX`], they are made into a full version: a file
@@ -8,11 +9,13 @@
 //! Order, as of every change: file durable, manifest durable, swap. Where anything fails the layer stays in force, and the
 //! next delta asks again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::activation::{Effect, Opened, known, known_mut, unknown_version};
 use super::manifest::{Dataset, compacted_file};
+use super::settling::Remains;
 use super::{Datasets, Snapshot, lock};
 use crate::audience::Audience;
 use crate::clock::Timestamp;
@@ -24,6 +27,10 @@ const DELTAS_MAX: usize = 32;
 const LAYER_BYTES_MIN: u64 = 1 << 20;
 /// How many times as large the full version may be as a layer that is worth it.
 const LAYER_SHARE: u64 = 10;
+/// How often it is looked whether memory of a replaced version is given back. Readers let go within a second.
+const SETTLE_LOOK: Duration = Duration::from_millis(100);
+/// How long after a copy that failed the next one is tried.
+const SETTLE_AGAIN: Duration = Duration::from_secs(30);
 
 /// What waits to be done. Not part of the datasets, so that who waits for it does not keep them alive, and with them the lock on their
 /// directory.
@@ -39,7 +46,17 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     compact: BTreeSet<Name>,
+    /// Datasets that are served mapped, each with what has to be gone before it is copied and the time before which it is not
+    /// tried.
+    settle: BTreeMap<Name, (Vec<Remains>, Instant)>,
     closed: bool,
+}
+
+/// Something to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Chore {
+    Compact(Name),
+    Settle(Name),
 }
 
 impl Chores {
@@ -48,32 +65,71 @@ impl Chores {
         self.0.changed.notify_one();
     }
 
+    /// Asks for what a dataset serves mapped to be copied once these are gone, and those of before.
+    pub(super) fn settle(&self, name: &Name, remains: Vec<Remains>) {
+        let mut waiting = lock(&self.0.waiting);
+        let now = Instant::now();
+        let waiting = waiting
+            .settle
+            .entry(name.clone())
+            .or_insert_with(|| (Vec::new(), now));
+        waiting.0.extend(remains);
+        waiting.0.retain(|remains| !remains.is_gone());
+        self.0.changed.notify_one();
+    }
+
+    fn settle_later(&self, name: Name) {
+        let again = Instant::now() + SETTLE_AGAIN;
+        lock(&self.0.waiting)
+            .settle
+            .entry(name)
+            .or_insert_with(|| (Vec::new(), again));
+    }
+
     /// Ends whoever waits.
     pub(super) fn close(&self) {
         lock(&self.0.waiting).closed = true;
         self.0.changed.notify_all();
     }
 
-    /// The next dataset to compact; nothing once all is to end.
-    fn next(&self) -> Option<Name> {
+    /// What is to be done next; nothing once all is to end.
+    fn next(&self) -> Option<Chore> {
         let mut waiting = lock(&self.0.waiting);
         loop {
             if waiting.closed {
                 return None;
             }
+            // First what gives memory back that a compaction may need.
+            let now = Instant::now();
+            let ready = waiting
+                .settle
+                .iter()
+                .find(|(_, (remains, at))| *at <= now && remains.iter().all(Remains::is_gone));
+            if let Some(name) = ready.map(|(name, _)| name.clone()) {
+                waiting.settle.remove(&name);
+                return Some(Chore::Settle(name));
+            }
             if let Some(name) = waiting.compact.pop_first() {
-                return Some(name);
+                return Some(Chore::Compact(name));
             }
             let changed = &self.0.changed;
-            waiting = changed
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = match waiting.settle.is_empty() {
+                true => changed
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
+                false => {
+                    changed
+                        .wait_timeout(waiting, SETTLE_LOOK)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
         }
     }
 }
 
-/// Why a version was not compacted.
-type Reason = String;
+/// Why something was not done.
+pub(super) type Reason = String;
 
 /// Does what there is to do in the background, for a thread of its own.
 #[derive(Debug)]
@@ -85,9 +141,19 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// Works until the datasets are dropped.
     pub fn run(self, now: fn() -> Timestamp) {
-        while let Some(name) = self.chores.next() {
+        while let Some(chore) = self.chores.next() {
             let Some(datasets) = self.datasets.upgrade() else {
                 return;
+            };
+            let name = match chore {
+                Chore::Compact(name) => name,
+                Chore::Settle(name) => {
+                    if let Err(reason) = datasets.settle(&name) {
+                        tracing::warn!(dataset = %name, %reason, "the live version could not be copied into memory");
+                        self.chores.settle_later(name);
+                    }
+                    continue;
+                }
             };
             match datasets.compact(&name, now()) {
                 Ok(false) => {}
@@ -157,7 +223,7 @@ impl Datasets {
         now: Timestamp,
     ) -> Result<(), Reason> {
         self.room_to_compact(name, bytes)?;
-        let base = Audience::from(self.read_compacted(name, number)?);
+        let base = Audience::from(self.read_compacted(name, number, &self.snapshot())?);
         // While no upload is on its way, which would be laid over what is in force now and be put in its place.
         let building = self.building(name);
         let _nothing_comes = lock(&building);
@@ -168,7 +234,7 @@ impl Datasets {
         let above = above(dataset, live, number).ok_or("another version has become live")?;
         let deltas: Result<Vec<_>, _> = above
             .iter()
-            .map(|number| self.read_audience(name, *number))
+            .map(|number| self.read_audience(name, *number, None))
             .collect();
         let served = base.changed_by(&deltas?).map_err(|e| e.to_string())?;
         let swapped = self.change(|next| {

@@ -3,6 +3,7 @@
 mod deltas;
 mod filters;
 mod guarded;
+mod settling;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -99,7 +99,7 @@ impl Audience {
 
         let files = merge.streams.iter().map(|stream| stream.file);
         let some_expire = files
-            .chain([self.base()])
+            .chain([&**self.base()])
             .any(|file| file.expiry().is_some());
         let mut sample = Sample::default();
         let mut expiries = Expiries::default();
