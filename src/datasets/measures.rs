@@ -23,6 +23,7 @@ pub(super) struct Measures {
     pinned: Gauges,
     ids: Gauges,
     bytes: Gauges,
+    mapped: Gauges,
     changed_ids: Gauges,
     compactions: IntCounterVec,
     activations: IntCounterVec,
@@ -112,6 +113,10 @@ impl Measures {
                 "kith_dataset_bytes",
                 "Bytes of the live version's file; of one with deltas what it takes in memory.",
             )?,
+            mapped: gauges(
+                "kith_dataset_mapped_bytes",
+                "Bytes of the live version that are read from its file where it lies, until what it replaced has given its memory back; 0 otherwise.",
+            )?,
             changed_ids: gauges(
                 "kith_dataset_changed_ids",
                 "Ids that deltas have changed of the full version below the live one, since it was last compacted.",
@@ -157,10 +162,13 @@ impl Measures {
             }
         }
         let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
-        for gauges in
-            all.into_iter()
-                .chain([&self.pinned, &self.ids, &self.bytes, &self.changed_ids])
-        {
+        for gauges in all.into_iter().chain([
+            &self.pinned,
+            &self.ids,
+            &self.bytes,
+            &self.mapped,
+            &self.changed_ids,
+        ]) {
             gauges.with_label_values(&[dataset]);
         }
         for result in COMPACTED {
@@ -220,6 +228,11 @@ impl Measures {
         let result = if done { well } else { badly };
         let all = &self.compactions;
         all.with_label_values(&[name.as_str(), result]).inc();
+    }
+
+    /// How much of what a dataset serves is mapped.
+    pub(super) fn mapped(&self, name: &Name, bytes: u64) {
+        self.mapped.with_label_values(&[name.as_str()]).set(bytes);
     }
 
     pub(super) fn served(&self, name: &Name, served: Served, seconds: f64) {

@@ -38,11 +38,14 @@ impl Snapshot {
         self.audiences.contains_key(name) || self.filters.contains_key(name)
     }
 
-    fn is_mapped(&self, name: &Name) -> bool {
-        let audience = self.audiences.get(name);
-        let filter = self.filters.get(name);
-        audience.is_some_and(|audience| audience.base().is_mapped())
-            || filter.is_some_and(|measured| measured.filter.is_mapped())
+    /// Bytes of a dataset that are served mapped.
+    fn mapped_bytes(&self, name: &Name) -> u64 {
+        let audience = self.audiences.get(name).map(|audience| audience.base());
+        let audience = audience.filter(|base| base.is_mapped());
+        let filter = self.filters.get(name).map(|measured| &measured.filter);
+        let filter = filter.filter(|filter| filter.is_mapped());
+        let bytes = audience.map_or(0, |base| base.bytes());
+        bytes.saturating_add(filter.map_or(0, |filter| filter.bytes()))
     }
 }
 
@@ -50,7 +53,9 @@ impl Datasets {
     /// Asks for what `next` serves mapped to be copied, once what it replaces is gone.
     pub(super) fn settle_after(&self, before: &Snapshot, next: &Snapshot) {
         for name in next.audiences.keys().chain(next.filters.keys()) {
-            if !next.is_mapped(name) {
+            let mapped = next.mapped_bytes(name);
+            self.measures.mapped(name, mapped);
+            if mapped == 0 {
                 continue;
             }
             let mut remains = Vec::new();
