@@ -21,7 +21,7 @@ use super::super::remix::buckets_for;
 use super::super::shard::{self, Entry, Layout, MIXINGS_MAX};
 use super::{Arena, AudienceFile, Flaw, Segments};
 
-type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
+pub(super) type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
 /// Reads the file; every byte returned is covered by a checksum that matched.
 pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
@@ -68,7 +68,7 @@ pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header
 }
 
 /// A file too short for a header is a cut one if it begins like one.
-fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
+pub(super) fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
     let mut start = [0; 5];
     match read_at(&mut start, 0) {
         Ok(()) if &start == b"\x89KITH" => Flaw::Length {
@@ -83,7 +83,7 @@ fn too_large(_: std::num::TryFromIntError) -> Flaw {
     Flaw::Io(io::ErrorKind::OutOfMemory.into())
 }
 
-fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
+pub(super) fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
     let mut parts = header.section_names().iter().zip(places);
     Flaw::Damaged {
         part: parts
