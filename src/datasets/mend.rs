@@ -105,6 +105,13 @@ impl Datasets {
                 }
             },
         };
+        let known = state.manifest.datasets.get(name);
+        let known = known.and_then(|dataset| dataset.versions.get(&number));
+        let is_known = known.is_some_and(|version| version.damage.is_some());
+        if is_known && aside.file.is_none() && !rewritten && piece.part == Part::Own {
+            // Nothing new: it could not be written again this time either.
+            return Ok(None);
+        }
         let dir = self.storage.dir().to_owned();
         let outcome = self.change(|next| {
             let kept = &mut next.manifest.quarantine;
@@ -434,8 +441,8 @@ fn copy_bytes(held: &Held) -> Option<&[u8]> {
 }
 
 impl Snapshot {
-    /// What is live in memory of just this file's bytes, verified now.
-    fn copy_of(&self, piece: &Piece) -> Option<Held> {
+    /// What is live in memory of just this file's bytes, by all that it says of itself.
+    pub(super) fn held_as(&self, piece: &Piece) -> Option<Held> {
         let name = &piece.dataset;
         let held = match piece.kind {
             Kind::Audience => {
@@ -448,7 +455,12 @@ impl Snapshot {
             Kind::Filter | Kind::Campaigns | Kind::Identity => self.held(name, piece.number)?,
         };
         let is_long_enough = copy_bytes(&held)?.len() as u64 == piece.bytes;
-        let is_whole = held.verify(&mut at_once).is_ok();
-        (is_long_enough && is_whole).then_some(held)
+        is_long_enough.then_some(held)
+    }
+
+    /// The same, verified now.
+    fn copy_of(&self, piece: &Piece) -> Option<Held> {
+        let held = self.held_as(piece)?;
+        held.verify(&mut at_once).is_ok().then_some(held)
     }
 }

@@ -397,7 +397,8 @@ impl Datasets {
         if !self.recovered() {
             return None;
         }
-        let state = self.snapshot();
+        let snapshot = self.snapshot();
+        let state = &*snapshot;
         let every = self.settings.scrub_every;
         let every = every.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
         let again = every.unwrap_or(AGAIN_MS).min(AGAIN_MS);
@@ -407,8 +408,12 @@ impl Datasets {
             let datasets = state.manifest.datasets.iter();
             let versions = datasets.flat_map(|(name, dataset)| {
                 let of = dataset.versions.iter();
-                let of = of.filter(|(number, v)| {
-                    v.compacted.is_some() || !self.is_known_gone(name, dataset.kind, **number, v)
+                let kind = dataset.kind;
+                let of = of.filter(move |(number, v)| {
+                    let own = || Piece::own(name, kind, **number, v);
+                    v.compacted.is_some()
+                        || v.damage.is_none()
+                        || !self.is_known_gone(&own(), v, state)
                 });
                 of.map(move |(number, v)| (v.verified_at.unwrap_or(v.uploaded_at), name, *number))
             });
@@ -424,13 +429,10 @@ impl Datasets {
         let (name, number) = self.chores.next_suspect().or_else(due)?;
         tried.insert((name.clone(), number), now);
         let held = state.held(&name, number);
-        let mut pieces = state.pieces(&name, number);
         let dataset = state.manifest.datasets.get(&name);
-        if let Some((dataset, version)) = dataset.and_then(|d| Some((d, d.versions.get(&number)?)))
-            && self.is_known_gone(&name, dataset.kind, number, version)
-        {
-            pieces.retain(|piece| piece.part != Part::Own);
-        }
+        let version = dataset.and_then(|dataset| dataset.versions.get(&number));
+        let mut pieces = state.pieces(&name, number);
+        pieces.retain(|piece| !version.is_some_and(|v| self.is_known_gone(piece, v, state)));
         Some(Turn {
             name,
             number,
@@ -439,10 +441,13 @@ impl Datasets {
         })
     }
 
-    /// Whether a file is not there that was found damaged, and nobody has put one in its place.
-    fn is_known_gone(&self, name: &Name, kind: Kind, number: u64, version: &Version) -> bool {
-        let file = || self.storage.dir().join(version_file(name, kind, number));
-        version.damage.is_some() && !file().exists()
+    /// Whether a file is not there that was found damaged: nobody has put one in its place, and there is nothing to write it again
+    /// from.
+    fn is_known_gone(&self, piece: &Piece, version: &Version, state: &Snapshot) -> bool {
+        version.damage.is_some()
+            && piece.part == Part::Own
+            && !self.storage.dir().join(&piece.file).exists()
+            && state.held_as(piece).is_none()
     }
 
     /// Whether a file of a version is damaged, read as fast as it goes and without taking memory for it.

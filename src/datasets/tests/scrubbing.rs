@@ -551,6 +551,38 @@ fn another_keys_or_a_newer_kiths_file_is_left_where_it_is() {
 }
 
 #[test]
+fn what_did_not_fit_on_the_disk_is_written_again_later() {
+    let dir = folder();
+    let faults: Arc<Faults> = Arc::default();
+    let kit = open_as(dir.path(), CONFIG, Arc::clone(&faults)).expect("opened");
+    kit.datasets.recover(NOW).expect("ready");
+    kit.crm(1);
+    kit.crm(2);
+    let path = dir.path().join("datasets/crm/2.kith");
+    let good = std::fs::read(&path).expect("there");
+    let state = kit.datasets.snapshot();
+    let piece = state.pieces(&name("crm"), 2).remove(0);
+    for (fault, lost) in [(&faults.full, "1"), (&faults.write, "0")] {
+        Harm::Flip(600).done_to(dir.path(), "crm/2.kith");
+        fault.store(true, std::sync::atomic::Ordering::Relaxed);
+        kit.datasets.mend(&piece, LATER);
+        fault.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(!path.exists());
+        // Where not even the manifest could be written, it says nothing of it.
+        let damaged = kit.metric("kith_dataset_damaged_versions{dataset=\"crm\"}");
+        assert_eq!((kit.serves(), damaged.as_str()), (Some(2), lost));
+        kit.datasets.chores.suspect(&name("crm"), 2);
+        kit.datasets.scrub(|| LATER);
+        assert_eq!((kit.serves(), kit.lost()), (Some(2), vec![]));
+        assert_eq!(std::fs::read(&path).expect("there"), good);
+    }
+    assert_eq!(
+        (kit.counted("crm", "lost"), kit.counted("crm", "mended")),
+        (1, 2)
+    );
+}
+
+#[test]
 fn a_file_that_somebody_puts_back_is_found() {
     let dir = folder();
     let kit = two_full(dir.path());
