@@ -685,6 +685,42 @@ fn what_could_not_be_activated_is_verified_at_once_even_where_nothing_is_scrubbe
 }
 
 #[test]
+fn a_live_delta_whose_file_is_lost_is_compacted_in_the_background_or_made_again_from_its_upload() {
+    for compacted in [true, false] {
+        let dir = folder();
+        filled(dir.path());
+        let kit = open(dir.path());
+        kit.datasets.recover(NOW).expect("ready");
+        let before = kit.answers();
+        Harm::Flip(600).done_to(dir.path(), "crm/5.kith");
+        kit.datasets.scrub(|| LATER);
+        assert_eq!(kit.lost(), ["crm/5"]);
+        if compacted {
+            let housekeeping = kit.datasets.housekeeping();
+            let housekeeping = std::thread::spawn(move || housekeeping.run(|| LATER));
+            for _ in 0..2000 {
+                if kit.lost().is_empty() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(dir.path().join("datasets/crm/5.full.kith").exists());
+            assert_eq!((kit.answers(), kit.lost()), (before.clone(), vec![]));
+            drop(kit);
+            housekeeping.join().expect("ended");
+        } else {
+            same_again(&kit);
+            assert_eq!((kit.answers(), kit.lost()), (before.clone(), vec![]));
+            assert!(!dir.path().join("datasets/crm/5.full.kith").exists());
+            drop(kit);
+        }
+        let kit = open(dir.path());
+        kit.datasets.recover(LATER).expect("ready");
+        assert_eq!(kit.answers(), before);
+    }
+}
+
+#[test]
 fn a_live_filter_is_written_again_from_memory_and_one_that_is_kept_is_lost() {
     let dir = folder();
     let kit = open(dir.path());
