@@ -55,7 +55,7 @@ pub use filter::{
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
 pub use inspect::{FilterInspection, Inspection, SegmentSize, inspect};
 pub use layered::{Approach, Audience, CompactError, LayerError, Probe};
-pub use reader::{AudienceFile, Flaw, OpenError, SetSizes, SetStatistics};
+pub use reader::{AudienceFile, Flaw, OpenError, Pace, SetSizes, SetStatistics, Stated};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
 pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
 pub use version::Version;

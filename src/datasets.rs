@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::audience::Audience;
 use crate::campaigns::Book;
@@ -34,8 +35,10 @@ mod listing;
 mod live;
 mod manifest;
 mod measures;
+mod mend;
 mod recovery;
 mod refused;
+mod scrub;
 mod settling;
 mod upload;
 mod validation;
@@ -47,9 +50,10 @@ pub use activation::Activated;
 pub use housekeeping::Housekeeping;
 pub use listing::{DatasetView, State, VersionView};
 pub use live::{Live, LiveReader};
-pub use manifest::{Check, Event, ManifestError, Notice, Rejected, Rows};
+pub use manifest::{Check, Damage, Event, ManifestError, Notice, Quarantined, Rejected, Rows};
 pub use recovery::{NotReady, OpenFailed};
 pub use refused::Refused;
+pub use scrub::Scrubbing;
 pub use upload::{Format, Mode, Published, Spool, Upload};
 
 use guards::Measured;
@@ -65,6 +69,12 @@ pub use config::CAMPAIGNS;
 pub struct Settings {
     /// Newest versions kept of each dataset, beside the live one.
     pub keep_versions: usize,
+    /// How often each kept version is verified again; none: never.
+    pub scrub_every: Option<Duration>,
+    /// How much of a file is read a second for that, bytes.
+    pub scrub_bytes_per_second: u64,
+    /// How much of what was found damaged is kept, bytes.
+    pub quarantine_bytes: u64,
     /// What is configured of single datasets, and what holds for all others.
     pub datasets: config::Datasets,
     /// Most datasets there may be (`limits.datasets`); metrics have a series for each.
@@ -88,6 +98,9 @@ impl Settings {
     pub fn of(config: &config::Config, frame: Frame) -> Settings {
         Settings {
             keep_versions: config.data.keep_versions,
+            scrub_every: config.data.scrub_every,
+            scrub_bytes_per_second: config.data.scrub_bytes_per_second,
+            quarantine_bytes: config.data.quarantine_bytes,
             datasets: config.datasets.clone(),
             datasets_max: config.limits.datasets,
             segments_max: config.limits.segments_per_dataset,
@@ -128,6 +141,8 @@ struct Snapshot {
     filters: BTreeMap<Name, Measured>,
     book: Arc<Book>,
     campaigns_version: Option<u64>,
+    /// What the book was compiled from.
+    document: Arc<[u8]>,
     /// The place of each dataset in this process's metrics: order of first appearance.
     ordinals: BTreeMap<Name, usize>,
     /// Live in the manifest, but could not be opened at start: name and why.

@@ -112,6 +112,7 @@ impl Service {
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
         start_housekeeping(&datasets)?;
+        start_scrubbing(&datasets)?;
         let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
         Ok(Self {
             bid,
@@ -334,6 +335,18 @@ fn start_housekeeping(datasets: &Arc<Datasets>) -> io::Result<()> {
     started.map(drop)
 }
 
+/// Verifies again what is kept, behind everybody else, until the datasets are dropped.
+fn start_scrubbing(datasets: &Arc<Datasets>) -> io::Result<()> {
+    let scrubbing = datasets.scrubbing();
+    let started = thread::Builder::new()
+        .name("kith-scrub".to_owned())
+        .spawn(move || {
+            lower_priority(HOUSEKEEPING_NICE);
+            scrubbing.run(Timestamp::now);
+        });
+    started.map(drop)
+}
+
 /// Brings back what was live. Where that fails, waits for an operator to activate or upload what is missing.
 fn start_recovery(
     datasets: &Arc<Datasets>,
@@ -344,7 +357,7 @@ fn start_recovery(
     thread::Builder::new()
         .name("kith-recovery".to_owned())
         .spawn(move || {
-            if let Err(not_ready) = datasets.recover() {
+            if let Err(not_ready) = datasets.recover(Timestamp::now()) {
                 tracing::error!(%not_ready, "not ready");
             }
             while datasets.readiness().is_err() && !stopping.load(Relaxed) {

@@ -85,6 +85,11 @@ enum Command {
         bytes: Vec<u8>,
         reply: SyncSender<Result<(), StorageError>>,
     },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        reply: SyncSender<Result<(), StorageError>>,
+    },
     Remove {
         path: PathBuf,
         reply: SyncSender<Result<(), StorageError>>,
@@ -229,6 +234,18 @@ impl Storage {
     pub fn write_atomic(&self, to: &Path, bytes: Vec<u8>) -> Result<(), StorageError> {
         let to = inside(to)?;
         self.ask(|reply| Command::WriteAtomic { to, bytes, reply })
+    }
+
+    /// Gives a file another name, durably, as it is. The new one's folder is made if need be.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        let (from, to) = (inside(from)?, inside(to)?);
+        self.ask(|reply| Command::Rename { from, to, reply })
+    }
+
+    /// Bytes that can still be written here; nothing where the system does not tell.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(self.dir()).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Removes a file; that it is not there is no error. Not synced: whoever removes must not mind its return.

@@ -154,7 +154,7 @@ impl Kit {
         let settings = Settings::of(&config, Frame::of(&config, keyer()));
         let registry = prometheus::Registry::new();
         let (datasets, _live) = Datasets::open(settings, storage, &registry).expect("opened");
-        datasets.recover().expect("ready");
+        datasets.recover(Timestamp::now()).expect("ready");
         Kit { datasets }
     }
 

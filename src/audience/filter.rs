@@ -175,6 +175,11 @@ pub struct FilterSet {
 }
 
 impl FilterSet {
+    /// All that is held: the file that the set is in, where it is in one.
+    pub(super) fn held(&self) -> &[u8] {
+        &self.memory
+    }
+
     /// The set whose bytes these are, copied: for tests, fuzzers and tools.
     ///
     /// # Errors

@@ -130,6 +130,28 @@ impl Audience {
         }
     }
 
+    /// What deltas changed of it, as it is held.
+    pub(super) fn changed(&self) -> Option<&AudienceFile> {
+        self.layer.as_ref().map(|layer| &layer.changed)
+    }
+
+    /// The same with one bit of its layer the other way, as failing memory would have it.
+    #[cfg(test)]
+    pub(crate) fn with_flipped_layer(&self, at: usize) -> Audience {
+        let layer = self.layer.as_deref().expect("a layer");
+        let whole = AudienceFile::from_bytes(layer.changed.file()).expect("whole");
+        let layer = Layer {
+            changed: whole.with_flipped_bit(at, 3),
+            meta: layer.meta.clone(),
+            segment_ids: layer.segment_ids.clone(),
+            ..*layer
+        };
+        Audience {
+            base: Arc::clone(&self.base),
+            layer: Some(Arc::new(layer)),
+        }
+    }
+
     /// How many ids deltas have changed of it.
     pub fn changed_ids(&self) -> u64 {
         self.layer.as_ref().map_or(0, |layer| layer.changed.ids())

@@ -8,6 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod changes;
+mod reverify;
 mod sets;
 pub(super) mod verify;
 
@@ -30,6 +31,7 @@ use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
 use super::{Lookup, VersionMeta};
 
 pub(super) use changes::{Change, Changes, Shard};
+pub use reverify::{Pace, Stated};
 pub use sets::{SetSizes, SetStatistics};
 
 /// An open, verified version file: a full version, or a delta. Immutable, `Send` and `Sync`.

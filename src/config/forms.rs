@@ -233,6 +233,18 @@ pub(super) fn duration() -> Form<Duration> {
     )
 }
 
+/// A length of time, or 0 for never.
+pub(super) fn duration_or_never() -> Form<Option<Duration>> {
+    let lasting = duration();
+    Form::new(
+        format!("{}, or 0 for never", lasting.takes),
+        move |node| match (&node.value, node.text()) {
+            (Value::Whole(0), _) | (_, Some("0")) => Some(None),
+            _ => lasting.read(node).ok().map(Some),
+        },
+    )
+}
+
 /// `"16 MiB"` or `"1h"` to the smallest unit.
 fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();

@@ -198,6 +198,12 @@ pub struct Data {
     pub key_file: PathBuf,
     /// Versions of a dataset kept for rollback, the live one among them.
     pub keep_versions: usize,
+    /// How often each version that is kept is verified again; none: never.
+    pub scrub_every: Option<Duration>,
+    /// How much of it is read a second, bytes.
+    pub scrub_bytes_per_second: u64,
+    /// How much of what was found damaged is kept, bytes.
+    pub quarantine_bytes: u64,
 }
 
 pub(super) fn data(s: &mut Sheet<'_>) -> Data {
@@ -221,6 +227,24 @@ pub(super) fn data(s: &mut Sheet<'_>) -> Data {
             &forms::whole(1, 1000),
             "3",
             "how many of a dataset's newest versions are kept, and as many held ones; the live one always is",
+        ),
+        scrub_every: s.get(
+            "scrub_every",
+            &forms::duration_or_never(),
+            "\"1d\"",
+            "how often the files of each kept version are verified again, and what is live in memory",
+        ),
+        scrub_bytes_per_second: s.get(
+            "scrub_bytes_per_second",
+            &forms::size(64 << 10, 1 << 40),
+            "\"16 MiB\"",
+            "how much of a file is read a second for that, so that the disk is left to others",
+        ),
+        quarantine_bytes: s.get(
+            "quarantine_bytes",
+            &forms::size(0, 1 << 50),
+            "\"4 GiB\"",
+            "how much of what was found damaged is kept in quarantine/, to be looked at; the oldest goes first; 0: nothing",
         ),
     }
 }

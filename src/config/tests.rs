@@ -169,6 +169,22 @@ fn a_wrong_key_is_refused_with_its_line_and_the_nearest_right_one() {
 }
 
 #[test]
+fn what_is_done_now_and_then_can_be_never() {
+    let every = |text: &str| {
+        let config = Config::from_toml(&format!("[data]\n{text}"), "test");
+        config.expect("good").data.scrub_every
+    };
+    assert_eq!(every(""), Some(Duration::from_secs(86_400)));
+    assert_eq!(
+        every("scrub_every = \"2h\""),
+        Some(Duration::from_secs(7200))
+    );
+    for never in ["scrub_every = 0", "scrub_every = \"0\""] {
+        assert_eq!(every(never), None, "{never}");
+    }
+}
+
+#[test]
 fn a_wrong_value_is_refused_with_its_line_and_what_is_wanted() {
     for (text, expect) in [
         (

@@ -26,7 +26,8 @@ use crate::storage::open_to_read;
 pub(super) enum Opened {
     Audience(Arc<Audience>),
     Filter(Measured),
-    Book(Arc<Book>),
+    /// And what it was compiled from.
+    Book(Arc<Book>, Arc<[u8]>),
 }
 
 /// What a change asks for beyond the manifest.
@@ -90,6 +91,7 @@ impl Datasets {
         }
         let opened = self.open_version(name, number, &before).map_err(|reason| {
             self.measures.ended(name, Outcome::Failed);
+            self.chores.suspect(name, number);
             Refused::Unreadable {
                 dataset: name.clone(),
                 version: number,
@@ -142,6 +144,11 @@ impl Datasets {
             version.standing = Standing::Retired;
         }
         version.activated_at = Some(now);
+        // Opening verifies every byte that it reads.
+        version.verified_at = Some(now);
+        if version.compacted.is_none() {
+            version.damage = None;
+        }
         if dataset.live != Some(number) {
             dataset.previous = dataset.live;
         }
@@ -217,7 +224,18 @@ impl Datasets {
             .get(name)
             .and_then(|d| Some((d.kind, d.versions.get(&number)?)));
         let (kind, version) = record.ok_or("the manifest does not name it")?;
-        self.open_file(name, kind, number, version, against)
+        let opened = self.open_file(name, kind, number, version, against);
+        // Where that is known, what was found is said rather than that the file is gone since.
+        opened.map_err(|reason| {
+            let dataset = against.manifest.datasets.get(name);
+            match dataset.and_then(|dataset| dataset.lost(number)) {
+                Some((lost, found)) if lost == number => found,
+                Some((lost, found)) => {
+                    format!("it rests on version {lost}: {found}; upload that one again first")
+                }
+                None => reason,
+            }
+        })
     }
 
     /// As [`Datasets::open_version`], for a record that the manifest does not hold yet.
@@ -232,13 +250,6 @@ impl Datasets {
         if let Some(base) = version.base {
             let opened = self.open_delta(name, number, version, base, against);
             return opened.map(|audience| Opened::Audience(Arc::new(audience)));
-        }
-        // Deltas are taken back: what lies below them is open already.
-        let below = against.audiences.get(name).map(|open| open.bottom());
-        if let Some(below) = below.filter(|below| below.meta().version == number)
-            && below.base().is_whole()
-        {
-            return Ok(Opened::Audience(Arc::new(below)));
         }
         let file = version_file(name, kind, number);
         let path = self.storage.dir().join(&file);
@@ -260,7 +271,7 @@ impl Datasets {
                     return Err(format!("{} is damaged", file.display()));
                 }
                 let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
-                Ok(Opened::Book(Arc::new(book)))
+                Ok(Opened::Book(Arc::new(book), document.into()))
             }
             Kind::Audience | Kind::Filter => Ok(
                 match self.read_version(name, kind, number, Some(against))? {
@@ -496,8 +507,9 @@ impl Snapshot {
             Opened::Filter(measured) => {
                 self.filters.insert(name.clone(), measured);
             }
-            Opened::Book(book) => {
+            Opened::Book(book, document) => {
                 self.book = book;
+                self.document = document;
                 self.campaigns_version = Some(number);
             }
         }
@@ -568,7 +580,7 @@ fn since_epoch(time: Timestamp) -> u64 {
 }
 
 /// What is wrong with a file of ours; what to do about it is not what one does about an upload.
-fn what(flaw: &Flaw) -> String {
+pub(super) fn what(flaw: &Flaw) -> String {
     match flaw {
         Flaw::Length { recorded, found } => format!("has {found} bytes, not {recorded}"),
         Flaw::Damaged { part, at } => format!("is damaged in its {part}, at or after byte {at}"),

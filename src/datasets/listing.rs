@@ -1,7 +1,7 @@
 //! What a person or script is shown of datasets, and the small switches: pin, unpin, delete.
 
 use super::activation::{Effect, files_of, known, known_mut, unknown_version};
-use super::manifest::{Check, Dataset, Event, Standing, Version};
+use super::manifest::{Check, Damage, Dataset, Event, Manifest, Quarantined, Standing, Version};
 use super::upload::Published;
 use super::{Datasets, Refused};
 use crate::clock::Timestamp;
@@ -21,6 +21,9 @@ pub struct DatasetView {
     /// What is wrong with the live version, when it could not be brought back at start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
+    /// Files of its versions that were found damaged and are kept to be looked at, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Quarantined>,
     /// Newest first.
     pub versions: Vec<VersionView>,
     /// Oldest first, the last 200.
@@ -46,6 +49,12 @@ pub struct VersionView {
     /// Of a delta, how many ids it names; `ids` and `segments` are of the whole that comes of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_ids: Option<u64>,
+    /// What its file was found to have, where nothing could be put in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
+    /// Of a delta, the version below it that is lost, so that it cannot be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rests_on_damaged: Option<u64>,
     /// Good rows; line items of campaigns.
     pub rows: u64,
     /// Distinct ids.
@@ -66,6 +75,8 @@ pub struct VersionView {
     pub uploaded_at: Timestamp,
     /// When it last became live.
     pub activated_at: Option<Timestamp>,
+    /// When its files were last verified and found as they were written.
+    pub verified_at: Option<Timestamp>,
     /// From a spooled body to a durable version file.
     pub build_seconds: f64,
     /// From there to being served.
@@ -80,6 +91,9 @@ pub enum State {
     Active,
     /// Would be served, but its file could not be read back; uploading the same again restores it.
     Unreadable,
+    /// Its file, or one that it rests on, was found damaged, so that it cannot be activated; uploading the same again restores
+    /// it.
+    Damaged,
     /// Ready to be.
     Staged,
     /// Failed a check.
@@ -92,12 +106,15 @@ pub enum State {
 pub(super) fn version_view(
     number: u64,
     version: &Version,
-    live: Option<u64>,
+    dataset: &Dataset,
     unreadable: bool,
 ) -> VersionView {
+    let live = dataset.live;
+    let lost = dataset.lost(number);
     let state = match version.standing {
         _ if live == Some(number) && unreadable => State::Unreadable,
         _ if live == Some(number) => State::Active,
+        _ if lost.is_some() => State::Damaged,
         Standing::Staged => State::Staged,
         Standing::Held => State::Held,
         Standing::Retired => State::Retired,
@@ -109,6 +126,8 @@ pub(super) fn version_view(
         root: version.root,
         compacted_bytes: version.compacted,
         changed_ids: version.changed_ids,
+        damage: version.damage.clone(),
+        rests_on_damaged: lost.map(|lost| lost.0).filter(|lost| *lost != number),
         rows: version.rows.rows,
         ids: version.rows.ids,
         segments: version.rows.segments,
@@ -119,6 +138,7 @@ pub(super) fn version_view(
         checks: version.checks.clone(),
         uploaded_at: version.uploaded_at,
         activated_at: version.activated_at,
+        verified_at: version.verified_at,
         build_seconds: version.build_seconds,
         activate_seconds: version.activate_seconds,
     }
@@ -130,7 +150,7 @@ impl Datasets {
         let state = self.snapshot();
         let shown = state.manifest.datasets.iter().filter(|(n, _)| visible(n));
         shown
-            .map(|(n, d)| view(n, d, state.unreadable.get(n)))
+            .map(|(n, d)| view(n, d, &state.manifest, state.unreadable.get(n)))
             .collect()
     }
 
@@ -138,7 +158,8 @@ impl Datasets {
     pub fn dataset(&self, name: &Name) -> Result<DatasetView, Refused> {
         let state = self.snapshot();
         let dataset = known(&state, name)?;
-        Ok(view(name, dataset, state.unreadable.get(name)))
+        let unreadable = state.unreadable.get(name);
+        Ok(view(name, dataset, &state.manifest, unreadable))
     }
 
     /// One version, as its upload was answered.
@@ -155,7 +176,7 @@ impl Datasets {
             version: version_view(
                 number,
                 version,
-                dataset.live,
+                dataset,
                 state.unreadable.contains_key(name),
             ),
             rejected: version.rows.rejected.clone(),
@@ -246,7 +267,13 @@ impl Datasets {
     }
 }
 
-fn view(name: &Name, dataset: &Dataset, unreadable: Option<&String>) -> DatasetView {
+fn view(
+    name: &Name,
+    dataset: &Dataset,
+    manifest: &Manifest,
+    unreadable: Option<&String>,
+) -> DatasetView {
+    let quarantine = manifest.quarantine.iter();
     let versions = dataset.versions.iter().rev();
     DatasetView {
         name: name.clone(),
@@ -254,8 +281,9 @@ fn view(name: &Name, dataset: &Dataset, unreadable: Option<&String>) -> DatasetV
         live: dataset.live,
         pinned: dataset.pinned,
         unreadable: unreadable.cloned(),
+        quarantine: quarantine.filter(|q| q.dataset == *name).cloned().collect(),
         versions: versions
-            .map(|(n, v)| version_view(*n, v, dataset.live, unreadable.is_some()))
+            .map(|(n, v)| version_view(*n, v, dataset, unreadable.is_some()))
             .collect(),
         history: dataset.history.iter().cloned().collect(),
     }

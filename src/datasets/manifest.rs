@@ -34,6 +34,9 @@ pub(super) struct Manifest {
     /// The number of the last generation put in force.
     pub(super) generation: u64,
     pub(super) datasets: BTreeMap<Name, Dataset>,
+    /// What was found damaged and is kept to be looked at, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) quarantine: Vec<Quarantined>,
 }
 
 /// One dataset.
@@ -85,6 +88,40 @@ pub(super) struct Version {
     pub(super) activated_at: Option<Timestamp>,
     pub(super) build_seconds: f64,
     pub(super) activate_seconds: f64,
+    /// When all its files were last known to be as they were written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) verified_at: Option<Timestamp>,
+    /// What its file was found to have, where nothing could be put in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) damage: Option<Damage>,
+}
+
+/// A file that was found damaged and could not be written again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// When that was found.
+    pub at: Timestamp,
+    /// The file, inside the data directory.
+    pub file: String,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// A damaged file that was moved aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// When.
+    pub at: Timestamp,
+    /// The dataset that it was of.
+    pub dataset: Name,
+    /// The version that it was of.
+    pub version: u64,
+    /// Where it lies now, inside the data directory.
+    pub file: String,
+    /// How long it is.
+    pub bytes: u64,
+    /// What was wrong with it.
+    pub reason: String,
 }
 
 /// Where a version stands that is not live. Which one is live, the dataset says.
@@ -103,6 +140,11 @@ impl Version {
     /// The version that has to be there to open this one.
     fn rests_on(&self) -> Option<u64> {
         self.base.filter(|_| self.compacted.is_none())
+    }
+
+    /// Whether there is no whole file that says what it is.
+    pub(super) fn is_lost(&self) -> bool {
+        self.damage.is_some() && self.compacted.is_none()
     }
 
     /// Whether it failed a check.
@@ -165,7 +207,8 @@ pub struct Notice {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `restored`, `compacted`, `pinned`, `unpinned`, `deleted` or `removed`.
+    /// `staged`, `held`, `activated`, `rolled_back`, `forced`, `restored`, `compacted`, `pinned`, `unpinned`, `deleted`, `removed`,
+    /// `quarantined`, `rewritten`, `found_whole`, `reopened`, `fell_back` or `withdrawn`.
     pub event: String,
     /// The version concerned.
     pub version: Option<u64>,
@@ -215,6 +258,26 @@ impl Dataset {
         Some(chain)
     }
 
+    /// Why a version cannot be opened, as far as files were found damaged: which of those that it is opened from is lost, itself
+    /// or one below it, and how.
+    pub(super) fn lost(&self, number: u64) -> Option<(u64, String)> {
+        let mut next = number;
+        loop {
+            let Some(version) = self.versions.get(&next) else {
+                return Some((next, format!("version {next} is not kept any more")));
+            };
+            if let Some(damage) = version.damage.as_ref().filter(|_| version.is_lost()) {
+                let Damage { at, file, reason } = damage;
+                return Some((next, format!("{file}, found damaged at {at}, {reason}")));
+            }
+            // Bases have lower numbers, so this ends.
+            match version.rests_on() {
+                Some(base) if base < next => next = base,
+                _ => return None,
+            }
+        }
+    }
+
     /// A version that is a delta over this one, perhaps by way of others.
     pub(super) fn needed_by(&self, number: u64) -> Option<u64> {
         let mut others = self.versions.keys().filter(|other| **other != number);
@@ -229,13 +292,15 @@ impl Dataset {
         let back = self.previous.filter(|_| keep > 1);
         let stays = |number| self.live == Some(number) || back == Some(number);
         let mut served = self.versions.keys().filter(|n| stays(**n)).count();
-        let (mut staged, mut held) = (0, 0);
+        let (mut staged, mut held, mut lost) = (0, 0, 0);
         let mut gone = Vec::new();
         for (&number, version) in self.versions.iter().rev() {
             if stays(number) {
                 continue;
             }
             let kept = match version.standing {
+                // What cannot be opened must not push out what can.
+                _ if self.lost(number).is_some() => &mut lost,
                 Standing::Retired => &mut served,
                 Standing::Staged => &mut staged,
                 Standing::Held => &mut held,

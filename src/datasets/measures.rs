@@ -20,6 +20,9 @@ pub(super) struct Measures {
     as_of: Gauges,
     uploaded: Gauges,
     held: Gauges,
+    damaged: Gauges,
+    verified: Gauges,
+    scrubbed: IntCounterVec,
     pinned: Gauges,
     ids: Gauges,
     bytes: Gauges,
@@ -35,6 +38,41 @@ pub(super) struct Measures {
 
 /// The two rates of a filter.
 const RATES: [&str; 2] = ["declared", "measured"];
+
+/// What became of a file, or of what is in memory, that was verified again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scrubbed {
+    /// As it was written.
+    Whole,
+    /// Damaged, and written again, or not needed.
+    Mended,
+    /// Damaged, and nothing to write it again from.
+    Lost,
+    /// What was in memory had changed.
+    Memory,
+    /// It could not be read now; it is tried again.
+    Unread,
+}
+
+impl Scrubbed {
+    const ALL: [Scrubbed; 5] = [
+        Scrubbed::Whole,
+        Scrubbed::Mended,
+        Scrubbed::Lost,
+        Scrubbed::Memory,
+        Scrubbed::Unread,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Scrubbed::Whole => "whole",
+            Scrubbed::Mended => "mended",
+            Scrubbed::Lost => "lost",
+            Scrubbed::Memory => "memory",
+            Scrubbed::Unread => "unread",
+        }
+    }
+}
 
 /// How compacting ended.
 const COMPACTED: [&str; 2] = ["done", "failed"];
@@ -104,6 +142,20 @@ impl Measures {
                 "kith_dataset_held_versions",
                 "Versions that failed a check and are newer than the live one, so that their data waits for somebody.",
             )?,
+            damaged: gauges(
+                "kith_dataset_damaged_versions",
+                "Kept versions that cannot be opened because a file of theirs, or one that they rest on, was found damaged.",
+            )?,
+            verified: gauges(
+                "kith_dataset_verified_seconds",
+                "Unix time at which that version was verified which was so longest ago; 0 when there is none.",
+            )?,
+            scrubbed: register_int_counter_vec_with_registry!(
+                "kith_scrubbed_total",
+                "Files verified again, and what is in memory, by what was found and done: whole, mended, lost, memory, unread.",
+                &["dataset", "result"],
+                registry
+            )?,
             pinned: gauges(
                 "kith_dataset_pinned",
                 "1 while uploads are staged and do not displace the live version.",
@@ -161,6 +213,13 @@ impl Measures {
                 self.false_positive_rate.with_label_values(&[dataset, kind]);
             }
         }
+        for result in Scrubbed::ALL {
+            let all = &self.scrubbed;
+            all.with_label_values(&[dataset, result.as_str()]);
+        }
+        for gauges in [&self.damaged, &self.verified] {
+            gauges.with_label_values(&[dataset]);
+        }
         let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
         for gauges in all.into_iter().chain([
             &self.pinned,
@@ -195,6 +254,17 @@ impl Measures {
                 .count();
             let label = &[name.as_str()];
             self.held.with_label_values(label).set(held as u64);
+            let versions = dataset.versions.iter();
+            let (damaged, sound): (Vec<_>, Vec<_>) =
+                versions.partition(|(number, _)| dataset.lost(**number).is_some());
+            let damaged = damaged.len() as u64;
+            self.damaged.with_label_values(label).set(damaged);
+            let verified = sound
+                .iter()
+                .map(|(_, v)| v.verified_at.unwrap_or(v.uploaded_at));
+            let oldest = verified.min_by_key(|at| at.unix_ms);
+            let oldest = oldest.map_or(0, |at| u64::try_from(at.unix_seconds()).unwrap_or(0));
+            self.verified.with_label_values(label).set(oldest);
             self.pinned
                 .with_label_values(label)
                 .set(u64::from(dataset.pinned));
@@ -220,6 +290,20 @@ impl Measures {
         for (kind, rate) in RATES.into_iter().zip([declared, measured]) {
             let gauge = &self.false_positive_rate;
             gauge.with_label_values(&[name.as_str(), kind]).set(rate);
+        }
+    }
+
+    pub(super) fn scrubbed(&self, name: &Name, result: Scrubbed) {
+        let all = &self.scrubbed;
+        all.with_label_values(&[name.as_str(), result.as_str()])
+            .inc();
+    }
+
+    /// Nothing is live any more.
+    pub(super) fn withdrawn(&self, name: &Name) {
+        let all = [&self.version, &self.as_of, &self.uploaded, &self.ids];
+        for gauges in all.into_iter().chain([&self.bytes, &self.changed_ids]) {
+            gauges.with_label_values(&[name.as_str()]).set(0);
         }
     }
 

@@ -17,6 +17,7 @@ use super::manifest::{self, Dataset, Manifest, ManifestError, VERSIONS};
 use super::measures::Measures;
 use super::{Datasets, Live, Settings, Snapshot, lock};
 use crate::campaigns::Book;
+use crate::clock::Timestamp;
 use crate::generation::Generation;
 use crate::ids::{Kind, Name};
 use crate::storage::{Storage, StorageError, open_to_read};
@@ -110,6 +111,7 @@ impl Datasets {
                 filters: BTreeMap::new(),
                 book,
                 campaigns_version: None,
+                document: Arc::default(),
                 ordinals,
                 unreadable: BTreeMap::new(),
             })),
@@ -118,10 +120,11 @@ impl Datasets {
         Ok((Arc::new(datasets), live))
     }
 
-    /// Makes live again what was live. Blocks while every byte of it is verified. Once; again changes nothing.
-    pub fn recover(&self) -> Result<(), NotReady> {
+    /// Makes live again what was live. Blocks while every byte of it is verified. Once; again changes nothing. What cannot be
+    /// opened because its files are damaged goes to the quarantine.
+    pub fn recover(&self, now: Timestamp) -> Result<(), NotReady> {
         if !self.recovered() {
-            let _one_at_a_time = lock(&self.changes);
+            let one_at_a_time = lock(&self.changes);
             let mut next = Snapshot::clone(&self.snapshot());
             self.remove_leftovers(&next.manifest);
             let names: Vec<Name> = next.manifest.datasets.keys().cloned().collect();
@@ -147,6 +150,8 @@ impl Datasets {
             for (name, seconds) in back {
                 self.served(&name, seconds);
             }
+            drop(one_at_a_time);
+            self.mend_unreadable(now);
             self.recovered.store(true, Ordering::Release);
         }
         self.readiness()

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use super::activation::{Effect, Opened};
 use super::housekeeping::Reason;
 use super::{Datasets, Snapshot, lock};
-use crate::audience::{AudienceFile, Filter};
+use crate::audience::{AudienceFile, Filter, OpenError};
 use crate::ids::{Kind, Name};
 
 /// Below this a second copy does not matter. Tests have small files.
@@ -82,7 +82,8 @@ impl Datasets {
             && audience.base().is_mapped()
         {
             self.room_to_settle(name, Kind::Audience, audience.base().bytes())?;
-            let settled = audience.base().settled().map_err(|e| e.to_string())?;
+            let settled = audience.base().settled();
+            let settled = settled.map_err(|e| self.lost(name, audience.meta().version, &e))?;
             let settled = Arc::new(settled);
             return self.serve_settled(name, |now| {
                 // Deltas may have come meanwhile.
@@ -96,7 +97,9 @@ impl Datasets {
             && measured.filter.is_mapped()
         {
             self.room_to_settle(name, Kind::Filter, measured.filter.bytes())?;
-            let settled = measured.filter.settled().map_err(|e| e.to_string())?;
+            let version = measured.filter.meta().version;
+            let settled = measured.filter.settled();
+            let settled = settled.map_err(|e| self.lost(name, version, &e))?;
             let settled = Arc::new(settled);
             return self.serve_settled(name, |now| {
                 let now = now.filters.get(name)?;
@@ -107,6 +110,12 @@ impl Datasets {
             });
         }
         Ok(false)
+    }
+
+    /// What is served mapped is not what it was: what is to be done about it is for [`mend`](super::mend) to find out.
+    fn lost(&self, name: &Name, version: u64, error: &OpenError) -> Reason {
+        self.chores.suspect(name, version);
+        error.to_string()
     }
 
     fn room_to_settle(&self, name: &Name, kind: Kind, bytes: u64) -> Result<(), Reason> {

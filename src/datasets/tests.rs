@@ -3,6 +3,7 @@
 mod deltas;
 mod filters;
 mod guarded;
+mod scrubbing;
 mod settling;
 
 use std::io::Write as _;
@@ -46,7 +47,7 @@ fn open_as(dir: &Path, config: &str, faults: Arc<Faults>) -> Result<Kit, OpenFai
 
 fn start(dir: &Path) -> Kit {
     let kit = open_as(dir, CONFIG, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit
 }
 
@@ -144,7 +145,7 @@ fn a_fresh_directory_is_ready_with_an_empty_generation() {
         kit.put(&csv("crm", 1), &rows(&["a"])),
         Err(Refused::Recovering)
     ));
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     assert_eq!((kit.number(), kit.serves()), (0, None));
     let names: Vec<String> = kit
         .datasets
@@ -334,7 +335,7 @@ fn disabled_guards_hold_nothing() {
     let dir = folder();
     let off = "[datasets.crm.guards]\nenabled = false\n";
     let kit = open_as(dir.path(), off, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit.put(&csv("crm", 1), &rows(&["a", "null"]))
         .expect("taken");
     assert_eq!(kit.serves(), Some(1));
@@ -480,7 +481,7 @@ fn a_damaged_live_version_is_named_and_not_replaced() {
             std::fs::remove_file(&file).expect("removed");
         }
         let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-        let reason = kit.datasets.recover().expect_err("not ready");
+        let reason = kit.datasets.recover(NOW).expect_err("not ready");
         assert!(reason.to_string().contains("`crm`"), "{reason}");
         assert_eq!(kit.serves(), None);
         let view = kit.datasets.dataset(&name("crm")).expect("known");
@@ -576,7 +577,7 @@ fn a_full_disk_refuses_the_upload_and_a_failed_sync_stops_writing() {
     let dir = folder();
     let faults: Arc<Faults> = Arc::default();
     let kit = open_as(dir.path(), CONFIG, Arc::clone(&faults)).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit.crm(1);
     faults.write.store(true, Relaxed);
     let refused = kit.put(&csv("crm", 2), &rows(&["b"])).expect_err("full");
@@ -742,7 +743,7 @@ fn the_same_upload_again_restores_a_damaged_version() {
         let good = std::fs::read(&file).expect("there");
         std::fs::write(&file, &good[..good.len() - 1]).expect("cut");
         let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-        assert_eq!(kit.datasets.recover().is_ok(), !live);
+        assert_eq!(kit.datasets.recover(NOW).is_ok(), !live);
         if live {
             assert_eq!(kit.states(), [(2, State::Unreadable), (1, State::Retired)]);
             let shown = kit.datasets.version(&name("crm"), 2).expect("known");
@@ -765,7 +766,7 @@ fn the_same_upload_again_restores_a_damaged_version() {
 fn first_uploads_at_once_do_not_overrun_the_limit() {
     let dir = folder();
     let kit = open_as(dir.path(), "[limits]\ndatasets = 3\n", Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     let start = std::sync::Barrier::new(12);
     std::thread::scope(|scope| {
         for n in 0..12 {
@@ -801,7 +802,7 @@ fn a_full_disk_does_not_keep_an_operator_from_switching() {
     let dir = folder();
     let faults: Arc<Faults> = Arc::default();
     let kit = open_as(dir.path(), CONFIG, Arc::clone(&faults)).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit.crm(1);
     kit.crm(2);
     faults.full.store(true, Relaxed);

@@ -213,8 +213,9 @@ impl Datasets {
             same(upload, known, &body_sha256, &query)?;
             let live = dataset.live == Some(upload.version);
             let lost = live && state.unreadable.contains_key(&upload.dataset);
-            let whole = |number| self.open_version(&upload.dataset, number, &state).is_ok();
-            if lost || !(live || whole(upload.version)) {
+            let damaged = known.damage.is_some()
+                || (!live && self.is_damaged(&upload.dataset, upload.version, &state));
+            if lost || damaged {
                 return self.restore(upload, kind, spool, &state, by, now);
             }
             return Ok(published(upload, dataset, known, false));
@@ -247,6 +248,8 @@ impl Datasets {
             activated_at: None,
             build_seconds,
             activate_seconds: 0.0,
+            verified_at: None,
+            damage: None,
         };
 
         // 2. Open what was written as a restart would: every byte verified, every page warm. Where memory allows.
@@ -267,6 +270,7 @@ impl Datasets {
             None
         };
         version.activate_seconds = warming.elapsed().as_secs_f64();
+        version.verified_at = opened.as_ref().map(|_| now);
 
         // 3. Guards, against what is live by now.
         if let Some(Opened::Audience(whole)) = opened.as_ref().filter(|_| upload.base.is_some()) {
@@ -301,7 +305,7 @@ impl Datasets {
             (Kind::Filter, opened) => {
                 let measured = match opened {
                     Some(Opened::Filter(measured)) => Some(measured),
-                    Some(Opened::Audience(_) | Opened::Book(_)) | None => None,
+                    Some(Opened::Audience(_) | Opened::Book(..)) | None => None,
                 };
                 version.checks =
                     self.checks_of_a_filter(&upload.dataset, &candidate, measured, now);
@@ -367,17 +371,31 @@ impl Datasets {
         let started = Instant::now();
         spool.flush()?;
         version.bytes = self.build(upload, kind, spool, state, now)?.bytes;
-        // What had been compacted is the file that was lost, or is as good by its deltas.
-        let compacted = version.compacted.take();
+        // What was compacted stays where it is whole: perhaps nothing else is kept of what it was made of.
+        let compacted = version.compacted;
+        if self.is_compacted_damaged(name, number, state) {
+            version.compacted = None;
+        }
+        let gone = compacted.filter(|_| version.compacted.is_none());
+        version.damage = None;
         version.build_seconds = started.elapsed().as_secs_f64();
+        let unreadable = |reason| Refused::Unreadable {
+            dataset: name.clone(),
+            version: number,
+            reason,
+        };
         let warming = Instant::now();
-        let opened = self
-            .open_file(name, kind, number, &version, state)
-            .map_err(|reason| Refused::Unreadable {
-                dataset: name.clone(),
-                version: number,
-                reason,
-            })?;
+        // What is not waited for is verified as it lies: opening it would take memory, and perhaps what it rests on is lost too.
+        let is_waited_for = state.unreadable.contains_key(name);
+        let is_live = known(state, name)?.live == Some(number);
+        let mut opened = None;
+        if is_waited_for && is_live {
+            let whole = self.open_file(name, kind, number, &version, state);
+            opened = Some(whole.map_err(unreadable)?);
+        } else {
+            self.verify_own(name, kind, number, &version)
+                .map_err(unreadable)?;
+        }
         version.activate_seconds = warming.elapsed().as_secs_f64();
         let live = self.change(|next| {
             let dataset = known_mut(next, name)?;
@@ -387,15 +405,18 @@ impl Datasets {
                 .get_mut(&number)
                 .ok_or_else(|| unknown_version(name, number))?;
             current.bytes = version.bytes;
-            current.compacted = None;
+            current.compacted = version.compacted;
+            current.damage = None;
+            current.verified_at = Some(now);
             current.build_seconds = version.build_seconds;
             current.activate_seconds = version.activate_seconds;
             dataset.note(now, "restored", Some(number), by);
-            let live = dataset.live == Some(number);
-            if live {
+            let served = opened.filter(|_| dataset.live == Some(number));
+            let live = served.is_some();
+            if let Some(opened) = served {
                 next.hold_open(name, number, opened);
             }
-            let gone = compacted.map(|_| compacted_file(name, number));
+            let gone = gone.map(|_| compacted_file(name, number));
             let effect = Effect {
                 swap: live,
                 gone: gone.into_iter().collect(),
@@ -594,7 +615,7 @@ fn published(upload: &Upload, dataset: &Dataset, known: &Version, fresh: bool) -
     Published {
         fresh,
         dataset: upload.dataset.clone(),
-        version: listing::version_view(upload.version, known, dataset.live, false),
+        version: listing::version_view(upload.version, known, dataset, false),
         rejected: known.rows.rejected.clone(),
         warnings: known.warnings.clone(),
     }

@@ -279,6 +279,9 @@ impl Worker {
                 Command::WriteAtomic { to, bytes, reply } => {
                     let _ = reply.send(self.write_atomic(&to, &bytes));
                 }
+                Command::Rename { from, to, reply } => {
+                    let _ = reply.send(self.rename(&from, &to));
+                }
                 Command::Remove { path, reply } => {
                     let _ = reply.send(self.remove(&path));
                 }
@@ -386,18 +389,8 @@ impl Worker {
     /// The numbered steps that make a file durable under its name.
     fn put_in_place(&self, file: &File, from: &Path, to: &Path) -> Result<(), StorageError> {
         let target = self.dir.join(to);
-        let folder = target.parent().unwrap_or(&self.dir).to_owned();
         // 1. The folder exists, durably.
-        if !folder.is_dir() {
-            make_folder(&folder).map_err(failed(to))?;
-            for made in folder
-                .ancestors()
-                .skip(1)
-                .take_while(|a| a.starts_with(&self.dir))
-            {
-                self.disk.sync_folder(made).map_err(|e| self.stop(to, &e))?;
-            }
-        }
+        let folder = self.folder_of(to)?;
         // 2. The bytes are on the disk before the name is.
         self.disk.sync(file).map_err(|e| self.stop(to, &e))?;
         // 3. The name, in one step.
@@ -406,6 +399,42 @@ impl Worker {
         self.disk
             .sync_folder(&folder)
             .map_err(|e| self.stop(to, &e))
+    }
+
+    /// The folder of a file, which is there from now on.
+    fn folder_of(&self, file: &Path) -> Result<PathBuf, StorageError> {
+        let target = self.dir.join(file);
+        let folder = target.parent().unwrap_or(&self.dir).to_owned();
+        if !folder.is_dir() {
+            make_folder(&folder).map_err(failed(file))?;
+            for made in folder
+                .ancestors()
+                .skip(1)
+                .take_while(|a| a.starts_with(&self.dir))
+            {
+                self.disk
+                    .sync_folder(made)
+                    .map_err(|e| self.stop(file, &e))?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The new name is on the disk before the old one's absence is: a crash leaves one of them, or both.
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.writing()?;
+        let folder = self.folder_of(to)?;
+        let before = self.dir.join(from);
+        std::fs::rename(&before, self.dir.join(to)).map_err(failed(from))?;
+        for folder in [Some(folder.as_path()), before.parent()]
+            .into_iter()
+            .flatten()
+        {
+            self.disk
+                .sync_folder(folder)
+                .map_err(|e| self.stop(to, &e))?;
+        }
+        Ok(())
     }
 
     fn abort(&mut self, file: u64) {

@@ -23,7 +23,7 @@ use super::super::remix::buckets_for;
 use super::super::shard::{self, Entry, Hashed, Layout, MIXINGS_MAX, Stored};
 use super::{Arena, AudienceFile, Flaw, Segments};
 
-type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
+pub(super) type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
 /// What is known of a file before any of its records is looked at: all of it matches its checksums.
 struct Front {
@@ -136,7 +136,7 @@ pub(super) fn was_cut() -> Flaw {
 }
 
 /// A file too short for a header is a cut one if it begins like one.
-fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
+pub(super) fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
     let mut start = [0; 5];
     match read_at(&mut start, 0) {
         Ok(()) if &start == b"\x89KITH" => Flaw::Length {
@@ -151,7 +151,7 @@ fn too_large(_: std::num::TryFromIntError) -> Flaw {
     Flaw::Io(io::ErrorKind::OutOfMemory.into())
 }
 
-fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
+pub(super) fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
     let mut parts = header.section_names().iter().zip(places);
     Flaw::Damaged {
         part: parts

@@ -38,6 +38,49 @@ fn every_flipped_bit_is_found() {
     }
 }
 
+fn refused_again(file: &[u8]) -> Option<Flaw> {
+    let mut on_disk = tempfile::tempfile().expect("a file");
+    std::io::Write::write_all(&mut on_disk, file).expect("written");
+    crate::audience::Version::reverify(&on_disk, &mut |_| true).err()
+}
+
+#[test]
+fn every_flipped_byte_and_cut_is_found_once_more_on_disk() {
+    let mut file = small_file();
+    assert!(refused_again(&file).is_none());
+    for at in 0..file.len() {
+        let bit = 1 << (at % 8);
+        file[at] ^= bit;
+        let flaw = refused_again(&file);
+        let is_damage = matches!(
+            flaw,
+            Some(Flaw::NotKith | Flaw::Length { .. } | Flaw::Damaged { .. })
+        );
+        // Never what a newer Kith may have written: that would be left where it is.
+        assert!(is_damage, "byte {at}: {flaw:?}");
+        file[at] ^= bit;
+        assert!(refused_again(&file[..at]).is_some(), "cut at {at}");
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_found_once_more_in_memory() {
+    let file = small_file();
+    let open = || crate::audience::AudienceFile::from_bytes(&file).expect("whole");
+    assert!(open().reverify(&mut |_| true).expect("whole"));
+    for at in 0..file.len() {
+        let flipped = open().with_flipped_bit(at, (at % 8) as u8);
+        assert!(flipped.reverify(&mut |_| true).is_err(), "byte {at}");
+    }
+    let mut blocks = 0;
+    let ended = open().reverify(&mut |_| {
+        blocks += 1;
+        false
+    });
+    assert!(!ended.expect("not known"), "{blocks}");
+    assert_eq!(blocks, 1);
+}
+
 #[test]
 fn every_flipped_byte_of_several_blocks_is_found() {
     let rows: String = (0..9000)

@@ -20,7 +20,7 @@ fn delta(version: u64, base: u64) -> Upload {
 
 fn unguarded(dir: &Path) -> Kit {
     let kit = open_as(dir, CONFIG, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit
 }
 
@@ -228,7 +228,11 @@ fn a_lost_delta_is_named_and_made_again_from_the_same_upload() {
     }
     std::fs::remove_file(dir.path().join("datasets/crm/2.kith")).expect("there");
     let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-    let told = kit.datasets.recover().expect_err("not ready").to_string();
+    let told = kit
+        .datasets
+        .recover(NOW)
+        .expect_err("not ready")
+        .to_string();
     assert!(told.contains("2.kith"), "{told}");
     // Nothing can be laid over what cannot be read.
     assert!(matches!(
@@ -344,7 +348,7 @@ fn a_delta_over_what_was_compacted_is_made_again_under_the_same_root() {
     *bad.last_mut().expect("bytes") ^= 1;
     std::fs::write(&path, bad).expect("written");
     let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-    kit.datasets.recover().expect_err("not ready");
+    kit.datasets.recover(NOW).expect_err("not ready");
     assert!(!kit.put(&delta(3, 2), &rows(3)).expect("known").fresh);
     assert_eq!(kit.datasets.readiness(), Ok(()));
     assert_eq!(std::fs::read(&path).expect("there"), good);

@@ -22,7 +22,7 @@ fn people(ids: std::ops::Range<u32>) -> String {
 
 fn start(dir: &Path) -> Kit {
     let kit = open_as(dir, FILTERS, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit
 }
 
@@ -254,7 +254,7 @@ fn a_rate_is_checked_without_guards_too() {
     let dir = folder();
     let config = format!("{FILTERS}[guards]\nenabled = false\n");
     let kit = open_as(dir.path(), &config, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     let loose = kit.put_file(1, &file(1, 0.01, 0..500)).expect("taken");
     assert_eq!(failed(&loose), ["declared_rate"]);
     assert_eq!(loose.version.checks.len(), 2);

@@ -84,7 +84,7 @@ fn where_the_live_version_cannot_be_read_the_manifest_knows_what_it_held() {
         .expect("taken");
     std::fs::remove_file(dir.path().join("datasets/crm/1.kith")).expect("there");
     let kit = open_as(dir.path(), CONFIG, Arc::default()).expect("opened");
-    kit.datasets.recover().expect_err("not ready");
+    kit.datasets.recover(NOW).expect_err("not ready");
     let fewer: String = people(0)
         .lines()
         .take(50)
@@ -135,7 +135,7 @@ const TIGHT: &str = "[guards]\nspare_memory = \"64 TiB\"\n[data]\nkeep_versions 
 fn a_version_for_which_there_is_no_memory_is_held_and_can_be_forced() {
     let dir = folder();
     let kit = open_as(dir.path(), TIGHT, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     let held = kit.put(&csv("crm", 1), &people(0)).expect("taken");
     assert_eq!(
         (held.version.state, failed(&held)),
@@ -155,7 +155,7 @@ fn a_version_for_which_there_is_no_memory_is_held_and_can_be_forced() {
     drop(kit);
     // A restart brings back what was live, whatever the memory.
     let kit = open_as(dir.path(), TIGHT, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     assert_eq!(kit.serves(), Some(1));
 }
 
@@ -168,7 +168,7 @@ fn what_would_not_fit_is_refused_before_it_is_built_and_before_it_is_opened_agai
         kit.put(&csv("crm", 2), &people(3)).expect("taken");
     }
     let kit = open_as(dir.path(), TIGHT, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     let refused = kit.put(&csv("crm", 3), &people(6)).expect_err("no room");
     assert!(
         matches!(refused, Refused::Memory { version: 3, .. }),

@@ -8,7 +8,7 @@ const CONFIG: &str = "[guards]\nenabled = false\n";
 
 fn begin(dir: &Path) -> Kit {
     let kit = open_as(dir, CONFIG, Arc::default()).expect("opened");
-    kit.datasets.recover().expect("ready");
+    kit.datasets.recover(NOW).expect("ready");
     kit
 }
 
@@ -110,7 +110,8 @@ fn deltas_that_come_meanwhile_are_kept() {
     assert_eq!(kit.serves(), Some(3));
     assert!(kit.knows(9999) && !kit.knows(450) && kit.knows(451));
     kit.activate(2, false).expect("there");
-    assert!(!kit.is_mapped() && kit.knows(450), "the same file below");
+    assert!(kit.is_mapped() && kit.knows(450));
+    assert!(kit.settle() && kit.knows(450) && !kit.knows(9999));
 }
 
 #[test]
@@ -126,4 +127,11 @@ fn a_file_that_was_cut_meanwhile_answers_nothing_and_is_not_copied() {
     assert!(!kit.knows(450));
     let refused = kit.datasets.settle(&name("crm")).expect_err("cut");
     assert!(refused.contains("could not be read"), "{refused}");
+    // The scrub has heard of it, retires it and goes back to what was served before.
+    kit.datasets.scrub(|| NOW);
+    assert_eq!(kit.serves(), Some(1));
+    assert!(kit.knows(50) && !kit.knows(450));
+    assert_eq!(kit.states(), [(2, State::Damaged), (1, State::Active)]);
+    kit.put(&csv("crm", 2), &many(100)).expect("the same again");
+    assert!(kit.settle() || !kit.is_mapped());
 }

@@ -34,7 +34,7 @@ pub(super) fn serve(config: &str) -> Service {
     let registry = prometheus::Registry::new();
     let settings = Settings::of(&config, frame(&config));
     let (datasets, _live) = Datasets::open(settings, storage, &registry).expect("opened");
-    datasets.recover().expect("ready");
+    datasets.recover(NOW).expect("ready");
     let lenses = Lenses {
         user: Box::new(|source, id| json!({"source": source, "id": id})),
         explain: Box::new(|exchange, body| match exchange {
