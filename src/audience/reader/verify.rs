@@ -23,42 +23,72 @@ use super::{Arena, AudienceFile, Flaw, Segments};
 
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
+/// What a file is held against: its header, and a checksum of each block of what follows.
+pub(in super::super) struct Frame {
+    pub(in super::super) header: Header,
+    places: Vec<Range<usize>>,
+    sums: Vec<u8>,
+}
+
+impl Frame {
+    /// Reads the header and the checksums, each covered by a checksum that matched.
+    pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<Self, Flaw> {
+        if length < HEADER_BYTES as u64 {
+            return Err(too_short(length, read_at));
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        read_at(&mut bytes, 0)?;
+        let header = Header::decode(&bytes, length)?;
+
+        let places = ranges(&header)?;
+        let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
+            return Err(Flaw::NotKith);
+        };
+        let mut sums = vec![0; sums_at.len()];
+        read_at(&mut sums, sums_at.start as u64)?;
+        if crc32fast::hash(&sums) != sums_section.crc {
+            return Err(damaged(&header, &places, sums_at.start));
+        }
+        Ok(Self {
+            header,
+            places,
+            sums,
+        })
+    }
+
+    /// Whether a block, by its number, is as it was written. The last may be shorter.
+    pub(in super::super) fn check(&self, number: usize, block: &[u8]) -> Result<(), Flaw> {
+        let from = number.saturating_mul(4);
+        let sum = self.sums.get(from..).and_then(|sums| sums.first_chunk());
+        if sum == Some(&crc32fast::hash(block).to_le_bytes()) {
+            return Ok(());
+        }
+        let at = number.saturating_mul(BLOCK_BYTES);
+        let at = at.saturating_add(HEADER_BYTES);
+        Err(damaged(&self.header, &self.places, at))
+    }
+}
+
 /// Reads the file; every byte returned is covered by a checksum that matched.
 pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
-    if length < HEADER_BYTES as u64 {
-        return Err(too_short(length, read_at));
-    }
-    let mut bytes = [0; HEADER_BYTES];
-    read_at(&mut bytes, 0)?;
-    let header = Header::decode(&bytes, length)?;
-
-    let places = ranges(&header)?;
-    let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
-        return Err(Flaw::NotKith);
-    };
-    let mut sums = vec![0; sums_at.len()];
-    read_at(&mut sums, sums_at.start as u64)?;
-    if crc32fast::hash(&sums) != sums_section.crc {
-        return Err(damaged(&header, &places, sums_at.start));
-    }
-
+    let frame = Frame::read(length, read_at)?;
+    let sums_at = frame.places.last().map_or(0, |place| place.start);
     let mut memory = memory::zeroed(usize::try_from(length).map_err(too_large)?)?;
     let (first, rest) = memory
         .split_first_chunk_mut::<HEADER_BYTES>()
         .ok_or(Flaw::NotKith)?;
-    *first = bytes;
+    // Writing the header again gives the bytes that were read.
+    *first = frame.header.encode().ok_or(Flaw::NotKith)?;
     let (blocks, last) = rest
-        .split_at_mut_checked(sums_at.start.saturating_sub(HEADER_BYTES))
+        .split_at_mut_checked(sums_at.saturating_sub(HEADER_BYTES))
         .ok_or(Flaw::NotKith)?;
-    last.copy_from_slice(&sums);
-    let mut at = HEADER_BYTES;
-    for (block, sum) in blocks.chunks_mut(BLOCK_BYTES).zip(sums.chunks_exact(4)) {
-        read_at(block, at as u64)?;
-        if crc32fast::hash(block).to_le_bytes() != sum {
-            return Err(damaged(&header, &places, at));
-        }
-        at = at.saturating_add(block.len());
+    last.copy_from_slice(&frame.sums);
+    for (number, block) in blocks.chunks_mut(BLOCK_BYTES).enumerate() {
+        let at = number.saturating_mul(BLOCK_BYTES);
+        read_at(block, at.saturating_add(HEADER_BYTES) as u64)?;
+        frame.check(number, block)?;
     }
+    let Frame { header, places, .. } = frame;
     for (place, section) in places.iter().zip(&header.sections) {
         if crc32fast::hash(memory.get(place.clone()).unwrap_or_default()) != section.crc {
             return Err(damaged(&header, &places, place.start));
