@@ -153,7 +153,7 @@ pub fn record_file() -> PathBuf {
     clippy::disallowed_methods,
     reason = "the system's PATH, not a setting of ours"
 )]
-fn path_with_tools() -> io::Result<OsString> {
+pub(crate) fn path_with_tools() -> io::Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let tools = folder().join("../target/tools/bin");
     std::env::join_paths([tools].into_iter().chain(std::env::split_paths(&path)))

@@ -7,11 +7,13 @@
 //!   compares with those recorded.
 //! - [`build`]: a version built of the [`rows`] of many people: rows a second, CPU time, memory.
 //! - [`store`]: lookups beside one random access to as much memory, under none, one and ten deltas; what a delta takes.
+//! - [`beside`]: Kith beside maps, redb and Redis, filled with the same people: times, memory.
 //! - [`filters`]: Kith's filter beside other structures of its kind: bits, rates, times.
 //!
-//! But for the last three, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
+//! But for the last four, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
+pub mod beside;
 pub mod bodies;
 pub mod build;
 pub mod compare;

@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bench::beside;
 use bench::build;
 use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
@@ -96,6 +97,28 @@ enum Command {
         /// Print a JSON document.
         #[arg(long)]
         json: bool,
+    },
+    /// Lookups beside maps in memory, redb and Redis over loopback, all filled with the same people. `scripts/beside` fetches Redis.
+    Beside {
+        #[command(flatten)]
+        people: PeopleArgs,
+        /// Rounds, of which the first warms up.
+        #[arg(long, value_parser = count(2), default_value_t = 9)]
+        rounds: u32,
+        /// Lookups of each kind in a round; of Redis a twentieth.
+        #[arg(long, value_parser = count(4), default_value_t = 500_000)]
+        lookups: u32,
+        /// Where files lie meanwhile.
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        folder: PathBuf,
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Only this store, in this process, beside the version in this file.
+        #[arg(long, hide = true, requires = "version_file", value_parser = beside::NAMES)]
+        store: Option<String>,
+        #[arg(long, hide = true)]
+        version_file: Option<PathBuf>,
     },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
@@ -236,6 +259,34 @@ fn run(cli: Cli) -> io::Result<()> {
                 lookups: 500_000,
                 only,
             })?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.table());
+            }
+            Ok(())
+        }
+        Command::Beside {
+            people,
+            rounds,
+            lookups,
+            folder,
+            json,
+            store,
+            version_file,
+        } => {
+            let effort = beside::Effort {
+                people: people.into(),
+                rounds: rounds as usize,
+                lookups: lookups as usize,
+                folder,
+            };
+            if let (Some(store), Some(file)) = (store, version_file) {
+                let row = beside::measure(&effort, &store, &file)?;
+                println!("{}", serde_json::to_string(&row)?);
+                return Ok(());
+            }
+            let report = beside::run(effort, &std::env::current_exe()?)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {

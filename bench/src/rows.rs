@@ -65,12 +65,28 @@ impl People {
         })
     }
 
+    /// Draws the segments of one id after the other.
+    pub fn drawer(self) -> Drawer {
+        Drawer {
+            people: self,
+            ranks: Ranks::new(self.segments),
+        }
+    }
+
     fn row(self, id: u64, names: &[String], ranks: &Ranks, out: &mut Vec<u8>) {
-        let mut random = Random(self.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         out.extend_from_slice(b"ifa,");
         // No id is all zeros.
         uuid(id + 1, out);
         let mut drawn = [0u32; 256];
+        for (nth, rank) in self.draw(id, ranks, &mut drawn).iter().enumerate() {
+            out.push(if nth == 0 { b',' } else { b'|' });
+            out.extend_from_slice(names[*rank as usize].as_bytes());
+        }
+        out.push(b'\n');
+    }
+
+    fn draw<'d>(self, id: u64, ranks: &Ranks, drawn: &'d mut [u32; 256]) -> &'d mut [u32] {
+        let mut random = Random(self.seed ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut count = 0;
         // Of 2³², how likely there is one more: a mean of m takes m - 1 in m.
         let more = (1.0 - 1.0 / self.mean.max(1.0)) * 2f64.powi(32);
@@ -78,15 +94,31 @@ impl People {
             let rank = ranks.draw(random.next());
             if !drawn[..count].contains(&rank) {
                 drawn[count] = rank;
-                out.push(if count == 0 { b',' } else { b'|' });
-                out.extend_from_slice(names[rank as usize].as_bytes());
                 count += 1;
             }
             if count == drawn.len() || (random.next() >> 32) as f64 >= more {
                 break;
             }
         }
-        out.push(b'\n');
+        &mut drawn[..count]
+    }
+}
+
+/// The same people without the text.
+#[derive(Debug)]
+pub struct Drawer {
+    people: People,
+    ranks: Ranks,
+}
+
+impl Drawer {
+    /// The numbers of the segments that an id is in, ascending.
+    pub fn segments(&self, id: u64, out: &mut Vec<u32>) {
+        let mut drawn = [0u32; 256];
+        let drawn = self.people.draw(id, &self.ranks, &mut drawn);
+        drawn.sort_unstable();
+        out.clear();
+        out.extend_from_slice(drawn);
     }
 }
 
@@ -110,6 +142,7 @@ pub fn uuid(id: u64, out: &mut Vec<u8>) {
 }
 
 /// Ranks from 0, each 1 / (rank + 1) as likely as the first, looked up by even steps of u.
+#[derive(Debug)]
 struct Ranks(Vec<u32>);
 
 const STEPS: usize = 1 << 16;
@@ -167,5 +200,15 @@ mod tests {
         let named = text.matches('|').count() + ids.len();
         let mean = named as f64 / ids.len() as f64;
         assert!((2.25..2.4).contains(&mean), "{mean}");
+        let (drawer, mut drawn) = (people.drawer(), Vec::new());
+        for (id, line) in (0..).zip(text.lines().skip(1)) {
+            drawer.segments(id, &mut drawn);
+            let mut named: Vec<u32> = line
+                .split(['|', ','])
+                .filter_map(|name| name.strip_prefix("segment-")?.parse().ok())
+                .collect();
+            named.sort_unstable();
+            assert_eq!(drawn, named, "id {id}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod delta_rows;
+mod every_flip;
 mod filters;
 mod layered;
 mod lookups;

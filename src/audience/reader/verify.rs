@@ -25,18 +25,18 @@ use super::{Arena, AudienceFile, Flaw, Segments};
 
 pub(super) type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
-/// What is known of a file before any of its records is looked at: all of it matches its checksums.
-struct Front {
-    bytes: [u8; HEADER_BYTES],
-    header: Header,
+/// What a file is held against: its header, and a checksum of each block of what follows.
+pub(in super::super) struct Frame {
+    pub(in super::super) header: Header,
     places: Vec<Range<usize>>,
-    /// Where the checksums of blocks begin.
+    /// Where the checksums begin.
     sums_at: usize,
     sums: Vec<u8>,
 }
 
-impl Front {
-    fn read(length: u64, read_at: ReadAt<'_>) -> Result<Self, Flaw> {
+impl Frame {
+    /// Reads the header and the checksums, each covered by a checksum that matched.
+    pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<Self, Flaw> {
         if length < HEADER_BYTES as u64 {
             return Err(too_short(length, read_at));
         }
@@ -54,23 +54,31 @@ impl Front {
         }
         Ok(Self {
             sums_at: sums_at.start,
-            bytes,
             header,
             places,
             sums,
         })
     }
 
-    /// Compares a block with its checksum.
-    fn block(&self, block: &[u8], sum: &[u8], at: usize) -> Result<(), Flaw> {
-        match crc32fast::hash(block).to_le_bytes() == sum {
-            true => Ok(()),
-            false => Err(damaged(&self.header, &self.places, at)),
-        }
+    /// The header's bytes: writing it again gives those that were read.
+    fn head(&self) -> Result<[u8; HEADER_BYTES], Flaw> {
+        self.header.encode().ok_or(Flaw::NotKith)
     }
 
-    /// Compares the sections with theirs.
-    fn sections(&self, file: &[u8]) -> Result<(), Flaw> {
+    /// Whether a block, by its number, is as it was written. The last may be shorter.
+    pub(in super::super) fn check(&self, number: usize, block: &[u8]) -> Result<(), Flaw> {
+        let from = number.saturating_mul(4);
+        let sum = self.sums.get(from..).and_then(|sums| sums.first_chunk());
+        if sum == Some(&crc32fast::hash(block).to_le_bytes()) {
+            return Ok(());
+        }
+        let at = number.saturating_mul(BLOCK_BYTES);
+        let at = at.saturating_add(HEADER_BYTES);
+        Err(damaged(&self.header, &self.places, at))
+    }
+
+    /// Whether all sections are.
+    fn check_sections(&self, file: &[u8]) -> Result<(), Flaw> {
         for (place, section) in self.places.iter().zip(&self.header.sections) {
             if crc32fast::hash(file.get(place.clone()).unwrap_or_default()) != section.crc {
                 return Err(damaged(&self.header, &self.places, place.start));
@@ -82,48 +90,50 @@ impl Front {
 
 /// Reads the file; every byte returned is covered by a checksum that matched.
 pub(in super::super) fn read(length: u64, read_at: ReadAt<'_>) -> Result<(Header, Memory), Flaw> {
-    let front = Front::read(length, read_at)?;
+    let frame = Frame::read(length, read_at)?;
     let mut memory = memory::zeroed(usize::try_from(length).map_err(too_large)?)?;
     let (first, rest) = memory
         .split_first_chunk_mut::<HEADER_BYTES>()
         .ok_or(Flaw::NotKith)?;
-    *first = front.bytes;
+    *first = frame.head()?;
     let (blocks, last) = rest
-        .split_at_mut_checked(front.sums_at.saturating_sub(HEADER_BYTES))
+        .split_at_mut_checked(frame.sums_at.saturating_sub(HEADER_BYTES))
         .ok_or(Flaw::NotKith)?;
-    last.copy_from_slice(&front.sums);
-    let mut at = HEADER_BYTES;
-    let sums = front.sums.chunks_exact(4);
-    for (block, sum) in blocks.chunks_mut(BLOCK_BYTES).zip(sums) {
-        read_at(block, at as u64)?;
-        front.block(block, sum, at)?;
-        at = at.saturating_add(block.len());
+    last.copy_from_slice(&frame.sums);
+    for (number, block) in blocks.chunks_mut(BLOCK_BYTES).enumerate() {
+        let at = number.saturating_mul(BLOCK_BYTES);
+        read_at(block, at.saturating_add(HEADER_BYTES) as u64)?;
+        frame.check(number, block)?;
     }
-    front.sections(&memory)?;
-    Ok((front.header, Memory::freeze(memory)?))
+    frame.check_sections(&memory)?;
+    Ok((frame.header, Memory::freeze(memory)?))
 }
 
-/// Maps the file; every byte of it was covered by a checksum that matched. Whether all could be read is for the caller to ask
-/// of the memory, once it has read what else it wants.
+/// Maps the file; every byte of it was covered by a checksum that matched.
 pub(in super::super) fn map(file: &File) -> Result<(Header, Memory), Flaw> {
     let length = file.metadata()?.len();
-    let front = Front::read(length, &|bytes, at| file.read_exact_at(bytes, at))?;
+    let frame = Frame::read(length, &|bytes, at| file.read_exact_at(bytes, at))?;
     let memory = Memory::map(file)?;
-    let blocks = memory.get(HEADER_BYTES..front.sums_at);
-    let blocks = blocks.ok_or_else(was_cut)?.chunks(BLOCK_BYTES);
-    let mut at = HEADER_BYTES;
-    for (block, sum) in blocks.zip(front.sums.chunks_exact(4)) {
-        let found = front.block(block, sum, at);
-        if !memory.is_whole() {
+    let found = || -> Result<(), Flaw> {
+        let (Some(head), Some(blocks)) = (
+            memory.first_chunk(),
+            memory.get(HEADER_BYTES..frame.sums_at),
+        ) else {
             return Err(was_cut());
+        };
+        for (number, block) in blocks.chunks(BLOCK_BYTES).enumerate() {
+            frame.check(number, block)?;
         }
-        found?;
-        at = at.saturating_add(block.len());
-    }
-    let same = memory.first_chunk() == Some(&front.bytes);
-    let found = front.sections(&memory);
-    match memory.is_whole() && same {
-        true => found.map(|()| (front.header, memory)),
+        frame.check_sections(&memory)?;
+        match frame.head()? == *head {
+            true => Ok(()),
+            false => Err(was_cut()),
+        }
+    };
+    let found = found();
+    // What could not be read has been read as zeros.
+    match memory.is_whole() {
+        true => found.map(|()| (frame.header, memory)),
         false => Err(was_cut()),
     }
 }
