@@ -5,7 +5,8 @@
 //! goes on with zeros, and whoever reads looks at the note before it believes anything. A fault anywhere else goes the way it
 //! would have gone.
 //!
-//! The handler calls only what may be called in one: atomics, `mmap` and `sigaction`.
+//! `unsafe` is needed because a signal handler has no safe form. It calls only what may be called in one: atomics, `mmap` and
+//! `sigaction`.
 
 use std::io;
 use std::mem::MaybeUninit;
