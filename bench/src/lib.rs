@@ -21,6 +21,7 @@ pub mod counts;
 pub mod filters;
 pub mod load;
 pub mod parts;
+mod random;
 pub mod rows;
 pub mod scene;
 pub mod servers;

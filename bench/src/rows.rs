@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use crate::random::Random;
+
 /// What is drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct People {
@@ -158,19 +160,6 @@ impl Ranks {
 
     fn draw(&self, random: u64) -> u32 {
         self.0[(random >> 48) as usize]
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
     }
 }
 

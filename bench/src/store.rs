@@ -15,6 +15,7 @@ use kith::ids::{Keyer, Kind, SecretKey, UserKey};
 use memmap2::{Advice, MmapMut};
 use serde::Serialize;
 
+use crate::random::Random;
 use crate::rows::{People, uuid};
 
 /// Deltas over the full version.
@@ -316,19 +317,6 @@ impl Walk {
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
 }
 
 impl Report {

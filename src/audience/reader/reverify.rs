@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use super::verify::{ReadAt, damaged, ranges, too_short};
+use super::verify::{Frame, ReadAt};
 use super::{AudienceFile, Flaw};
 use crate::audience::format::{BLOCK_BYTES, HEADER_BYTES, Header, VERSION_FILE_FORMAT};
 use crate::audience::{Audience, Filter, Version, VersionMeta};
@@ -35,46 +35,33 @@ pub struct Stated {
 
 /// Whether a version is as it was written; nothing where `pace` ended it before that was known.
 fn reverify(length: u64, read_at: ReadAt<'_>, pace: Pace<'_>) -> Result<Option<Header>, Flaw> {
-    if length < HEADER_BYTES as u64 {
-        return Err(too_short(length, read_at));
-    }
-    let mut bytes = [0; HEADER_BYTES];
-    read_at(&mut bytes, 0)?;
-    let header = Header::decode(&bytes, length).map_err(|flaw| match flaw {
-        Flaw::NewerFormat { .. } if was_read_here(bytes, length) => Flaw::Damaged {
+    let frame = Frame::read(length, read_at).map_err(|flaw| match flaw {
+        Flaw::NewerFormat { .. } if was_read_here(length, read_at) => Flaw::Damaged {
             part: "header",
             at: 0,
         },
         other => other,
     })?;
-    let places = ranges(&header)?;
-    let (Some(sums_at), Some(sums_section)) = (places.last(), header.sections.last()) else {
-        return Err(Flaw::NotKith);
-    };
-    let mut sums = vec![0; sums_at.len()];
-    read_at(&mut sums, sums_at.start as u64)?;
-    if crc32fast::hash(&sums) != sums_section.crc {
-        return Err(damaged(&header, &places, sums_at.start));
-    }
     let mut block = vec![0; BLOCK_BYTES];
-    let mut at = HEADER_BYTES;
-    for sum in sums.chunks_exact(4) {
-        let left = sums_at.start.saturating_sub(at).min(BLOCK_BYTES);
+    let starts = (HEADER_BYTES..frame.sums_at).step_by(BLOCK_BYTES);
+    for (number, at) in starts.enumerate() {
+        let left = frame.sums_at.saturating_sub(at).min(BLOCK_BYTES);
         let block = block.get_mut(..left).unwrap_or_default();
         read_at(block, at as u64)?;
-        if crc32fast::hash(block).to_le_bytes() != sum {
-            return Err(damaged(&header, &places, at));
-        }
-        at = at.saturating_add(left);
+        frame.check(number, block)?;
         if !pace(left) {
             return Ok(None);
         }
     }
-    Ok(Some(header))
+    Ok(Some(frame.header))
 }
 
 /// Whether a header that names a later format is one of ours but for that name: damaged, not of a newer Kith.
-fn was_read_here(mut bytes: [u8; HEADER_BYTES], length: u64) -> bool {
+fn was_read_here(length: u64, read_at: ReadAt<'_>) -> bool {
+    let mut bytes = [0; HEADER_BYTES];
+    if read_at(&mut bytes, 0).is_err() {
+        return false;
+    }
     (1..=VERSION_FILE_FORMAT).any(|format| {
         if let Some(field) = bytes.get_mut(FORMAT_AT) {
             field.copy_from_slice(&format.to_le_bytes());

@@ -30,7 +30,7 @@ pub(in super::super) struct Frame {
     pub(in super::super) header: Header,
     places: Vec<Range<usize>>,
     /// Where the checksums begin.
-    sums_at: usize,
+    pub(super) sums_at: usize,
     sums: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ pub(super) fn was_cut() -> Flaw {
 }
 
 /// A file too short for a header is a cut one if it begins like one.
-pub(super) fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
+fn too_short(length: u64, read_at: ReadAt<'_>) -> Flaw {
     let mut start = [0; 5];
     match read_at(&mut start, 0) {
         Ok(()) if &start == b"\x89KITH" => Flaw::Length {
@@ -161,7 +161,7 @@ fn too_large(_: std::num::TryFromIntError) -> Flaw {
     Flaw::Io(io::ErrorKind::OutOfMemory.into())
 }
 
-pub(super) fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
+fn damaged(header: &Header, places: &[Range<usize>], at: usize) -> Flaw {
     let mut parts = header.section_names().iter().zip(places);
     Flaw::Damaged {
         part: parts
