@@ -20,7 +20,7 @@ fn start() -> Kith {
     let config = server::config(dir.path(), 2);
     let config = Config::from_toml(&config, "test").expect("a configuration");
     let service = Service::start(config).expect("a service");
-    Kith {
+    let kith = Kith {
         subject: Subject {
             bid: service.bid_addr(),
             admin: service.admin_addr(),
@@ -28,6 +28,18 @@ fn start() -> Kith {
         },
         service,
         _dir: dir,
+    };
+    wait_until_ready(kith.subject);
+    kith
+}
+
+/// A service takes no uploads while it brings back what was live, be that nothing.
+fn wait_until_ready(subject: Subject) {
+    let url = format!("http://{}/readyz", subject.admin);
+    let begun = Instant::now();
+    while ureq::get(&url).call().is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never ready");
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
