@@ -268,6 +268,11 @@ fn ask(audience: &Audience, keys: &[UserKey], together: usize, chain: bool) -> f
         // Nothing is added, but the processor has to wait for the answers before to know it.
         let from = batch * together + if chain { members & zero } else { 0 };
         let keys = &keys[from..from + together];
+        if let [key] = keys {
+            let approach = audience.approach(audience.probe(*key));
+            black_box(audience.lookup_at(approach, now, |rank| members += rank as usize));
+            continue;
+        }
         probes.clear();
         probes.extend(keys.iter().map(|key| audience.probe(*key)));
         approaches.clear();
