@@ -7,18 +7,18 @@
 //! A version is of one of two kinds: an audience has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
 //! fifths of the bytes. A [`Version`] is either. What follows is about audiences; [`filter`] tells of the others.
 //!
-//! The shape is a bucketed arena, the smallest and quickest of those measured: a key is remixed under the file's
-//! public salt into a shard, a bucket in it and a 40-bit fingerprint ([`shard`]); in the bucket stand the fingerprints
-//! followed by the sets, in a code made for just this version ([`code`]). No pointers, so a file is as good in
-//! memory as on disk, and dropping a hundred million people is one `munmap`. Files of the first format, whose sets are bytes
-//! ([`bucket`]), are read beside it.
+//! The shape is an arena of bins of one size, a few lines of the cache each: a key is remixed under the file's public salt into
+//! a shard, a bin in it and a word of 40 bits ([`shard`]); in the bin stand the words followed by the sets, in a code made for
+//! just this version ([`code`]). No pointers, so a file is as good in memory as on disk, and dropping a hundred million people
+//! is one `munmap`. Files of the second format, which has buckets behind a directory ([`second`]), and of the first, whose
+//! sets are bytes ([`bucket`]), are read beside it.
 //!
 //! Invariants: an id that was uploaded answers exactly (a shard in which two ids clash is mixed anew); one that was not
-//! answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁷ on average; the same rows in any order make the same bytes; no byte is served that was not verified, and none, whatever it holds, makes a
+//! answers [`Lookup::Absent`] but for at most 2⁻³² of them, 2⁻³⁴ on average; the same rows in any order make the same bytes; no byte is served that was not verified, and none, whatever it holds, makes a
 //! lookup panic, loop or allocate.
 //!
-//! Cost: 5.4 bytes an id, and its set near its entropy (16 bytes in all at 11 segments of 2,000, docs/scale.md); two dependent
-//! memory loads a lookup.
+//! Cost: 6.7 bytes an id, and its set near its entropy (17 bytes in all at 12.6 segments of 2,000, docs/scale.md); one memory
+//! load a lookup, for one in five hits and one in ten misses two.
 
 mod bits;
 mod bucket;
@@ -34,6 +34,7 @@ mod reader;
 mod remix;
 mod rows;
 mod sample;
+mod second;
 mod shard;
 mod version;
 

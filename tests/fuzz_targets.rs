@@ -158,7 +158,12 @@ fn any_version_file_is_read_or_refused() {
 #[test]
 fn sealed_files_get_past_the_checksums() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    for name in ["format-v1.kith", "format-v2.kith", "format-v2-filter.kith"] {
+    for name in [
+        "format-v1.kith",
+        "format-v2.kith",
+        "format-v2-filter.kith",
+        "format-v3.kith",
+    ] {
         let mut file = std::fs::read(folder.join(name)).expect("the fixture");
         targets::version(&file);
         let sound = file.clone();

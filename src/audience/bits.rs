@@ -133,6 +133,25 @@ impl<'a> Bits<'a> {
         self.at > self.end
     }
 
+    /// Goes on to a multiple of so many bits, at most eight, from where it began; what stood there.
+    #[inline(always)]
+    pub(super) fn fill_up(&mut self, unit: u32) -> u64 {
+        let over = self.at as u32 & unit.wrapping_sub(1);
+        match over {
+            0 => 0,
+            over => self.take(unit.wrapping_sub(over)),
+        }
+    }
+
+    /// Whether nothing but zeros is left to read.
+    pub(super) fn are_zeros_left(mut self) -> bool {
+        let mut any = 0;
+        while let Some(left) = self.end.checked_sub(self.at).filter(|left| *left > 0) {
+            any |= self.take(AT_ONCE.min(left as u32));
+        }
+        any == 0 && !self.is_past()
+    }
+
     /// Whether all was read but for zeros that fill up the last byte.
     pub(super) fn is_at_end(&self) -> bool {
         let left = self.end.checked_sub(self.at);

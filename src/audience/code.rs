@@ -1,11 +1,13 @@
 //! How a set of segments is written: close to its entropy, and read back with one table look-up a membership.
 //!
 //! A set is its ranks in ascending order, each as the gap to the lowest rank that it could have, and an end. A gap is a
-//! symbol (its order of magnitude and the bit behind) and the rest of its bits; symbols have Huffman codes of at most nine
-//! bits. Which code is in force depends on the rank from which the gap counts: near rank 0, where the popular
-//! segments are, gaps are small and ends are rare. The codes come from the version's own sets, so whatever the shape of an audience,
-//! nobody has to guess a parameter. Where many ids are in exactly the same segments, the set stands once in a
-//! dictionary, and a symbol of its own with an index stands for it.
+//! symbol (its order of magnitude and the bit behind) and the rest of its bits; symbols have Huffman codes of at most eight
+//! bits. Which code is in force depends on about where the gap counts from: near rank 0, where the popular segments are, gaps
+//! are small and ends are rare. About where is a *state*, which follows from the state before and the symbol alone: so the
+//! processor need not know the rank before it looks up the next symbol, which is most of what taking a set apart waits for.
+//! The codes come from the version's own sets, so whatever the shape of an audience, nobody has to guess a parameter. Where
+//! many ids are in exactly the same segments, the set stands once in a dictionary, and a symbol of its own with an index
+//! stands for it.
 //!
 //! A dataset of one segment has no choice of symbols, and its sets take no bits.
 //!
@@ -16,10 +18,13 @@
 
 mod huffman;
 mod plan;
+mod track;
 
 use std::sync::OnceLock;
 
-use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
+use super::bits::{BitWriter, Bits, Nonsense};
+
+use track::{ByRank, ByState, Entry, Track};
 
 pub(super) use plan::Sample;
 
@@ -30,14 +35,21 @@ const GAP_SYMBOLS: usize = 34;
 const END: usize = 34;
 const SHARED: usize = 35;
 const SYMBOLS: usize = 36;
-/// By the length in bits of the rank that a gap counts from, 0 to 16, and one for indexes of the dictionary.
+/// States 0 to 16, or in format 2 the length in bits of the rank that a gap counts from, and one for indexes of the dictionary.
 const CONTEXTS: usize = 18;
 const INDEX_CONTEXT: usize = 17;
+/// The last state.
+const STATE_MAX: u32 = 16;
 /// Longest code of a symbol, in bits.
-const CODE_BITS: u32 = 9;
-const TABLE: usize = 1 << CODE_BITS;
+const CODE_BITS: u32 = 8;
+/// The same in format 2.
+const SECOND_CODE_BITS: u32 = 9;
 /// What the tables of all contexts have room for: a power of two, so that no place has to be compared with the end.
-const TABLES: usize = TABLE * CONTEXTS.next_power_of_two();
+const TABLES: usize = SLOTS << SECOND_CODE_BITS;
+/// In format 2 a context's slot is the number of zeros before the rank that it counts from, in 32 bits, of which 32 are none.
+const SLOTS: usize = 32;
+/// There the slot of a rank that nothing counts from.
+const SECOND_INDEX_SLOT: usize = 1;
 /// Most sets that the dictionary holds.
 pub(super) const SHARED_MAX: usize = 4096;
 
@@ -58,7 +70,7 @@ pub(super) enum Expiry {
     Since {
         /// Unix seconds of the first.
         first: i64,
-        /// Bits of the distance from it, 1 to [`AT_ONCE`].
+        /// Bits of the distance from it, 1 to `track::AT_ONCE`.
         bits: u32,
     },
 }
@@ -71,6 +83,17 @@ pub(super) struct Shape {
     /// Whether a set may be empty, as in a delta.
     pub(super) may_be_empty: bool,
     pub(super) expiry: Expiry,
+    /// What decides which code is in force.
+    pub(super) contexts: Contexts,
+}
+
+/// What decides which code is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contexts {
+    /// Format 2, which is not written any more: the length in bits of the rank.
+    ByRank,
+    /// Format 3: the state.
+    ByState,
 }
 
 /// A code, ready for both directions.
@@ -91,11 +114,12 @@ pub(super) struct Code {
 /// Gaps that are looked up when they are written; nearly all are.
 const SHORT: usize = 256;
 
-/// A gap's bits, and how many there are.
+/// A gap's bits, how many there are, and the state behind it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Short {
     bits: u32,
     length: u32,
+    next: usize,
 }
 
 /// The sets of the dictionary, one after the other.
@@ -109,61 +133,12 @@ struct Shared {
     longest: usize,
 }
 
-/// What the next bits mean: bits 0 to 5 how many of them are taken, 6 to 11 how many of those are the code, 12 to 27 the
-/// least gap, 28 the end, 29 a set of the dictionary. A shift by the word as it is, or by what is left of it from bit 6 on,
-/// is one by the number in its lowest six bits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Entry(u32);
-
-const ENTRY_END: u32 = 1 << 28;
-const ENTRY_SHARED: u32 = 1 << 29;
-/// Most bits that an entry takes: a code, and what follows of the largest gaps.
-const TAKEN_MAX: u32 = CODE_BITS + 14;
-
-impl Entry {
-    fn of(symbol: usize, length: u8) -> Self {
-        let (least, extra) = gap_of(symbol);
-        let kind = match symbol {
-            END => ENTRY_END,
-            SHARED => ENTRY_SHARED,
-            _ => 0,
-        };
-        let length = u32::from(length);
-        Self(kind | least << 12 | length << 6 | extra.saturating_add(length))
-    }
-
-    /// How many bits it takes, of the code and of what follows.
-    #[inline(always)]
-    fn taken(self) -> u32 {
-        self.0 & 0x3f
-    }
-
-    /// What follows in the word.
-    #[inline(always)]
-    fn behind(self, word: u64) -> u64 {
-        word.wrapping_shr(self.0)
-    }
-
-    /// The gap, or the index, that the bits say; nothing of use where it is neither.
-    #[inline(always)]
-    fn gap(self, word: u64) -> u32 {
-        let own = word & !u64::MAX.wrapping_shl(self.0);
-        (self.0 >> 12).wrapping_add(own.wrapping_shr(self.0 >> 6) as u32)
-    }
-
-    #[inline(always)]
-    fn is_gap(self) -> bool {
-        self.0 < ENTRY_END
-    }
-}
-
 /// The least gap of a symbol, and how many bits say how much more it is.
-fn gap_of(symbol: usize) -> (u32, u32) {
-    let symbol = symbol as u32;
-    let Some(beyond) = symbol.checked_sub(SMALL_GAPS) else {
-        return (symbol, 0);
+const fn gap_of(symbol: usize) -> (u32, u32) {
+    let Some(beyond) = (symbol as u32).checked_sub(SMALL_GAPS) else {
+        return (symbol as u32, 0);
     };
-    if symbol as usize >= GAP_SYMBOLS {
+    if symbol >= GAP_SYMBOLS {
         return (0, 0);
     }
     let magnitude = (beyond >> 1).saturating_add(3);
@@ -182,46 +157,93 @@ fn symbol_of(gap: u32) -> usize {
     SMALL_GAPS.saturating_add(beyond).saturating_add(half) as usize
 }
 
-/// The context of a gap that counts from this rank: the rank's length in bits.
-#[inline(always)]
-fn context_of(next: u32) -> usize {
-    // Never 0, which has no logarithm.
-    (next.wrapping_shl(1) | 1).ilog2() as usize
+/// The context of a gap that counts from this rank, in format 2: the rank's length in bits.
+fn length_of(next: u32) -> u32 {
+    u32::BITS.saturating_sub(next.leading_zeros())
 }
 
-/// What the next bits mean in a context.
-#[inline(always)]
-fn entry(table: &[Entry; TABLES], context: usize, word: u64) -> Entry {
-    let at = context << CODE_BITS | word as usize & (TABLE - 1);
-    // Every place below `TABLES` is there.
-    table.get(at & (TABLES - 1)).copied().unwrap_or_default()
+/// The state behind a symbol: the length in bits of about the rank that comes next, if the state before stands for the least
+/// rank of its length and the gap is the middle one of its symbol's.
+fn next_state(state: u32, symbol: usize) -> u32 {
+    let (least, extra) = gap_of(symbol);
+    let from = 1u32.wrapping_shl(state) >> 1;
+    let gap = least.saturating_add(1u32.wrapping_shl(extra) >> 1);
+    length_of(from.saturating_add(gap).saturating_add(1)).min(STATE_MAX)
 }
 
-impl Shape {
-    /// Whether a symbol can come in a context; `shared` is how many sets the dictionary has.
-    fn can_come(&self, context: usize, symbol: usize, shared: usize) -> bool {
-        if context == INDEX_CONTEXT {
-            return symbol < GAP_SYMBOLS && (gap_of(symbol).0 as usize) < shared;
-        }
-        // The lowest rank from which this context counts.
-        let from = (1u32 << context) >> 1;
-        let Some(largest) = self
-            .segments
-            .checked_sub(1)
-            .and_then(|last| last.checked_sub(from))
-        else {
-            return false;
+/// The lowest rank that a gap can count from in each state.
+fn lowest_ranks() -> [u32; CONTEXTS] {
+    let mut lowest = [u32::MAX; CONTEXTS];
+    lowest[0] = 0;
+    // No state comes before one that it follows.
+    for state in 0..=STATE_MAX {
+        let Some(from) = lowest.get(state as usize).copied() else {
+            continue;
         };
-        match symbol {
-            END => context > 0 || self.may_be_empty,
-            SHARED => context == 0 && shared > 0,
-            _ => gap_of(symbol).0 <= largest,
+        for symbol in 0..GAP_SYMBOLS {
+            let rank = from.saturating_add(gap_of(symbol).0).saturating_add(1);
+            if let Some(own) = lowest.get_mut(next_state(state, symbol) as usize) {
+                *own = rank.min(*own);
+            }
+        }
+    }
+    lowest
+}
+
+impl Contexts {
+    /// Longest code.
+    fn code_bits(self) -> u32 {
+        match self {
+            Self::ByRank => SECOND_CODE_BITS,
+            Self::ByState => CODE_BITS,
         }
     }
 
-    /// The symbols that can come in a context.
-    fn symbols(&self, context: usize, shared: usize) -> impl Iterator<Item = usize> {
-        (0..SYMBOLS).filter(move |symbol| self.can_come(context, *symbol, shared))
+    /// Where a context's table begins.
+    fn table_at(self, context: usize) -> usize {
+        match self {
+            Self::ByState => context << CODE_BITS,
+            Self::ByRank => {
+                let slot = match context {
+                    INDEX_CONTEXT => SECOND_INDEX_SLOT,
+                    bits => u32::BITS.saturating_sub(bits as u32) as usize % SLOTS,
+                };
+                slot << SECOND_CODE_BITS
+            }
+        }
+    }
+}
+
+impl Shape {
+    /// The lowest rank from which a gap can count in each context.
+    fn lowest(&self) -> [u32; CONTEXTS] {
+        match self.contexts {
+            Contexts::ByState => lowest_ranks(),
+            Contexts::ByRank => std::array::from_fn(|bits| 1u32.wrapping_shl(bits as u32) >> 1),
+        }
+    }
+
+    /// The symbols that can come in a context, of which this is the lowest rank; `shared` is how many sets the dictionary has.
+    fn symbols(
+        &self,
+        context: usize,
+        lowest: u32,
+        shared: usize,
+    ) -> impl Iterator<Item = usize> + Clone {
+        let largest = match context {
+            INDEX_CONTEXT => (shared as u32).checked_sub(1),
+            _ => self
+                .segments
+                .checked_sub(1)
+                .and_then(|last| last.checked_sub(lowest)),
+        };
+        let may_be_empty = self.may_be_empty;
+        let can_come = move |largest: u32, symbol: usize| match symbol {
+            END => context != INDEX_CONTEXT && (context > 0 || may_be_empty),
+            SHARED => context == 0 && shared > 0,
+            _ => gap_of(symbol).0 <= largest,
+        };
+        (0..SYMBOLS).filter(move |symbol| largest.is_some_and(|largest| can_come(largest, *symbol)))
     }
 }
 
@@ -229,26 +251,32 @@ impl Code {
     /// A code of these lengths; nothing where they are not those of a whole code for just the symbols that can come.
     fn new(shape: Shape, lengths: [[u8; SYMBOLS]; CONTEXTS], shared: Shared) -> Option<Self> {
         let mut codes = Box::new([[0; SYMBOLS]; CONTEXTS]);
-        let mut table: Box<[Entry; TABLES]> = vec![Entry(0); TABLES].try_into().ok()?;
-        let (tables, _) = table.as_chunks_mut::<TABLE>();
-        let rows = lengths.iter().zip(codes.iter_mut()).zip(tables);
-        for (context, ((lengths, codes), table)) in rows.enumerate() {
-            let mut possible = shape.symbols(context, shared.ends.len());
-            let only = (possible.next(), possible.next());
-            let is_right = |(symbol, length): (usize, &u8)| {
-                (*length > 0) == shape.can_come(context, symbol, shared.ends.len())
-            };
+        // Where nothing can come, a set ends.
+        let end = vec![Entry::END; TABLES];
+        let mut table: Box<[Entry; TABLES]> = end.try_into().ok()?;
+        let room = 1usize << shape.contexts.code_bits();
+        let rows = lengths.iter().zip(codes.iter_mut()).zip(shape.lowest());
+        for (context, ((lengths, codes), lowest)) in rows.enumerate() {
+            let at = shape.contexts.table_at(context);
+            let table = table.get_mut(at..at.saturating_add(room))?;
+            let possible = shape.symbols(context, lowest, shared.ends.len());
+            let mut few = possible.clone();
+            let only = (few.next(), few.next());
             match only {
                 // What is certain takes no bits.
                 (Some(symbol), None) if lengths.iter().all(|length| *length == 0) => {
-                    table.fill(Entry::of(symbol, 0));
+                    table.fill(Entry::of(symbol, 0, context as u32));
                 }
                 (Some(_), None) => return None,
                 (None, _) if lengths.iter().all(|length| *length == 0) => {}
-                _ if lengths.iter().enumerate().all(is_right) => {
-                    huffman::fill(lengths, codes, table)?;
+                _ => {
+                    let coded = lengths.iter().enumerate();
+                    let coded = coded.filter(|(_, length)| **length > 0);
+                    if !coded.map(|(symbol, _)| symbol).eq(possible) {
+                        return None;
+                    }
+                    huffman::fill(context, lengths, codes, table)?;
                 }
-                _ => return None,
             }
         }
         Some(Self {
@@ -259,12 +287,6 @@ impl Code {
             short: OnceLock::new(),
             shared,
         })
-    }
-
-    /// What the next bits mean in a context.
-    #[inline(always)]
-    fn entry(&self, context: usize, word: u64) -> Entry {
-        entry(&self.table, context, word)
     }
 
     /// Appends a set: ascending ranks, each a segment's.
@@ -281,17 +303,19 @@ impl Code {
             && let Some(place) = self.shared.place_of(set)
         {
             self.put_symbol(out, 0, SHARED);
-            self.put_gap(out, INDEX_CONTEXT, place);
+            let index = self.gap_bits(INDEX_CONTEXT, place);
+            out.put(index.bits.into(), index.length);
             return;
         }
-        let mut next = 0u32;
+        let (mut next, mut state) = (0u32, 0);
         let short = self.short.get_or_init(|| self.short());
         for membership in set {
-            let (context, gap) = (context_of(next), membership.rank.saturating_sub(next));
-            match short.get(context).and_then(|gaps| gaps.get(gap as usize)) {
-                Some(short) => out.put(short.bits.into(), short.length),
-                None => self.put_gap(out, context, gap),
-            }
+            let gap = membership.rank.saturating_sub(next);
+            let known = short.get(state).and_then(|gaps| gaps.get(gap as usize));
+            let short = known.copied();
+            let short = short.unwrap_or_else(|| self.gap_bits(state, gap));
+            out.put(short.bits.into(), short.length);
+            state = short.next;
             next = membership.rank.saturating_add(1);
             if let Some((first, bits)) = expires {
                 out.put(membership.expires.is_some().into(), 1);
@@ -301,13 +325,8 @@ impl Code {
             }
         }
         if next < self.shape.segments {
-            self.put_symbol(out, context_of(next), END);
+            self.put_symbol(out, state, END);
         }
-    }
-
-    fn put_gap(&self, out: &mut BitWriter, context: usize, gap: u32) {
-        let short = self.gap_bits(context, gap);
-        out.put(short.bits.into(), short.length);
     }
 
     fn short(&self) -> Box<[[Short; SHORT]; CONTEXTS]> {
@@ -320,7 +339,7 @@ impl Code {
         short
     }
 
-    /// A symbol's code and what follows it, 23 bits at most.
+    /// A symbol's code and what follows it, 22 bits at most.
     fn gap_bits(&self, context: usize, gap: u32) -> Short {
         let symbol = symbol_of(gap);
         let (code, length) = self.code_of(context, symbol);
@@ -328,6 +347,7 @@ impl Code {
         Short {
             bits: code as u32 | gap.saturating_sub(least).wrapping_shl(length),
             length: length.saturating_add(extra),
+            next: next_state(context as u32, symbol) as usize,
         }
     }
 
@@ -347,27 +367,16 @@ impl Code {
 
     /// How many bits a set takes that does not expire and is not in the dictionary.
     fn bits_of(&self, ranks: &[u16]) -> u64 {
-        let mut next = 0u32;
+        let (mut next, mut state) = (0u32, 0);
         let mut bits = 0u64;
-        let length = |context: usize, symbol: usize| {
-            let lengths = self.lengths.get(context);
-            u64::from(
-                lengths
-                    .and_then(|lengths| lengths.get(symbol))
-                    .copied()
-                    .unwrap_or(0),
-            )
-        };
         for rank in ranks {
-            let symbol = symbol_of(u32::from(*rank).saturating_sub(next));
-            let extra = u64::from(gap_of(symbol).1);
-            bits = bits
-                .saturating_add(length(context_of(next), symbol))
-                .saturating_add(extra);
+            let gap = self.gap_bits(state, u32::from(*rank).saturating_sub(next));
+            bits = bits.saturating_add(gap.length.into());
+            state = gap.next;
             next = u32::from(*rank).saturating_add(1);
         }
         if next < self.shape.segments {
-            bits = bits.saturating_add(length(context_of(next), END));
+            bits = bits.saturating_add(self.code_of(state, END).1.into());
         }
         bits
     }
@@ -389,37 +398,59 @@ impl Code {
     pub(super) fn walk(
         &self,
         bits: &mut Bits<'_>,
+        each: impl FnMut(u32, Option<i64>),
+    ) -> Result<(), Nonsense> {
+        match self.shape.contexts {
+            Contexts::ByState => self.walk_by::<ByState>(bits, each),
+            Contexts::ByRank => self.walk_by_rank(bits, each),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn walk_by_rank(
+        &self,
+        bits: &mut Bits<'_>,
+        each: impl FnMut(u32, Option<i64>),
+    ) -> Result<(), Nonsense> {
+        self.walk_by::<ByRank>(bits, each)
+    }
+
+    #[inline(always)]
+    fn walk_by<T: Track>(
+        &self,
+        bits: &mut Bits<'_>,
         mut each: impl FnMut(u32, Option<i64>),
     ) -> Result<(), Nonsense> {
         if let Expiry::Since { first, bits: width } = self.shape.expiry
             && bits.take(1) == 1
         {
-            return self.walk_expiring(bits, first, width, each);
+            return self.walk_expiring::<T>(bits, first, width, each);
         }
         let (table, segments) = (&*self.table, self.shape.segments);
-        let mut next = 0u32;
-        // Several symbols from one word.
-        let (mut word, mut left) = (bits.peek(), AT_ONCE);
-        while next < segments {
-            if left < TAKEN_MAX {
-                bits.skip(AT_ONCE.wrapping_sub(left));
-                (word, left) = (bits.peek(), AT_ONCE);
-            }
-            let entry = entry(table, context_of(next), word);
-            let rank = next.wrapping_add(entry.gap(word));
-            word = entry.behind(word);
-            left = left.wrapping_sub(entry.taken());
-            if !entry.is_gap() {
-                if entry.0 & ENTRY_SHARED != 0 {
-                    bits.skip(AT_ONCE.wrapping_sub(left));
-                    return self.walk_shared(bits, each);
+        let (mut next, mut track) = (0u32, T::START);
+        'set: while next < segments {
+            // Two symbols from one word.
+            let mut word = bits.peek();
+            for _ in 0..2 {
+                let entry = track.entry(table, word);
+                let rank = next.wrapping_add(entry.gap(word));
+                bits.skip(entry.taken());
+                if !entry.is_gap() {
+                    if entry.is_shared() {
+                        return self.walk_shared::<T>(bits, each);
+                    }
+                    break 'set;
                 }
-                break;
+                each(rank, None);
+                word = entry.behind(word);
+                next = rank.wrapping_add(1);
+                track = T::behind(entry, next);
+                if next >= segments {
+                    break 'set;
+                }
             }
-            each(rank, None);
-            next = rank.wrapping_add(1);
         }
-        bits.skip(AT_ONCE.wrapping_sub(left));
         if bits.is_past() || next > segments {
             Err(Nonsense)
         } else {
@@ -430,57 +461,48 @@ impl Code {
     /// Goes past that many sets.
     #[inline(always)]
     pub(super) fn skip(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
-        if self.shape.expiry == Expiry::Unused {
-            return self.skip_lasting(bits, sets);
+        match (self.shape.expiry, self.shape.contexts) {
+            (Expiry::Unused, Contexts::ByState) => self.skip_lasting::<ByState>(bits, sets),
+            (Expiry::Unused, Contexts::ByRank) => self.skip_lasting::<ByRank>(bits, sets),
+            _ => (0..sets).try_for_each(|_| self.walk(bits, |_, _| {})),
         }
-        (0..sets).try_for_each(|_| self.walk(bits, |_, _| {}))
     }
 
-    /// The same where nothing expires: one word after the other, whatever sets it holds.
-    fn skip_lasting(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
-        let segments = self.shape.segments;
-        let (mut word, mut left) = (bits.peek(), AT_ONCE);
+    /// The same where nothing expires: whatever is in the words.
+    fn skip_lasting<T: Track>(&self, bits: &mut Bits<'_>, sets: usize) -> Result<(), Nonsense> {
+        let (table, segments) = (&*self.table, self.shape.segments);
         for _ in 0..sets {
-            let (mut next, mut context) = (0u32, 0);
+            let (mut next, mut track) = (0u32, T::START);
             while next < segments {
-                if left < TAKEN_MAX {
-                    bits.skip(AT_ONCE.wrapping_sub(left));
-                    // Behind the end there is no end of sets either.
-                    if bits.is_past() {
-                        return Err(Nonsense);
+                let word = bits.peek();
+                let entry = track.entry(table, word);
+                bits.skip(entry.taken());
+                if !entry.is_gap() {
+                    if entry.is_shared() {
+                        let index = T::INDEX.entry(table, entry.behind(word));
+                        bits.skip(index.taken());
                     }
-                    (word, left) = (bits.peek(), AT_ONCE);
-                }
-                let entry = self.entry(context, word);
-                let gap = entry.gap(word);
-                word = entry.behind(word);
-                left = left.wrapping_sub(entry.taken());
-                if entry.is_gap() {
-                    // An index of the dictionary is followed by nothing.
-                    if context == INDEX_CONTEXT {
-                        break;
-                    }
-                    next = next.wrapping_add(gap).wrapping_add(1);
-                    context = context_of(next);
-                } else if entry.0 & ENTRY_SHARED != 0 {
-                    context = INDEX_CONTEXT;
-                } else {
                     break;
                 }
+                next = next.wrapping_add(entry.gap(word)).wrapping_add(1);
+                track = T::behind(entry, next);
+            }
+            // Behind the end there is no end of sets either.
+            if bits.is_past() {
+                return Err(Nonsense);
             }
         }
-        bits.skip(AT_ONCE.wrapping_sub(left));
         Ok(())
     }
 
     #[inline(never)]
-    fn walk_shared(
+    fn walk_shared<T: Track>(
         &self,
         bits: &mut Bits<'_>,
         mut each: impl FnMut(u32, Option<i64>),
     ) -> Result<(), Nonsense> {
         let word = bits.peek();
-        let entry = self.entry(INDEX_CONTEXT, word);
+        let entry = T::INDEX.entry(&self.table, word);
         bits.skip(entry.taken());
         let place = entry.gap(word);
         if bits.is_past() {
@@ -496,7 +518,7 @@ impl Code {
     }
 
     #[inline(never)]
-    fn walk_expiring(
+    fn walk_expiring<T: Track>(
         &self,
         bits: &mut Bits<'_>,
         first: i64,
@@ -504,13 +526,13 @@ impl Code {
         mut each: impl FnMut(u32, Option<i64>),
     ) -> Result<(), Nonsense> {
         let segments = self.shape.segments;
-        let (mut next, mut any) = (0u32, false);
+        let (mut next, mut track, mut any) = (0u32, T::START, false);
         while next < segments {
             let word = bits.peek();
-            let entry = self.entry(context_of(next), word);
+            let entry = track.entry(&self.table, word);
             bits.skip(entry.taken());
             if !entry.is_gap() {
-                if entry.0 & ENTRY_SHARED != 0 {
+                if entry.is_shared() {
                     return Err(Nonsense);
                 }
                 break;
@@ -528,6 +550,7 @@ impl Code {
             };
             each(rank, expires);
             next = rank.wrapping_add(1);
+            track = T::behind(entry, next);
         }
         // There is one way to write a set: that one expires is said only where one does.
         if bits.is_past() || !any {

@@ -1,8 +1,9 @@
 //! The frame of a `.kith` file: header, sections, checksums. The byte map with every field is `docs/snapshot-format.md`.
 //!
 //! ```text
-//! header (512 bytes) | code | records | index | segments | checksums            format 2, an audience
+//! header (512 bytes) | records | index | code | segments | checksums            format 3, an audience
 //! header (512 bytes) | filter | segments | checksums                            format 2, a filter
+//! header (512 bytes) | code | records | index | segments | checksums            format 2, an audience: read and no longer written
 //! header (512 bytes) | segments | directory | records | checksums               format 1, read and no longer written
 //! ```
 //!
@@ -22,13 +23,13 @@ use super::bits::AT_ONCE;
 use super::filter::BLOCK_BYTES as FILTER_BLOCK_BYTES;
 use super::reader::Flaw;
 use super::remix::{FINGERPRINT_BITS, buckets_for, salt};
-use super::shard::{ENTRY_BYTES, HASH_BYTES, SHARD_BITS_MAX};
+use super::shard::{BinShape, ENTRY_BYTES, HASH_BYTES, SHARD_BITS_MAX};
 use super::{AsOf, VersionMeta};
 
 /// Begins every version file: a byte no text has, the name, and line ends that a transfer "as text" would change.
 const MAGIC: [u8; 8] = *b"\x89KITH\r\n\x1a";
-/// The newest format this Kith reads, and the one it writes.
-pub const VERSION_FILE_FORMAT: u32 = 2;
+/// The newest format this Kith reads, and the one in which it writes audiences.
+pub const VERSION_FILE_FORMAT: u32 = 3;
 /// Most segments a dataset can have; a row keeps each as 16 bits while a version is built.
 pub const SEGMENTS_MAX: u32 = 65_535;
 
@@ -65,8 +66,8 @@ pub(super) enum Body {
         /// Which salt was the first to keep all ids apart.
         salt_counter: u32,
     },
-    /// Format 2, an audience.
-    Two {
+    /// Formats 2 and 3, an audience.
+    Sharded {
         /// Bits of the hash that name the shard.
         shard_bits: u32,
         /// Bits of an expiry; 0 where none expires.
@@ -78,6 +79,8 @@ pub(super) enum Body {
         root: u64,
         /// Of a delta: pairs that it takes away.
         removed: u64,
+        /// The bins of format 3; in format 2 there are none.
+        bins: BinShape,
     },
     /// Format 2, a filter: what there is to say of it stands in its section.
     Filter,
@@ -103,7 +106,8 @@ impl Header {
     pub(super) fn format(&self) -> u32 {
         match self.body {
             Body::One { .. } => 1,
-            Body::Two { .. } | Body::Filter => 2,
+            Body::Sharded { bins, .. } if bins != BinShape::NONE => 3,
+            Body::Sharded { .. } | Body::Filter => 2,
         }
     }
 
@@ -111,7 +115,7 @@ impl Header {
     pub(super) fn root(&self) -> u64 {
         match self.body {
             Body::One { .. } | Body::Filter => self.meta.version,
-            Body::Two { root, .. } => root,
+            Body::Sharded { root, .. } => root,
         }
     }
 
@@ -119,7 +123,7 @@ impl Header {
     pub(super) fn removed(&self) -> u64 {
         match self.body {
             Body::One { .. } | Body::Filter => 0,
-            Body::Two { removed, .. } => removed,
+            Body::Sharded { removed, .. } => removed,
         }
     }
 
@@ -127,14 +131,14 @@ impl Header {
     pub(super) fn expiry_bits(&self) -> u32 {
         match self.body {
             Body::One { .. } | Body::Filter => 0,
-            Body::Two { expiry_bits, .. } => expiry_bits,
+            Body::Sharded { expiry_bits, .. } => expiry_bits,
         }
     }
 
     pub(super) fn salt(&self) -> [u8; 16] {
         let (version, counter) = match self.body {
             Body::One { salt_counter } => (self.meta.version, salt_counter),
-            Body::Two { root, .. } => (root, 0),
+            Body::Sharded { root, .. } => (root, 0),
             Body::Filter => (self.meta.version, 0),
         };
         salt(&self.meta.dataset, version, counter)
@@ -144,9 +148,22 @@ impl Header {
     pub(super) fn section_names(&self) -> &'static [&'static str] {
         match self.body {
             Body::One { .. } => &["segments", "directory", "records", "checksums"],
-            Body::Two { .. } => &["code", "records", "index", "segments", "checksums"],
+            Body::Sharded { bins, .. } if bins == BinShape::NONE => {
+                &["code", "records", "index", "segments", "checksums"]
+            }
+            // What has bins begins where a line of the cache does.
+            Body::Sharded { .. } => &["records", "index", "code", "segments", "checksums"],
             Body::Filter => &["filter", "segments", "checksums"],
         }
+    }
+
+    /// Which section has the records of an audience with shards; the index comes behind it.
+    pub(super) fn records_at(&self) -> usize {
+        let names = self.section_names();
+        names
+            .iter()
+            .position(|name| *name == "records")
+            .unwrap_or(0)
     }
 
     /// Where each section lies, by offset and length; nothing where they do not fit a file.
@@ -185,7 +202,7 @@ impl Header {
         set(FLAG_EXPIRY, self.first_expiry.is_some());
         let (salt_counter, fingerprint_bits, spread) = match self.body {
             Body::One { salt_counter } => (salt_counter, FINGERPRINT_BITS, buckets_for(self.ids)),
-            Body::Two {
+            Body::Sharded {
                 shard_bits,
                 lengths,
                 ..
@@ -227,19 +244,22 @@ impl Header {
         out.extend((name.len() as u32).to_le_bytes());
         out.extend(name);
         out.resize(NAME_AT.checked_add(NAME_FIELD_BYTES)?, 0);
-        let (expiry_bits, root, removed) = match self.body {
-            Body::One { .. } => (0, 0, 0),
-            Body::Two {
+        let (expiry_bits, root, removed, bins) = match self.body {
+            Body::One { .. } => (0, 0, 0, BinShape::NONE),
+            Body::Sharded {
                 expiry_bits,
                 root,
                 removed,
+                bins,
                 ..
-            } => (expiry_bits, root, removed),
-            Body::Filter => (0, self.meta.version, 0),
+            } => (expiry_bits, root, removed, bins),
+            Body::Filter => (0, self.meta.version, 0, BinShape::NONE),
         };
         out.extend(u32::to_le_bytes(expiry_bits));
         out.extend(u64::to_le_bytes(root));
         out.extend(u64::to_le_bytes(removed));
+        out.extend(u16::try_from(bins.bytes).ok()?.to_le_bytes());
+        out.extend(u16::try_from(bins.unit).ok()?.to_le_bytes());
         out.resize(TABLE_AT, 0);
         for (number, (section, (offset, length))) in
             (1u32..).zip(self.sections.iter().zip(self.places()?))
@@ -332,12 +352,19 @@ impl Header {
         } else if kind == Kind::Filter {
             (Body::Filter, 3)
         } else {
-            let body = Body::Two {
+            let body = Body::Sharded {
                 shard_bits: u32::try_from(spread).unwrap_or(u32::MAX),
                 expiry_bits: fields.u32()?,
                 lengths: flags & FLAG_LENGTHS != 0,
                 root: fields.u64()?,
                 removed: fields.u64()?,
+                bins: match format {
+                    2 => BinShape::NONE,
+                    _ => BinShape {
+                        bytes: u16::from_le_bytes(fields.array()?).into(),
+                        unit: u16::from_le_bytes(fields.array()?).into(),
+                    },
+                },
             };
             (body, 5)
         };
@@ -370,7 +397,7 @@ impl Header {
 
     fn check(&self) -> Result<(), Flaw> {
         match (self.meta.kind, &self.body) {
-            (Kind::Audience, Body::One { .. } | Body::Two { .. })
+            (Kind::Audience, Body::One { .. } | Body::Sharded { .. })
             | (Kind::Filter, Body::Filter) => {}
             (Kind::Filter, _) => return Err(Flaw::Contradiction("the kind")),
             (other, _) => return Err(Flaw::KindNotReadYet(other)),
@@ -383,7 +410,7 @@ impl Header {
         let length = |at: usize| self.sections.get(at).map_or(0, |section| section.length);
         let (segment_table, records, checksums) = match self.body {
             Body::One { .. } => (length(0), length(2), length(3)),
-            Body::Two { .. } => (length(3), length(1), length(4)),
+            Body::Sharded { .. } => (length(3), length(self.records_at()), length(4)),
             Body::Filter => (length(1), length(0), length(2)),
         };
         let body_claims = match self.body {
@@ -396,12 +423,13 @@ impl Header {
                     (self.segments > 0, "the count of segments"),
                 ]
             }
-            Body::Two {
+            Body::Sharded {
                 shard_bits,
                 expiry_bits,
+                lengths,
                 root,
                 removed,
-                ..
+                bins,
             } => {
                 let shards = 1u64.checked_shl(shard_bits).unwrap_or(0);
                 let index = shards
@@ -410,8 +438,10 @@ impl Header {
                 let expires = self.first_expiry.is_some();
                 [
                     (
-                        shard_bits <= SHARD_BITS_MAX && index == Some(length(2)),
-                        "the length of the index",
+                        shard_bits <= SHARD_BITS_MAX
+                            && index == Some(length(self.records_at().saturating_add(1)))
+                            && (bins == BinShape::NONE || bins.is_sound(lengths)),
+                        "the length of the index, or of a bin",
                     ),
                     (
                         expires == (expiry_bits > 0) && expiry_bits <= AT_ONCE,

@@ -244,7 +244,7 @@ impl Audience {
     ///
     /// Each step of a lookup waits for one load from memory, unless it was asked for in time: take a request's ids through each
     /// step together, in every dataset, and their loads overlap.
-    #[inline]
+    #[inline(always)]
     pub fn probe(&self, key: UserKey) -> Probe {
         self.probe_hash(self.base.hash(key))
     }
@@ -256,20 +256,21 @@ impl Audience {
             base: self.base.place(hashed),
             layer: match &self.layer {
                 Some(layer) => layer.changed.place(hashed),
-                None => Place::NOWHERE,
+                None => Place::Nowhere,
             },
         }
     }
 
-    /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
-    #[inline]
+    /// The second step, which versions of older formats need: finds the bucket's bytes, starts fetching them, and returns at
+    /// once.
+    #[inline(always)]
     pub fn approach(&self, probe: Probe) -> Approach {
         Approach {
             hashed: probe.hashed,
             base: self.base.locate(probe.base),
             layer: match &self.layer {
                 Some(layer) => layer.changed.locate(probe.layer),
-                None => Located::NOWHERE,
+                None => Located::Nowhere,
             },
         }
     }
@@ -277,7 +278,7 @@ impl Audience {
     /// The last step: [`lookup`](Self::lookup) of the key, but that `member` is called with *ranks*: what is kept
     /// by rank has what is asked for most close together. After [`Lookup::Damaged`] what it was told must be thrown away, and may
     /// be no rank.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_at(
         &self,
         approach: Approach,

@@ -8,6 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod changes;
+mod flaw;
 mod reverify;
 mod sets;
 pub(super) mod verify;
@@ -23,14 +24,15 @@ use crate::ids::{KeyId, Kind, Name, UserKey};
 
 use super::bits::{Bits, Nonsense};
 use super::bucket;
-use super::filter::FilterFlaw;
 use super::format::{Header, OFFSET_BYTES};
 use super::memory::{self, Memory};
 use super::remix::{Remix, bucket_of, fingerprint};
-use super::shard::{self, ENTRY_BYTES, Entry, Hashed};
+use super::second;
+use super::shard::{self, ENTRY_BYTES, Hashed, LINE};
 use super::{Lookup, VersionMeta};
 
 pub(super) use changes::{Change, Changes, Shard};
+pub use flaw::{Flaw, OpenError};
 pub use reverify::{Pace, Stated};
 pub use sets::{SetSizes, SetStatistics};
 
@@ -44,10 +46,6 @@ pub struct AudienceFile {
 }
 
 /// Where ids stand in memory, by the file's format.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one for each open version, and asked on the bid path"
-)]
 enum Arena {
     /// Format 1: one directory over all buckets.
     One {
@@ -56,57 +54,58 @@ enum Arena {
         records: Range<usize>,
         expiry: bucket::Expiry,
     },
-    /// Format 2: an index of shards.
-    Two {
-        layout: shard::Layout,
-        index: Range<usize>,
-        records: Range<usize>,
+    /// Format 2: an index of shards, which have buckets.
+    Two(Shards),
+    /// Format 3: an index of shards, which have bins.
+    Three(Shards),
+}
+
+/// Where an index and its shards lie.
+struct Shards {
+    layout: shard::Layout,
+    index: Range<usize>,
+    records: Range<usize>,
+}
+
+/// Where a hash would stand in a file's memory: a lookup in it after its first step.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// There is nothing.
+    Nowhere,
+    /// Format 3.
+    Bin(Sought),
+    /// Formats 1 and 2: where the bucket's two offsets stand, where they count from, and how many bytes each has.
+    Offsets {
+        at: usize,
+        origin: usize,
+        width: u8,
+        mixing: u8,
     },
 }
 
-/// Where in a file's memory stands where the bucket of a hash is: a lookup in it after its first step.
+/// Where that is: after its second step.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    /// Where the bucket's two offsets stand.
-    offsets: usize,
-    /// Where they count from.
-    origin: usize,
-    /// How many bytes each has.
-    width: u8,
-    mixing: u8,
+pub(super) enum Located {
+    Nowhere,
+    Bin(Sought),
+    /// Where the bucket's bytes begin and end.
+    Bucket {
+        start: usize,
+        end: usize,
+        mixing: u8,
+    },
 }
 
-impl Place {
-    /// Where nothing stands: a place that no memory has.
-    pub(super) const NOWHERE: Self = Self {
-        offsets: usize::MAX,
-        origin: 0,
-        width: 0,
-        mixing: 0,
-    };
-}
-
-/// Where that bucket's bytes are: after its second step.
+/// What is sought in which bin.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Located {
-    start: usize,
-    end: usize,
-    mixing: u8,
+pub(super) struct Sought {
+    /// Where the bin begins.
+    at: usize,
+    word: shard::Word,
 }
 
-impl Located {
-    /// Of [`Place::NOWHERE`]: no bytes.
-    pub(super) const NOWHERE: Self = Self {
-        start: 0,
-        end: 0,
-        mixing: 0,
-    };
-}
-
-/// Lines of the cache that are asked for of a bucket at most.
+/// Lines of the cache that are asked for of a bin or bucket.
 const PREFETCH_LINES: usize = 4;
-/// Bytes of one.
-const LINE: usize = 64;
 
 /// The segment table, unpacked.
 pub(super) struct Segments {
@@ -255,8 +254,21 @@ impl AudienceFile {
     /// reads, and returns at once.
     #[inline(always)]
     pub(super) fn place(&self, hashed: Hashed) -> Place {
-        let mut place = Place::NOWHERE;
         match &self.arena {
+            Arena::Three(shards) => {
+                // Nothing needs to be located: what every lookup reads is asked for now.
+                let Some(entry) = self.entry(shards, hashed) else {
+                    return Place::Nowhere;
+                };
+                let first = shard::first(&shards.layout, entry.geometry, hashed);
+                let Some((bin, word)) = first else {
+                    return Place::Nowhere;
+                };
+                let start = shards.records.start.wrapping_add(entry.start as usize);
+                let at = start.wrapping_add(bin);
+                self.prefetch(at);
+                Place::Bin(Sought { at, word })
+            }
             Arena::One {
                 buckets,
                 directory,
@@ -264,46 +276,63 @@ impl AudienceFile {
                 ..
             } => {
                 let bucket = bucket_of(hashed.spread, *buckets) as usize;
-                place.offsets = bucket
-                    .wrapping_mul(OFFSET_BYTES)
-                    .wrapping_add(directory.start);
-                place.origin = records.start;
-                place.width = OFFSET_BYTES as u8;
+                let at = bucket.wrapping_mul(OFFSET_BYTES);
+                let at = at.wrapping_add(directory.start);
+                memory::prefetch(&self.memory, at);
+                Place::Offsets {
+                    at,
+                    origin: records.start,
+                    width: OFFSET_BYTES as u8,
+                    mixing: 0,
+                }
             }
-            Arena::Two {
-                layout,
-                index,
-                records,
-            } => {
-                let shard = hashed.shard(layout.shard_bits);
-                if let Some(entry) = self.entry(index, shard)
-                    && let Some(offsets) = entry.offsets_of(hashed, layout.shard_bits)
-                {
-                    let start = records.start.wrapping_add(entry.start as usize);
-                    place.offsets = start.wrapping_add(offsets);
-                    place.origin = start.wrapping_add(entry.directory_bytes());
-                    place.width = entry.width;
-                    place.mixing = entry.mixing;
+            Arena::Two(shards) => {
+                let shard = hashed.shard(shards.layout.shard_bits);
+                let Some(entry) = self.second_entry(shards, shard) else {
+                    return Place::Nowhere;
+                };
+                let Some(offsets) = entry.offsets_of(hashed, shards.layout.shard_bits) else {
+                    return Place::Nowhere;
+                };
+                let start = shards.records.start.wrapping_add(entry.start as usize);
+                let at = start.wrapping_add(offsets);
+                memory::prefetch(&self.memory, at);
+                Place::Offsets {
+                    at,
+                    origin: start.wrapping_add(entry.directory_bytes()),
+                    width: entry.width,
+                    mixing: entry.mixing,
                 }
             }
         }
-        memory::prefetch(&self.memory, place.offsets);
-        place
     }
 
-    /// The second step: finds the bucket's bytes, starts fetching them, and returns at once.
+    /// The second step, which formats before the third need: finds the bucket's bytes, starts fetching them, and returns at
+    /// once.
     #[inline(always)]
     pub(super) fn locate(&self, place: Place) -> Located {
-        let (start, end) = self.bucket_range(place);
-        // A bucket of eight ids in a dozen segments each takes three lines. What is asked for twice is fetched once.
-        for line in 0..PREFETCH_LINES {
-            let at = start.wrapping_add(line.wrapping_mul(LINE));
-            memory::prefetch(&self.memory, at.min(end));
+        match place {
+            Place::Nowhere => Located::Nowhere,
+            Place::Bin(sought) => Located::Bin(sought),
+            Place::Offsets {
+                at,
+                origin,
+                width,
+                mixing,
+            } => {
+                let (start, end) = self.bucket_range(at, origin, width);
+                self.prefetch(start);
+                Located::Bucket { start, end, mixing }
+            }
         }
-        Located {
-            start,
-            end,
-            mixing: place.mixing,
+    }
+
+    /// Asks for the lines of a bin or bucket, which one of a dozen ids in a dozen segments each has four of.
+    #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        for line in 0..PREFETCH_LINES {
+            let line = line.wrapping_mul(LINE);
+            memory::prefetch(&self.memory, at.wrapping_add(line));
         }
     }
 
@@ -318,14 +347,16 @@ impl AudienceFile {
     ) -> Lookup {
         let walk = || -> Result<Lookup, Nonsense> {
             match &self.arena {
-                Arena::Two { layout, .. } => {
-                    let Some(mut bits) = self.found(layout, hashed, located)? else {
+                Arena::Three(shards) | Arena::Two(shards) => {
+                    let Some(mut bits) = self.found(shards, hashed, located)? else {
                         return Ok(Lookup::Absent);
                     };
-                    layout.code.walk(&mut bits, member)?;
+                    shards.layout.code.walk(&mut bits, member)?;
                 }
                 Arena::One { expiry, .. } => {
-                    let Located { start, end, .. } = located;
+                    let Located::Bucket { start, end, .. } = located else {
+                        return Err(Nonsense);
+                    };
                     let bytes = self.memory.get(start..end).ok_or(Nonsense)?;
                     let bucket = bucket::Bucket::parse(bytes, *expiry)?;
                     let Some(set) = bucket.find(fingerprint(hashed))? else {
@@ -355,17 +386,17 @@ impl AudienceFile {
         mut member: impl FnMut(u32, Option<i64>),
     ) -> Option<Lookup> {
         let mut walk = || -> Result<Option<Lookup>, Nonsense> {
-            let Arena::Two { layout, .. } = &self.arena else {
+            let (Arena::Three(shards) | Arena::Two(shards)) = &self.arena else {
                 return Err(Nonsense);
             };
-            let Some(mut bits) = self.found(layout, hashed, located)? else {
+            let Some(mut bits) = self.found(shards, hashed, located)? else {
                 return Ok(None);
             };
             if bits.take(1) == 0 {
                 return Err(Nonsense);
             }
             let mut any = false;
-            layout.code.walk(&mut bits, |rank, expires| {
+            shards.layout.code.walk(&mut bits, |rank, expires| {
                 any = true;
                 member(rank, expires);
             })?;
@@ -378,20 +409,92 @@ impl AudienceFile {
         }
     }
 
-    /// The bits of an id in a file of format 2.
+    /// The bits of an id in a file that has shards.
     #[inline(always)]
     fn found<'f>(
         &'f self,
-        layout: &shard::Layout,
+        shards: &'f Shards,
         hashed: Hashed,
         located: Located,
     ) -> Result<Option<Bits<'f>>, Nonsense> {
-        let Located { start, end, mixing } = located;
+        let (start, end, mixing) = match located {
+            Located::Bin(Sought { at, word }) => {
+                let bytes = self.memory.get(at..).ok_or(Nonsense)?;
+                return match shard::see(&shards.layout, bytes, word, hashed)? {
+                    shard::Seen::At(position) => {
+                        shard::bits_at(&shards.layout, bytes, position).map(Some)
+                    }
+                    shard::Seen::Absent => Ok(None),
+                    shard::Seen::Elsewhere => self.found_elsewhere(shards, hashed),
+                };
+            }
+            Located::Bucket { start, end, mixing } => (start, end, mixing),
+            Located::Nowhere => return Ok(None),
+        };
         let length = end.checked_sub(start).ok_or(Nonsense)?;
         let bytes = self.memory.get(start..).ok_or(Nonsense)?;
-        let bucket = shard::Bucket::parse(layout, bytes, length)?;
-        let found = bucket.find(layout, hashed, mixing)?;
+        let bucket = second::Bucket::parse(&shards.layout, bytes, length)?;
+        let found = bucket.find(&shards.layout, hashed, mixing)?;
         Ok(found.map(|found| found.0))
+    }
+
+    /// The bits of an id whose first bin says that there is more to know, in its shard.
+    #[inline(never)]
+    fn found_elsewhere<'f>(
+        &'f self,
+        shards: &'f Shards,
+        hashed: Hashed,
+    ) -> Result<Option<Bits<'f>>, Nonsense> {
+        let entry = self.entry(shards, hashed).ok_or(Nonsense)?;
+        self.shard_at(shards, entry)?.find(hashed)
+    }
+
+    /// The shard that an entry of format 3 is of.
+    #[inline(always)]
+    fn shard_at<'f>(
+        &'f self,
+        shards: &'f Shards,
+        entry: shard::Entry,
+    ) -> Result<shard::Shard<'f>, Nonsense> {
+        let start = shards.records.start.wrapping_add(entry.start as usize);
+        Ok(shard::Shard {
+            layout: &shards.layout,
+            geometry: entry.geometry,
+            bytes: self.memory.get(start..).ok_or(Nonsense)?,
+        })
+    }
+
+    /// Goes through the ids of a shard by its number, as [`shard::Shard::each`].
+    fn each_of_shard<'f>(
+        &'f self,
+        number: usize,
+        each: impl FnMut(shard::Stored, Bits<'f>) -> Result<Bits<'f>, Nonsense>,
+    ) -> Result<(), Nonsense> {
+        match &self.arena {
+            Arena::One { .. } => Err(Nonsense),
+            Arena::Two(shards) => {
+                let entry = self.second_entry(shards, number).ok_or(Nonsense)?;
+                let start = shards.records.start.wrapping_add(entry.start as usize);
+                let shard = second::Shard {
+                    layout: &shards.layout,
+                    entry,
+                    bytes: self.memory.get(start..).ok_or(Nonsense)?,
+                };
+                shard.each(each)
+            }
+            Arena::Three(shards) => {
+                let entry = self.entry_at(shards, number).ok_or(Nonsense)?;
+                self.shard_at(shards, entry)?.each(each)
+            }
+        }
+    }
+
+    /// How the shards are written; nothing in the first format, which has none.
+    fn layout(&self) -> Option<&shard::Layout> {
+        match &self.arena {
+            Arena::Two(shards) | Arena::Three(shards) => Some(&shards.layout),
+            Arena::One { .. } => None,
+        }
     }
 
     fn index_of(&self, rank: u32) -> Result<u32, Nonsense> {
@@ -399,41 +502,48 @@ impl AudienceFile {
         self.segments.of_rank.get(rank).copied().ok_or(Nonsense)
     }
 
-    /// A shard's entry of the index.
+    /// The entry of a hash's shard in an index of format 3.
     #[inline(always)]
-    fn entry(&self, index: &Range<usize>, shard: usize) -> Option<Entry> {
-        let at = shard.wrapping_mul(ENTRY_BYTES).wrapping_add(index.start);
-        let bytes = self.memory.get(at..)?.first_chunk()?;
-        Some(Entry::decode(*bytes))
+    fn entry(&self, shards: &Shards, hashed: Hashed) -> Option<shard::Entry> {
+        self.entry_at(shards, hashed.shard(shards.layout.shard_bits))
+    }
+
+    #[inline(always)]
+    fn entry_at(&self, shards: &Shards, shard: usize) -> Option<shard::Entry> {
+        self.index(shards, shard).map(shard::Entry::decode)
+    }
+
+    #[inline(always)]
+    fn second_entry(&self, shards: &Shards, shard: usize) -> Option<second::Entry> {
+        self.index(shards, shard).map(second::Entry::decode)
+    }
+
+    #[inline(always)]
+    fn index(&self, shards: &Shards, shard: usize) -> Option<[u8; ENTRY_BYTES]> {
+        let at = shard
+            .wrapping_mul(ENTRY_BYTES)
+            .wrapping_add(shards.index.start);
+        self.memory.get(at..)?.first_chunk().copied()
     }
 
     /// Where a bucket begins and ends in memory. An empty range where there is none, and one that no memory has where the
     /// directory is damaged.
     #[inline(always)]
-    fn bucket_range(&self, place: Place) -> (usize, usize) {
-        if place.width == 0 {
-            return (0, 0);
-        }
-        let offsets = self.memory.get(place.offsets..).unwrap_or_default();
-        let bits = u32::from(place.width).wrapping_mul(8);
+    fn bucket_range(&self, at: usize, origin: usize, width: u8) -> (usize, usize) {
+        let offsets = self.memory.get(at..).unwrap_or_default();
+        let bits = u32::from(width).wrapping_mul(8);
         let mask = !u64::MAX.wrapping_shl(bits);
-        let (first, second) = match (offsets.first_chunk(), place.width) {
-            // Both in one word.
-            (Some(word), 0..=4) => {
-                let word = u64::from_le_bytes(*word);
-                (word, word.wrapping_shr(bits))
-            }
-            (Some(word), width) => {
-                let behind = offsets.get(usize::from(width)..).unwrap_or_default();
-                let Some(behind) = behind.first_chunk() else {
-                    return (1, 0);
+        let behind = offsets.get(usize::from(width)..).unwrap_or_default();
+        match (offsets.first_chunk(), behind.first_chunk()) {
+            (Some(first), Some(second)) => {
+                let at = |offset: [u8; 8]| {
+                    let offset = u64::from_le_bytes(offset) & mask;
+                    origin.wrapping_add(offset as usize)
                 };
-                (u64::from_le_bytes(*word), u64::from_le_bytes(*behind))
+                (at(*first), at(*second))
             }
-            (None, _) => return (1, 0),
-        };
-        let at = |offset: u64| place.origin.wrapping_add((offset & mask) as usize);
-        (at(first), at(second))
+            _ => (1, 0),
+        }
     }
 
     /// All the file's header says.
@@ -526,77 +636,4 @@ fn from_memory<T>(
         path: "version in memory".to_owned(),
         flaw,
     })
-}
-
-/// A version file that cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {flaw}")]
-pub struct OpenError {
-    /// The file.
-    pub path: String,
-    /// What is wrong with it.
-    #[source]
-    pub flaw: Flaw,
-}
-
-/// What is wrong with a version file.
-#[derive(Debug, thiserror::Error)]
-pub enum Flaw {
-    /// The system could not read it.
-    #[error("cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// It does not begin as a version file does.
-    #[error("not a Kith version file; make one with `kith build`")]
-    NotKith,
-    /// A later Kith wrote it.
-    #[error(
-        "has format {found}, and this Kith reads up to {known}; build it with this Kith or serve it with a newer"
-    )]
-    NewerFormat {
-        /// The file's format.
-        found: u32,
-        /// The newest one known here.
-        known: u32,
-    },
-    /// It is shorter or longer than when it was written.
-    #[error(
-        "{found} bytes long, but written with {recorded}; it was cut or added to: transfer or build it again"
-    )]
-    Length {
-        /// What the header says.
-        recorded: u64,
-        /// What is there.
-        found: u64,
-    },
-    /// A checksum does not match.
-    #[error("damaged in its {part}, at or after byte {at}; transfer or build it again")]
-    Damaged {
-        /// Which part of the file.
-        part: &'static str,
-        /// Where what the checksum covers begins, in bytes from the start of the file.
-        at: u64,
-    },
-    /// The checksums match, but what they cover is not a version: no Kith wrote it.
-    #[error("contradicts itself: {0} cannot be true; build it again")]
-    Contradiction(&'static str),
-    /// It is of another kind than it was opened as.
-    #[error("holds a dataset of kind {found}, not of kind {wanted}")]
-    OtherKind {
-        /// What it holds.
-        found: Kind,
-        /// What was asked for.
-        wanted: Kind,
-    },
-    /// The part that is a filter is none.
-    #[error("holds a filter that {0}")]
-    Filter(FilterFlaw),
-    /// A kind of a later milestone.
-    #[error("holds a dataset of kind {0}, which this Kith does not read yet")]
-    KindNotReadYet(Kind),
-    /// A delta where a full version is needed.
-    #[error("is a delta, which says only what changes of version {base}; give a full version")]
-    OnlyADelta {
-        /// The version it changes.
-        base: u64,
-    },
 }

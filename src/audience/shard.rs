@@ -1,51 +1,82 @@
-//! A shard of a version: the ids of one range of hashes, in buckets, behind a directory of its own.
+//! A shard of a version: the ids of one range of hashes, in bins of one size.
 //!
 //! ```text
-//! shard  := offset × (buckets + 1)  bucket × buckets       offsets of 2, 3 or 4 bytes, from where the buckets begin
-//! bucket := count:u8  tag:u8 × count  rest:u32 × count  [length bits:u8  lengths]  sets   (an empty bucket has no bytes)
+//! shard := bin × bins  tail                                            each bin and the shard begin at a line of the cache
+//! bin   := count:u8  moved:u24  tag:u8 × count  rest:u32 × count  [length:u8 × (count - outside)]
+//!          sets  zeros  [place:u32 × outside  outside:u8]              the highest bit of count says whether the last are there
+//! tail  := set × outside, each filled up to a byte                      the sets too long for a bin
 //! ```
 //!
-//! A shard holds about two thousand ids, so that its offsets fit two bytes, and a build writes it when it has sorted just
-//! these; nothing in it depends on any other. If two of its ids would stand in one bucket under one fingerprint, the shard
-//! alone is mixed anew, by a counter in its entry of the index.
+//! Where a bin stands follows from the hash and the shard's entry in the index, which is small enough to be at hand: so a
+//! lookup waits for one load from far. For that all bins have one size, and an id has a choice of two: its *first*, or, where
+//! that is full, its *second* ([`placing`]). A bin says by `moved` which ids may be in their second, so that a miss reads one
+//! bin nearly always, and of it one line.
 //!
-//! The fingerprints stand together, so that a miss, which is the usual answer, reads one cache line and no set; and of these
-//! the lowest bytes, their *tags*, so that sixteen are compared at once. The sets are one string of bits. Where they are
-//! long, their lengths stand before them, so that the sets before the one that is asked for need not be taken apart.
+//! Of a full version's id a *word* of 40 bits is stored: 35 of fingerprint, 4 that say with the bin in which *cell* it is, and
+//! whether the bin is its second. Cell and fingerprint are all that decides where it stands, so that a version can be laid out
+//! anew from what it has, as compacting does, in more bins or fewer. If two ids of a shard are in one cell with one
+//! fingerprint, the shard alone is mixed anew, by a counter in its entry.
 //!
-//! Everything that reads reads bytes that may hold anything: nothing indexes, overflows or trusts a length.
+//! The words' lowest bytes, their *tags*, stand together: sixteen are compared at once. Everything that reads reads bytes that
+//! may hold anything: nothing indexes, overflows or trusts a length.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::ops::Range;
+mod bin;
+mod placing;
+mod reader;
+mod writer;
 
-use wide::u8x16;
+use super::code::Code;
 
-use super::bits::{AT_ONCE, BitWriter, Bits, Nonsense};
-use super::code::{Code, Membership};
+pub(super) use bin::{Seen, bits_at, see};
+pub(super) use reader::Shard;
+pub(super) use writer::{Placed, ShardWriter};
 
-/// Ids a bucket holds on average.
-const IDS_PER_BUCKET: usize = 8;
-/// Most ids in a bucket. With 40-bit fingerprints 255 keep even the fullest below a false match of 2⁻³².
-pub(super) const BUCKET_IDS_MAX: usize = 255;
 /// Ids that a shard is meant to have.
-const IDS_PER_SHARD: u64 = 2048;
+const IDS_PER_SHARD: u64 = 8192;
 /// Most bits of a hash that name the shard.
 pub(super) const SHARD_BITS_MAX: u32 = 24;
-/// Mixings tried before a build gives up. A shard needs a second one about once in a million.
+/// Mixings tried before a build gives up. A shard needs a second one about once in eight million.
 pub(super) const MIXINGS_MAX: u8 = 16;
-/// Bytes of a fingerprint in a full version.
-pub(super) const FINGERPRINT_BYTES: usize = 5;
-/// Bytes of a fingerprint's rest, which stands behind the tags.
-const REST_BYTES: usize = FINGERPRINT_BYTES - 1;
+/// Bits that tell ids of a cell apart.
+const FINGERPRINT_BITS: u32 = 35;
+/// Bits of a cell's number that are stored; the bin says the others.
+const CELL_LOW_BITS: u32 = 4;
+/// Most bits of a cell's number.
+const CELL_BITS_MAX: u32 = 15;
+/// Set in a word where the bin is the id's second.
+const IN_SECOND: u64 = 1 << (FINGERPRINT_BITS + CELL_LOW_BITS);
+/// Bytes of a word's rest, which stands behind the tags.
+const REST_BYTES: usize = 4;
+/// Bytes of what tells ids apart in a delta, besides the tag: all of the hash, so that the id can be found in the version below.
+pub(super) const HASH_BYTES: usize = 16;
 /// Tags that are compared at once.
 const TAGS_AT_ONCE: usize = 16;
-/// The bits of a hash that are not in the fingerprint, which is of the highest.
-const NOT_FINGERPRINT_BITS: u32 = u64::BITS - 8 * FINGERPRINT_BYTES as u32;
-/// Bytes of what tells ids apart in a delta: all of the hash, so that the id can be found in the version below.
-pub(super) const HASH_BYTES: usize = 16;
 /// Bytes of an entry of the index.
 pub(super) const ENTRY_BYTES: usize = 8;
+/// Bytes before the tags.
+const HEAD_BYTES: usize = 4;
+/// Bits by which a bin says who may be in the second.
+const MOVED_BITS: u32 = 24;
+/// Set in a bin's count where some of its ids' sets stand outside.
+const SOME_OUTSIDE: u8 = 1 << 7;
+/// Bytes of the place of a set in the tail.
+const PLACE_BYTES: usize = 4;
+/// A line of the cache: what a bin's size and every shard's is a multiple of.
+pub(super) const LINE: usize = 64;
+/// Ids that a bin is meant to have: as many tags as are compared at once.
+const IDS_PER_BIN: f64 = 16.0;
+/// Lines of the smallest bin: with fewer ids in a bin their numbers differ more.
+const LINES_MIN: f64 = 2.0;
+/// The largest bin.
+pub(super) const BIN_BYTES_MAX: usize = 512;
+/// From so many bits an id on, lengths stand before the sets: then they cost less than going through those before.
+const LENGTHS_FROM_BITS: f64 = 24.0;
+/// The most that a length says.
+const LENGTH_MAX: u64 = u8::MAX as u64;
+/// What sets in a bin are filled up to at most, in bits.
+pub(super) const UNIT_MAX: u32 = 8;
 
 /// How many bits of the hash name the shard, in a version of so many rows.
 pub(super) fn shard_bits_for(rows: u64) -> u32 {
@@ -56,41 +87,18 @@ pub(super) fn shard_bits_for(rows: u64) -> u32 {
         .min(SHARD_BITS_MAX)
 }
 
-/// How many buckets a shard of so many ids has.
-pub(super) fn buckets_for(ids: u64) -> u64 {
-    ids.div_ceil(IDS_PER_BUCKET as u64)
-}
-
 /// A key as one version sees it: its keyed hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Hashed {
-    /// Decides the shard and the bucket.
+    /// Decides the shard and the cell.
     pub(super) spread: u64,
-    /// Tells the bucket's ids apart.
+    /// Tells the cell's ids apart.
     pub(super) check: u64,
 }
 
 impl Hashed {
-    pub(super) fn fingerprint(self, mixing: u8) -> u64 {
-        let check = match mixing {
-            0 => self.check,
-            again => mixed(self.check, again),
-        };
-        check >> NOT_FINGERPRINT_BITS
-    }
-
-    pub(super) fn bucket(self, shard_bits: u32, mixing: u8, buckets: u16) -> u16 {
-        let within = self.spread.wrapping_shl(shard_bits);
-        let within = match mixing {
-            0 => within,
-            again => mixed(within, again),
-        };
-        // The high half of the product, which is below `buckets`.
-        let product = u128::from(within).wrapping_mul(u128::from(buckets));
-        (product >> 64) as u16
-    }
-
     /// Which shard it is in.
+    #[inline(always)]
     pub(super) fn shard(self, shard_bits: u32) -> usize {
         match shard_bits {
             0 => 0,
@@ -98,8 +106,38 @@ impl Hashed {
         }
     }
 
+    /// What decides the place within a shard.
+    #[inline(always)]
+    pub(super) fn within(self, shard_bits: u32, mixing: u8) -> u64 {
+        let within = self.spread.wrapping_shl(shard_bits);
+        match mixing {
+            0 => within,
+            again => mixed(within, again),
+        }
+    }
+
+    /// What tells ids apart there.
+    #[inline(always)]
+    pub(super) fn check(self, mixing: u8) -> u64 {
+        match mixing {
+            0 => self.check,
+            again => mixed(self.check, again),
+        }
+    }
+
+    /// Where it stands in a shard of such geometry.
+    #[inline(always)]
+    pub(super) fn spot(self, shard_bits: u32, geometry: Geometry) -> Spot {
+        let within = self.within(shard_bits, geometry.mixing);
+        let beyond = u64::BITS.wrapping_sub(geometry.cell_bits);
+        Spot {
+            cell: within.wrapping_shr(beyond) as u16,
+            fingerprint: self.check(geometry.mixing) >> (u64::BITS - FINGERPRINT_BITS),
+        }
+    }
+
     /// The hash that a delta has of an id.
-    fn read(stored: [u8; HASH_BYTES]) -> Self {
+    pub(super) fn read(stored: [u8; HASH_BYTES]) -> Self {
         let both = u128::from_be_bytes(stored);
         Self {
             spread: (both >> 64) as u64,
@@ -107,7 +145,7 @@ impl Hashed {
         }
     }
 
-    fn bytes(self) -> [u8; HASH_BYTES] {
+    pub(super) fn bytes(self) -> [u8; HASH_BYTES] {
         let mut bytes = [0; HASH_BYTES];
         let (spread, check) = bytes.split_at_mut(8);
         spread.copy_from_slice(&self.spread.to_be_bytes());
@@ -124,6 +162,100 @@ fn mixed(hash: u64, again: u8) -> u64 {
     z ^ z >> 31
 }
 
+/// How a shard's ids are spread over its bins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) bins: u16,
+    /// 1 to [`CELL_BITS_MAX`]; of bits enough that no bin is the first of more cells than the stored bits tell apart.
+    pub(super) cell_bits: u32,
+    pub(super) mixing: u8,
+}
+
+impl Geometry {
+    /// Of a shard without ids.
+    pub(super) const NONE: Self = Self {
+        bins: 0,
+        cell_bits: CELL_BITS_MAX,
+        mixing: 0,
+    };
+
+    /// The finest cells that so many bins can tell apart, or no finer than is known.
+    fn of(bins: u16, known: u32, mixing: u8) -> Self {
+        let finest = bins.max(1).ilog2().saturating_add(CELL_LOW_BITS);
+        Self {
+            bins,
+            cell_bits: finest.min(known),
+            mixing,
+        }
+    }
+
+    fn is_sound(self) -> bool {
+        let cells = 1u32.wrapping_shl(self.cell_bits);
+        let each = cells.div_ceil(u32::from(self.bins).max(1));
+        self.mixing < MIXINGS_MAX
+            && (1..=CELL_BITS_MAX).contains(&self.cell_bits)
+            && each <= 1 << CELL_LOW_BITS
+    }
+
+    /// The cell whose first bin this is and whose number ends so.
+    fn cell(self, first: u16, low: u16) -> Option<u16> {
+        let bins = u32::from(self.bins);
+        let from = u32::from(first).wrapping_shl(self.cell_bits);
+        let from = from.div_ceil(bins.max(1)) as u16;
+        let mask = (1 << CELL_LOW_BITS) - 1;
+        let cell = from.wrapping_add(low.wrapping_sub(from) & mask);
+        let is_one = u32::from(cell) < 1u32.wrapping_shl(self.cell_bits);
+        let spot = Spot {
+            cell,
+            fingerprint: 0,
+        };
+        (is_one && spot.first(self) == first).then_some(cell)
+    }
+}
+
+/// What decides where an id stands in its shard, and tells it apart from all others there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    pub(super) cell: u16,
+    pub(super) fingerprint: u64,
+}
+
+impl Spot {
+    /// The bin it belongs in.
+    #[inline(always)]
+    fn first(self, geometry: Geometry) -> u16 {
+        let product = u32::from(self.cell).wrapping_mul(geometry.bins.into());
+        product.wrapping_shr(geometry.cell_bits) as u16
+    }
+
+    /// The bin it may be in besides, given the other of the two: from either follows the other.
+    #[inline(always)]
+    fn other(self, bin: u16, geometry: Geometry) -> u16 {
+        let bins = u32::from(geometry.bins);
+        let spread = u64::from((self.fingerprint >> 3) as u32).wrapping_mul(bins.into()) >> 32;
+        let ahead = (spread as u32).wrapping_add(bins).wrapping_sub(bin.into());
+        match ahead >= bins {
+            true => ahead.wrapping_sub(bins) as u16,
+            false => ahead as u16,
+        }
+    }
+
+    /// What is stored of it in its first bin.
+    #[inline(always)]
+    fn word(self) -> Word {
+        let low = u64::from(self.cell) & ((1 << CELL_LOW_BITS) - 1);
+        Word(self.fingerprint | low << FINGERPRINT_BITS)
+    }
+
+    /// A reduced precision of its cell.
+    fn with_cell_bits(self, from: u32, to: u32) -> Self {
+        Self {
+            cell: self.cell.wrapping_shr(from.saturating_sub(to)),
+            ..self
+        }
+    }
+}
+
 /// How the shards of a version are written.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -133,16 +265,92 @@ pub(super) struct Layout {
     /// Whether it is a delta: each id may be deleted, and where it is not has a second set, of what is taken from it.
     pub(super) delta: bool,
     pub(super) shard_bits: u32,
+    /// The size of a bin, and what the sets in it are filled up to; in format 2 there are none.
+    pub(super) bins: BinShape,
+}
+
+/// What all bins of a version have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BinShape {
+    /// The size of each, some lines of the cache.
+    pub(super) bytes: usize,
+    /// Sets are filled up to a multiple of so many bits: what a length counts.
+    pub(super) unit: u32,
+}
+
+impl BinShape {
+    /// Of versions without bins.
+    pub(super) const NONE: Self = Self { bytes: 0, unit: 0 };
+
+    /// For ids whose sets take so many bits on average.
+    pub(super) fn for_sets(mean_bits: f64, lengths: bool, delta: bool) -> Self {
+        // Most sets are to fit a length.
+        let unit = [1, 2, 4, UNIT_MAX]
+            .into_iter()
+            .find(|unit| f64::from(*unit) * LENGTH_MAX as f64 >= 6.0 * mean_bits);
+        let unit = if lengths { unit.unwrap_or(UNIT_MAX) } else { 1 };
+        let padding = f64::from(unit.saturating_sub(1)) / 2.0;
+        let bits = id_bits(lengths, delta) as f64 + mean_bits + padding;
+        let bytes = HEAD_BYTES as f64 + IDS_PER_BIN * bits / 8.0;
+        let lines = (bytes / LINE as f64).round().max(LINES_MIN) as usize;
+        Self {
+            bytes: lines.saturating_mul(LINE).min(BIN_BYTES_MAX),
+            unit,
+        }
+    }
+
+    pub(super) fn is_sound(self, lengths: bool) -> bool {
+        let whole = self.bytes.is_multiple_of(LINE) && self.bytes > 0;
+        // Without lengths sets are gone through one after the other.
+        let unit_max = if lengths { UNIT_MAX } else { 1 };
+        let unit = self.unit.is_power_of_two() && self.unit <= unit_max;
+        whole && self.bytes <= BIN_BYTES_MAX && unit
+    }
+
+    /// Most bits of a set that stands in a bin, a quarter of it at most.
+    fn set_bits_max(self) -> u64 {
+        let quarter = (self.bytes as u64).saturating_mul(2);
+        LENGTH_MAX.saturating_mul(self.unit.into()).min(quarter)
+    }
+
+    /// The bits of a bin that ids can have.
+    fn room(self) -> u64 {
+        // The sets of a bin end where its last byte does; what stands behind begins at one.
+        let bytes = self.bytes.saturating_sub(HEAD_BYTES) as u64;
+        bytes.saturating_mul(8).saturating_sub(7)
+    }
+
+    fn filled_up(self, bits: u64) -> u64 {
+        bits.next_multiple_of(u64::from(self.unit).max(1))
+    }
+}
+
+/// Bits of an id in a bin, without its set.
+fn id_bits(lengths: bool, delta: bool) -> u64 {
+    let rest = if delta { HASH_BYTES } else { REST_BYTES };
+    let bytes = rest.saturating_add(1).saturating_add(lengths.into());
+    (bytes as u64).saturating_mul(8)
 }
 
 impl Layout {
-    /// Bytes that tell an id from others.
+    /// For ids of each of which so many bits say what it is in.
+    pub(super) fn of(code: Code, mean_bits: f64, delta: bool, shard_bits: u32) -> Self {
+        let lengths = mean_bits >= LENGTHS_FROM_BITS;
+        Self {
+            code,
+            lengths,
+            delta,
+            shard_bits,
+            bins: BinShape::for_sets(mean_bits, lengths, delta),
+        }
+    }
+
+    /// Bytes that tell an id from others, besides its tag.
     #[inline(always)]
-    fn id_bytes(&self) -> usize {
-        if self.delta {
-            HASH_BYTES
-        } else {
-            FINGERPRINT_BYTES
+    fn rest_bytes(&self) -> usize {
+        match self.delta {
+            true => HASH_BYTES,
+            false => REST_BYTES,
         }
     }
 }
@@ -152,19 +360,21 @@ impl Layout {
 pub(super) struct Entry {
     /// Where it begins.
     pub(super) start: u64,
-    pub(super) buckets: u16,
-    pub(super) mixing: u8,
-    /// Bytes of its offsets.
-    pub(super) width: u8,
+    pub(super) geometry: Geometry,
 }
 
 impl Entry {
-    /// 40 bits of start, 16 of buckets, 4 of mixing, 2 of width (2 to 4, less 2), 2 that are 0.
+    /// 40 bits of start, 16 of bins, 4 of mixing, 4 of the bits of a cell.
     pub(super) fn encode(self) -> [u8; ENTRY_BYTES] {
+        let Geometry {
+            bins,
+            cell_bits,
+            mixing,
+        } = self.geometry;
         let word = self.start
-            | u64::from(self.buckets) << 40
-            | u64::from(self.mixing) << 56
-            | u64::from(self.width.saturating_sub(2)) << 60;
+            | u64::from(bins) << 40
+            | u64::from(mixing) << 56
+            | u64::from(cell_bits) << 60;
         word.to_le_bytes()
     }
 
@@ -173,508 +383,82 @@ impl Entry {
         let word = u64::from_le_bytes(bytes);
         Self {
             start: word & ((1 << 40) - 1),
-            buckets: (word >> 40) as u16,
-            mixing: (word >> 56) as u8 & 0xf,
-            // Two bits that should be 0 come along: no offset is so wide.
-            width: ((word >> 60) as u8).saturating_add(2),
+            geometry: Geometry {
+                bins: (word >> 40) as u16,
+                mixing: (word >> 56) as u8 & 0xf,
+                cell_bits: (word >> 60) as u32,
+            },
         }
     }
 
-    /// Where the bucket of a key has its two offsets, from the shard's start; nothing where there is no bucket.
-    #[inline(always)]
-    pub(super) fn offsets_of(self, hashed: Hashed, shard_bits: u32) -> Option<usize> {
-        let bucket = match self.buckets {
-            0 => return None,
-            buckets => hashed.bucket(shard_bits, self.mixing, buckets),
-        };
-        Some(usize::from(bucket).wrapping_mul(usize::from(self.width)))
-    }
-
-    /// How many bytes the offsets take.
-    #[inline(always)]
-    pub(super) fn directory_bytes(self) -> usize {
-        match self.buckets {
-            0 => 0,
-            buckets => usize::from(buckets)
-                .wrapping_add(1)
-                .wrapping_mul(self.width.into()),
+    /// The entry behind the last shard's: where the records end.
+    pub(super) fn end(start: u64) -> Self {
+        Self {
+            start,
+            geometry: Geometry::of(0, CELL_BITS_MAX, 0),
         }
     }
 
-    /// The offset at the front of some bytes.
-    #[inline(always)]
-    pub(super) fn offset(self, bytes: &[u8]) -> Option<usize> {
-        Some(match self.width {
-            2 => u16::from_le_bytes(*bytes.first_chunk()?).into(),
-            3 => {
-                let [a, b, c] = *bytes.first_chunk()?;
-                u32::from_le_bytes([a, b, c, 0]) as usize
-            }
-            4 => u32::from_le_bytes(*bytes.first_chunk()?) as usize,
-            _ => return None,
-        })
+    /// Whether a writer could have written it.
+    pub(super) fn is_sound(self) -> bool {
+        self.geometry.is_sound() && self.start.is_multiple_of(LINE as u64)
     }
-}
-
-/// An id of a shard that is to be written, with its parts of a list of memberships.
-#[derive(Debug, Clone)]
-pub(super) struct Placed {
-    pub(super) hashed: Hashed,
-    pub(super) set: Range<usize>,
-    /// Of a delta: what is taken from it; nothing where it is deleted.
-    pub(super) removed: Range<usize>,
-    /// Of a delta: whether all that lies below is taken from it.
-    pub(super) deleted: bool,
-}
-
-/// Under no mixing do a shard's ids stay apart, or it is too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Crowded;
-
-/// Writes shards; what it needs is kept from one to the next.
-#[derive(Debug, Default)]
-pub(super) struct ShardWriter {
-    order: Vec<(u16, u64, u32)>,
-    offsets: Vec<usize>,
-    lengths: Vec<u64>,
-    bits: BitWriter,
-    sets: Vec<u8>,
-}
-
-impl ShardWriter {
-    /// Appends a shard to `out`; its entry, but for the start. No two ids may have the same hash.
-    pub(super) fn write(
-        &mut self,
-        layout: &Layout,
-        ids: &[Placed],
-        memberships: &[Membership],
-        out: &mut Vec<u8>,
-    ) -> Result<Entry, Crowded> {
-        let buckets = u16::try_from(ids.len().div_ceil(IDS_PER_BUCKET)).map_err(|_| Crowded)?;
-        let mixing = (0..MIXINGS_MAX)
-            .find(|mixing| self.arrange(layout, ids, buckets, *mixing))
-            .ok_or(Crowded)?;
-        self.emit(layout, (buckets, mixing), ids, memberships, out)
-    }
-
-    /// As [`write`](Self::write), of a full version whose ids have their places: `places` says the bucket and fingerprint of
-    /// each of `ids`, whose hashes are not looked at.
-    pub(super) fn write_placed(
-        &mut self,
-        layout: &Layout,
-        (buckets, mixing): (u16, u8),
-        places: impl Iterator<Item = (u16, u64)>,
-        ids: &[Placed],
-        memberships: &[Membership],
-        out: &mut Vec<u8>,
-    ) -> Result<Entry, Crowded> {
-        self.order.clear();
-        let numbered = (0u32..).zip(places);
-        self.order
-            .extend(numbered.map(|(at, (bucket, fingerprint))| (bucket, fingerprint, at)));
-        self.order.sort_unstable();
-        if !self.is_apart() {
-            return Err(Crowded);
-        }
-        let buckets = if ids.is_empty() { 0 } else { buckets };
-        self.emit(layout, (buckets, mixing), ids, memberships, out)
-    }
-
-    /// Appends a shard whose ids are in order.
-    fn emit(
-        &mut self,
-        layout: &Layout,
-        (buckets, mixing): (u16, u8),
-        ids: &[Placed],
-        memberships: &[Membership],
-        out: &mut Vec<u8>,
-    ) -> Result<Entry, Crowded> {
-        if ids.is_empty() {
-            return Ok(Entry {
-                start: 0,
-                buckets,
-                mixing,
-                width: 2,
-            });
-        }
-        let mut body = Vec::new();
-        self.offsets.clear();
-        let order = std::mem::take(&mut self.order);
-        let mut rest = order.as_slice();
-        for bucket in 0..buckets {
-            self.offsets.push(body.len());
-            let own = rest.partition_point(|(at, ..)| *at == bucket);
-            let (own, others) = rest.split_at_checked(own).ok_or(Crowded)?;
-            rest = others;
-            self.bucket(layout, ids, memberships, own, &mut body)?;
-        }
-        self.offsets.push(body.len());
-        self.order = order;
-        let width: u8 = match body.len() {
-            0..=0xffff => 2,
-            0x1_0000..=0xff_ffff => 3,
-            0x100_0000..=0xffff_ffff => 4,
-            _ => return Err(Crowded),
-        };
-        for offset in &self.offsets {
-            let bytes = (*offset as u64).to_le_bytes();
-            out.extend(bytes.iter().take(width.into()));
-        }
-        out.append(&mut body);
-        Ok(Entry {
-            start: 0,
-            buckets,
-            mixing,
-            width,
-        })
-    }
-
-    /// Puts the ids in their order under a mixing; whether it keeps them apart.
-    fn arrange(&mut self, layout: &Layout, ids: &[Placed], buckets: u16, mixing: u8) -> bool {
-        self.order.clear();
-        let placed = (0u32..).zip(ids).map(|(at, id)| {
-            let bucket = id.hashed.bucket(layout.shard_bits, mixing, buckets.max(1));
-            (bucket, id.hashed.fingerprint(mixing), at)
-        });
-        self.order.extend(placed);
-        self.order.sort_unstable();
-        self.is_apart()
-    }
-
-    /// Whether no two ids are one, and no bucket is too full.
-    fn is_apart(&self) -> bool {
-        let clashes = self
-            .order
-            .windows(2)
-            .any(|pair| matches!(pair, [a, b] if a.0 == b.0 && a.1 == b.1));
-        let largest = self.order.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).max();
-        !clashes && largest.unwrap_or(0) <= BUCKET_IDS_MAX
-    }
-
-    fn bucket(
-        &mut self,
-        layout: &Layout,
-        ids: &[Placed],
-        memberships: &[Membership],
-        own: &[(u16, u64, u32)],
-        body: &mut Vec<u8>,
-    ) -> Result<(), Crowded> {
-        if own.is_empty() {
-            return Ok(());
-        }
-        body.push(u8::try_from(own.len()).map_err(|_| Crowded)?);
-        if !layout.delta {
-            body.extend(own.iter().map(|(_, fingerprint, _)| tag_of(*fingerprint)));
-            for (_, fingerprint, _) in own {
-                body.extend(rest_of(*fingerprint));
-            }
-        }
-        self.lengths.clear();
-        for (_, _, at) in own {
-            let id = ids.get(*at as usize).ok_or(Crowded)?;
-            if layout.delta {
-                body.extend(id.hashed.bytes());
-            }
-            let before = self.bits.len();
-            let set = memberships.get(id.set.clone()).ok_or(Crowded)?;
-            if layout.delta {
-                self.bits.put(id.deleted.into(), 1);
-                layout.code.put(&mut self.bits, set);
-                if !id.deleted {
-                    let removed = memberships.get(id.removed.clone()).ok_or(Crowded)?;
-                    layout.code.put(&mut self.bits, removed);
-                }
-            } else {
-                layout.code.put(&mut self.bits, set);
-            }
-            self.lengths.push(self.bits.len().saturating_sub(before));
-        }
-        self.bits.take(&mut self.sets);
-        if layout.lengths {
-            let longest = self.lengths.iter().copied().max().unwrap_or(0);
-            let width = u64::BITS.saturating_sub(longest.leading_zeros());
-            body.push(width as u8);
-            for length in &self.lengths {
-                self.bits.put(*length, width);
-            }
-            self.bits.take(body);
-        }
-        body.append(&mut self.sets);
-        Ok(())
-    }
-}
-
-/// The part of a fingerprint that is compared first.
-fn tag_of(fingerprint: u64) -> u8 {
-    fingerprint as u8
-}
-
-/// The other part, as it stands in a file.
-fn rest_of(fingerprint: u64) -> [u8; REST_BYTES] {
-    ((fingerprint >> u8::BITS) as u32).to_le_bytes()
 }
 
 /// What a file has of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// A full version: a part of its hash.
+    /// A full version: where it stands and what tells it apart.
+    Spot(Spot),
+    /// A full version of format 2, of which nothing is made any more.
     Fingerprint(u64),
-    /// A delta: all of it.
+    /// A delta: all of its hash.
     Hash(Hashed),
 }
 
-/// One bucket's bytes, taken apart as far as its fingerprints.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket<'a> {
-    count: usize,
-    /// What tells the ids apart, and all behind that.
-    ids: &'a [u8],
-    /// All behind what tells the ids apart, and more.
-    rest: &'a [u8],
-    /// How much of `rest` is the bucket's.
-    length: usize,
-}
+/// What is looked for in a bin: of a full version what is stored of an id there, of a delta only its tag and its moved bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Word(u64);
 
-/// An id of a bucket that was found: its bits, at its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found<'a>(pub(super) Bits<'a>);
-
-impl<'a> Bucket<'a> {
-    /// `bytes` begin with the bucket, which is the first `length` of them.
+impl Word {
     #[inline(always)]
-    pub(super) fn parse(layout: &Layout, bytes: &'a [u8], length: usize) -> Result<Self, Nonsense> {
-        let Some(length) = length.checked_sub(1) else {
-            return Ok(Self {
-                count: 0,
-                ids: &[],
-                rest: &[],
-                length: 0,
-            });
-        };
-        let (&count, ids) = bytes.split_first().ok_or(Nonsense)?;
-        let count = usize::from(count);
-        let taken = count.wrapping_mul(layout.id_bytes());
-        let length = length.checked_sub(taken).ok_or(Nonsense)?;
-        let rest = ids.get(taken..).ok_or(Nonsense)?;
-        if count == 0 || rest.len() < length {
-            return Err(Nonsense);
-        }
-        Ok(Self {
-            count,
-            ids,
-            rest,
-            length,
-        })
-    }
-
-    /// What is stored of the id at that position.
-    fn stored(self, layout: &Layout, position: usize) -> Option<Stored> {
-        if layout.delta {
-            let (hashes, _) = self.ids.as_chunks::<HASH_BYTES>();
-            return Some(Stored::Hash(Hashed::read(*hashes.get(position)?)));
-        }
-        let tag = *self.ids.get(position)?;
-        let fingerprint = u64::from(self.rest_at(position)?) << u8::BITS | u64::from(tag);
-        Some(Stored::Fingerprint(fingerprint))
+    fn tag(self) -> u8 {
+        self.0 as u8
     }
 
     #[inline(always)]
-    fn rest_at(self, position: usize) -> Option<u32> {
-        let at = position.wrapping_mul(REST_BYTES).wrapping_add(self.count);
-        Some(u32::from_le_bytes(*self.ids.get(at..)?.first_chunk()?))
+    fn rest(self) -> u32 {
+        (self.0 >> u8::BITS) as u32
     }
 
-    /// Where the id with this fingerprint is.
+    /// The bit of its first bin that says that it may have moved to its second.
     #[inline(always)]
-    fn position(self, fingerprint: u64) -> Result<Option<usize>, Nonsense> {
-        let rest = (fingerprint >> u8::BITS) as u32;
-        let mut from = 0usize;
-        while from < self.count {
-            let behind = self.ids.get(from..).ok_or(Nonsense)?;
-            let tags = match behind.first_chunk() {
-                Some(tags) => *tags,
-                None => last_tags(behind),
-            };
-            let mut same = same_as(tags, tag_of(fingerprint));
-            if let Some(beyond) = TAGS_AT_ONCE.checked_sub(self.count.wrapping_sub(from)) {
-                same &= u32::from(u16::MAX).wrapping_shr(beyond as u32);
-            }
-            while same > 0 {
-                let position = from.wrapping_add(same.trailing_zeros() as usize);
-                if self.rest_at(position).ok_or(Nonsense)? == rest {
-                    return Ok(Some(position));
-                }
-                same &= same.wrapping_sub(1);
-            }
-            from = from.wrapping_add(TAGS_AT_ONCE);
-        }
-        Ok(None)
+    fn moved_bit(self) -> u32 {
+        let high = (self.0 >> (FINGERPRINT_BITS - 8)) as u32 & 0xff;
+        1u32.wrapping_shl(high.wrapping_mul(MOVED_BITS) >> 8)
     }
 
-    /// All ids in their order, as [`verify`](Self::verify) but that nothing else is looked at.
-    pub(super) fn each(
-        self,
-        layout: &Layout,
-        mut each: impl FnMut(Stored, Bits<'a>) -> Result<Bits<'a>, Nonsense>,
-    ) -> Result<(), Nonsense> {
-        let mut sets = match layout.lengths && self.count > 0 {
-            true => self.lengths()?.2,
-            false => Bits::within(self.rest, self.length),
-        };
-        (0..self.count).try_for_each(|position| {
-            let stored = self.stored(layout, position).ok_or(Nonsense)?;
-            sets = each(stored, sets)?;
-            Ok(())
-        })
-    }
-
-    /// The id with this hash.
+    /// The same in its second bin.
     #[inline(always)]
-    pub(super) fn find(
-        self,
-        layout: &Layout,
-        hashed: Hashed,
-        mixing: u8,
-    ) -> Result<Option<Found<'a>>, Nonsense> {
-        let position = if layout.delta {
-            let wanted = hashed.bytes();
-            let (stored, _) = self.ids.as_chunks::<HASH_BYTES>();
-            let mut stored = stored.iter().take(self.count);
-            stored.position(|stored| *stored == wanted)
-        } else {
-            self.position(hashed.fingerprint(mixing))?
-        };
-        match position {
-            None => Ok(None),
-            Some(position) => self.at(layout, position).map(|bits| Some(Found(bits))),
-        }
+    fn in_second(self) -> Self {
+        Self(self.0 | IN_SECOND)
     }
 
-    /// The bits of the id at that position.
-    #[inline(always)]
-    fn at(self, layout: &Layout, position: usize) -> Result<Bits<'a>, Nonsense> {
-        if layout.lengths {
-            let (lengths, width, mut sets) = self.lengths()?;
-            sets.skip_far(sum_of(lengths, width, position));
-            return Ok(sets);
-        }
-        let mut sets = Bits::within(self.rest, self.length);
-        if layout.delta {
-            for _ in 0..position {
-                let deleted = sets.take(1) == 1;
-                layout.code.skip(&mut sets, if deleted { 1 } else { 2 })?;
-            }
-        } else {
-            layout.code.skip(&mut sets, position)?;
-        }
-        Ok(sets)
-    }
-
-    /// The lengths, how many bits each has, and the sets behind them.
-    #[inline(always)]
-    fn lengths(self) -> Result<(Bits<'a>, u32, Bits<'a>), Nonsense> {
-        let (&width, rest) = self.rest.split_first().ok_or(Nonsense)?;
-        let width = u32::from(width);
-        let bits = self.count.wrapping_mul(width as usize);
-        let bytes = bits.div_ceil(8);
-        let left = self
-            .length
-            .checked_sub(1)
-            .and_then(|left| left.checked_sub(bytes));
-        let (Some(left), true) = (left, width <= AT_ONCE) else {
-            return Err(Nonsense);
-        };
-        let sets = rest.get(bytes..).ok_or(Nonsense)?;
-        Ok((Bits::within(rest, bytes), width, Bits::within(sets, left)))
-    }
-
-    /// Goes through all ids in their order: `each` is told the fingerprint or hash and the id's bits, and gives back what it
-    /// left of them. Ends in nonsense unless every bit of the bucket is as [`ShardWriter`] writes it.
-    pub(super) fn verify(
-        self,
-        layout: &Layout,
-        mut each: impl FnMut(Stored, Bits<'a>) -> Result<Bits<'a>, Nonsense>,
-    ) -> Result<(), Nonsense> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let (mut lengths, width, mut sets) = if layout.lengths {
-            let (lengths, width, sets) = self.lengths()?;
-            (Some(lengths), width, sets)
-        } else {
-            (None, 0, Bits::within(self.rest, self.length))
-        };
-        let mut longest = 0;
-        let mut before = None;
-        for position in 0..self.count {
-            let stored = self.stored(layout, position);
-            let ascends = match (before, stored) {
-                (Some(Stored::Fingerprint(before)), Some(Stored::Fingerprint(own))) => before < own,
-                (before, _) => before != stored,
-            };
-            if !ascends {
-                return Err(Nonsense);
-            }
-            before = stored;
-            let start = sets.position();
-            sets = each(stored.ok_or(Nonsense)?, sets)?;
-            if let Some(lengths) = &mut lengths {
-                let said = lengths.take(width);
-                longest = longest.max(said);
-                if sets.position().checked_sub(start) != usize::try_from(said).ok() {
-                    return Err(Nonsense);
-                }
-            }
-        }
-        let narrow = u64::BITS.saturating_sub(longest.leading_zeros()) == width;
-        let whole = lengths.is_none_or(|lengths| lengths.is_at_end() && narrow);
-        if whole && sets.is_at_end() {
-            Ok(())
-        } else {
-            Err(Nonsense)
-        }
+    fn is_in_second(self) -> bool {
+        self.0 & IN_SECOND != 0
     }
 }
 
-/// The sum of the first `count` numbers of so many bits.
+/// The first bin of a hash, in bytes from where its shard begins, and what is looked for there; nothing where the shard has no
+/// ids.
 #[inline(always)]
-fn sum_of(mut numbers: Bits<'_>, width: u32, count: usize) -> u64 {
-    /// This many numbers of [`NARROW`] bits are in a word.
-    const FEW: usize = 7;
-    const NARROW: u32 = AT_ONCE / FEW as u32;
-    let mask = !u64::MAX.wrapping_shl(width);
-    let mut sum = 0u64;
-    if count <= FEW && width <= NARROW {
-        // As many steps whatever the count is: the processor need not guess it.
-        let bits = width.wrapping_mul(count as u32);
-        let mut word = numbers.peek() & !u64::MAX.wrapping_shl(bits);
-        for _ in 0..FEW {
-            sum = sum.wrapping_add(word & mask);
-            word = word.wrapping_shr(width);
-        }
-        return sum;
+pub(super) fn first(layout: &Layout, geometry: Geometry, hashed: Hashed) -> Option<(usize, Word)> {
+    if geometry.bins == 0 {
+        return None;
     }
-    for _ in 0..count {
-        sum = sum.wrapping_add(numbers.peek() & mask);
-        numbers.skip(width);
-    }
-    sum
-}
-
-/// Which of the tags are this one: the lowest bit is the first tag's.
-#[inline(always)]
-fn same_as(tags: [u8; TAGS_AT_ONCE], tag: u8) -> u32 {
-    u8x16::new(tags).simd_eq(u8x16::splat(tag)).to_bitmask()
-}
-
-/// Fewer tags than are compared at once, filled up.
-#[cold]
-fn last_tags(tags: &[u8]) -> [u8; TAGS_AT_ONCE] {
-    let mut all = [0; TAGS_AT_ONCE];
-    for (into, from) in all.iter_mut().zip(tags) {
-        *into = *from;
-    }
-    all
+    let spot = hashed.spot(layout.shard_bits, geometry);
+    let bin = usize::from(spot.first(geometry));
+    Some((bin.wrapping_mul(layout.bins.bytes), spot.word()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::audience::{AudienceFile, Filter, OpenError};
 use crate::ids::{Kind, Name};
 
 /// Below this a second copy does not matter. Tests have small files.
-pub(super) const MAPPED_FROM_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+pub(super) const MAPPED_FROM_BYTES: u64 = if cfg!(test) { 2 << 10 } else { 4 << 20 };
 
 /// Memory of a version that was replaced, for as long as somebody reads it.
 #[derive(Debug)]

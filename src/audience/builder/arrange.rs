@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::ids::{KeyId, Name};
 
-use super::super::code::{Expiry, Membership, Sample, Shape};
+use super::super::code::{Contexts, Expiry, Membership, Sample, Shape};
 use super::super::format::{Body, Header, RECORDS_BYTES_MAX, SEGMENT_ENTRY_BYTES};
 use super::super::shard::{Entry, Layout, Placed, ShardWriter, shard_bits_for};
 use super::collector::Tally;
@@ -19,8 +19,6 @@ use super::output::{HeadLast, Sections};
 use super::store::{NEVER, PARTITION_BITS, PARTITIONS, SameId, Sorted, Store};
 use super::{BuildError, RowReport, VersionMeta};
 
-/// From so many bits an id on, lengths stand before the sets.
-pub(in super::super) const LENGTHS_FROM_BITS: f64 = 24.0;
 /// Bytes that a row takes besides its own while it is sorted.
 const SORTED_BYTES: u64 = 24;
 /// Fewer rows are not worth a thread.
@@ -59,10 +57,6 @@ pub(super) fn write(
     let layout = plan(&gathered, &ranks, &tasks, shard_bits)?;
 
     let mut file = Sections::begin(out)?;
-    let mut code = Vec::new();
-    layout.code.encode(&mut code);
-    file.write(&code)?;
-    file.end_section();
     let mut index = Vec::new();
     let mut done = 0;
     let counted = {
@@ -88,16 +82,13 @@ pub(super) fn write(
             Ok(())
         })?
     };
-    let end = Entry {
-        start: file.length(),
-        buckets: 0,
-        mixing: 0,
-        width: 2,
-    };
-    index.extend(end.encode());
+    index.extend(Entry::end(file.length()).encode());
     file.end_section();
+    let mut code = Vec::new();
+    layout.code.encode(&mut code);
     for part in [
         index,
+        code,
         segment_table(&gathered.names, &ranks.of_number, &counted.in_rank),
     ] {
         file.write(&part)?;
@@ -117,12 +108,13 @@ pub(super) fn write(
             memberships: counted.in_rank.iter().sum(),
             segments: segments as u32,
             first_expiry,
-            body: Body::Two {
+            body: Body::Sharded {
                 shard_bits,
                 expiry_bits,
                 lengths: layout.lengths,
                 root,
                 removed: counted.removed,
+                bins: layout.bins,
             },
             meta,
             sections,
@@ -254,17 +246,18 @@ fn plan(
         segments: gathered.names.len() as u32,
         may_be_empty: gathered.delta,
         expiry: expiry_of(gathered.tally.expiries),
+        contexts: Contexts::ByState,
     };
     let sets_an_id = if gathered.delta { 2 } else { 1 };
     let (code, mean_bits) = sample
         .plan(shape, all as u64 * sets_an_id)
         .ok_or(BuildError::TooLarge)?;
-    Ok(Layout {
+    Ok(Layout::of(
         code,
-        lengths: mean_bits * sets_an_id as f64 >= LENGTHS_FROM_BITS,
-        delta: gathered.delta,
+        mean_bits * sets_an_id as f64,
+        gathered.delta,
         shard_bits,
-    })
+    ))
 }
 
 fn expiry_of(expiries: Option<(i64, i64)>) -> Expiry {

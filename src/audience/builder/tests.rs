@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use proptest::prelude::*;
 
-use super::super::code::{Membership, Sample, Shape};
+use super::super::code::{Contexts, Membership, Sample, Shape};
 use super::super::format::{Body, Header, SEGMENT_ENTRY_BYTES};
 use super::super::shard::{Entry, Hashed, Layout, Placed, ShardWriter, shard_bits_for};
 use super::output::Sections;
@@ -200,23 +200,18 @@ fn naive(rows: &[Plain], base: Option<u64>) -> Vec<u8> {
         segments: order.len() as u32,
         may_be_empty: delta,
         expiry,
+        contexts: Contexts::ByState,
     };
     let sets_an_id = if delta { 2 } else { 1 };
     let (code, mean) = sample
         .plan(shape, ids.len() as u64 * sets_an_id)
         .expect("a code");
-    let layout = Layout {
-        code,
-        lengths: mean * sets_an_id as f64 >= 24.0,
-        delta,
-        shard_bits: shard_bits_for(rows.len() as u64),
-    };
+    let shard_bits = shard_bits_for(rows.len() as u64);
+    let layout = Layout::of(code, mean * sets_an_id as f64, delta, shard_bits);
     let mut file = Vec::new();
     let mut sections = Sections::begin(&mut file).expect("to memory");
     let mut bytes = Vec::new();
     layout.code.encode(&mut bytes);
-    sections.write(&bytes).expect("to memory");
-    sections.end_section();
     let (mut records, mut index) = (Vec::new(), Vec::new());
     let mut in_rank = vec![0u64; order.len()];
     let mut removals = 0;
@@ -249,13 +244,7 @@ fn naive(rows: &[Plain], base: Option<u64>) -> Vec<u8> {
         entry.start = start;
         index.extend(entry.encode());
     }
-    let end = Entry {
-        start: records.len() as u64,
-        buckets: 0,
-        mixing: 0,
-        width: 2,
-    };
-    index.extend(end.encode());
+    index.extend(Entry::end(records.len() as u64).encode());
     let mut names: Vec<(Name, u32)> = order.iter().map(|(s, _)| (name(*s), rank(*s))).collect();
     names.sort();
     let mut table = Vec::new();
@@ -267,7 +256,7 @@ fn naive(rows: &[Plain], base: Option<u64>) -> Vec<u8> {
         table.extend(name.as_str().as_bytes());
         table.resize(end, 0);
     }
-    for part in [records, index, table] {
+    for part in [records, index, bytes, table] {
         sections.write(&part).expect("to memory");
         sections.end_section();
     }
@@ -285,12 +274,13 @@ fn naive(rows: &[Plain], base: Option<u64>) -> Vec<u8> {
                 memberships: in_rank.iter().sum(),
                 segments: order.len() as u32,
                 first_expiry,
-                body: Body::Two {
+                body: Body::Sharded {
                     shard_bits: layout.shard_bits,
                     expiry_bits,
                     lengths: layout.lengths,
                     root,
                     removed: removals,
+                    bins: layout.bins,
                 },
                 sections,
             };

@@ -1,6 +1,6 @@
 //! Huffman codes of bounded length, over the few symbols of one context.
 
-use super::{CODE_BITS, Entry, SYMBOLS, TABLE};
+use super::{CODE_BITS, Entry, SYMBOLS};
 
 /// The lengths of the best codes of at most [`CODE_BITS`] bits for symbols that come so often; 0 for those that never do. By
 /// package-merge (Larmore and Hirschberg, 1990). A symbol that is alone has length 0.
@@ -48,17 +48,19 @@ pub(super) fn lengths(counts: &[u64; SYMBOLS]) -> [u8; SYMBOLS] {
     lengths
 }
 
-/// Gives each symbol its canonical code, and each run of bits its meaning. Nothing where the lengths are not those of a
+/// Gives each symbol of a context its canonical code, and each run of bits its meaning. Nothing where the lengths are not those of a
 /// whole code.
 pub(super) fn fill(
+    context: usize,
     lengths: &[u8; SYMBOLS],
     codes: &mut [u16; SYMBOLS],
-    table: &mut [Entry; TABLE],
+    table: &mut [Entry],
 ) -> Option<()> {
-    let room = 1u32 << CODE_BITS;
+    let room = u32::try_from(table.len()).ok()?;
+    let longest = room.checked_ilog2()?;
     let mut taken = 0u32;
     // The codes of a length stand before those of the next; within one, by symbol.
-    for length in 1..=CODE_BITS {
+    for length in 1..=longest {
         let step = room >> length;
         for (symbol, own) in lengths.iter().enumerate() {
             if u32::from(*own) != length {
@@ -72,11 +74,11 @@ pub(super) fn fill(
             *codes.get_mut(symbol)? = code as u16;
             for behind in 0..step {
                 let bits = code | behind << length;
-                *table.get_mut(bits as usize)? = Entry::of(symbol, *own);
+                *table.get_mut(bits as usize)? = Entry::of(symbol, *own, context as u32);
             }
             taken = taken.saturating_add(step);
         }
     }
-    let known = lengths.iter().all(|length| u32::from(*length) <= CODE_BITS);
+    let known = lengths.iter().all(|length| u32::from(*length) <= longest);
     (known && taken == room).then_some(())
 }

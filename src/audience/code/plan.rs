@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::super::bits::{BitWriter, Bits, Nonsense};
 use super::{
     CONTEXTS, Code, END, Expiry, INDEX_CONTEXT, Membership, SHARED, SHARED_MAX, SYMBOLS, Shape,
-    Shared, context_of, huffman, symbol_of,
+    Shared, huffman, next_state, symbol_of,
 };
 
 /// Ids of which a code is made.
@@ -80,8 +80,8 @@ impl Sample {
 
     fn lengths(&self, shape: &Shape, shared: &Shared) -> [[u8; SYMBOLS]; CONTEXTS] {
         let mut counts: Counts = [[0; SYMBOLS]; CONTEXTS];
-        for (context, counts) in counts.iter_mut().enumerate() {
-            for symbol in shape.symbols(context, shared.ends.len()) {
+        for ((context, counts), lowest) in counts.iter_mut().enumerate().zip(shape.lowest()) {
+            for symbol in shape.symbols(context, lowest, shared.ends.len()) {
                 if let Some(count) = counts.get_mut(symbol) {
                     *count = 1;
                 }
@@ -100,14 +100,16 @@ impl Sample {
                 count(INDEX_CONTEXT, symbol_of(*place));
                 continue;
             }
-            let mut next = 0u32;
+            let (mut next, mut state) = (0u32, 0);
             for rank in ranks {
                 let rank = u32::from(*rank);
-                count(context_of(next), symbol_of(rank.saturating_sub(next)));
+                let symbol = symbol_of(rank.saturating_sub(next));
+                count(state as usize, symbol);
+                state = next_state(state, symbol);
                 next = rank.saturating_add(1);
             }
             if next < shape.segments {
-                count(context_of(next), END);
+                count(state as usize, END);
             }
         }
         counts.map(|counts| huffman::lengths(&counts))

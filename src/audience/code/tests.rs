@@ -15,6 +15,7 @@ fn shape(segments: u32, may_be_empty: bool) -> Shape {
         segments,
         may_be_empty,
         expiry: Expiry::Unused,
+        contexts: Contexts::ByState,
     }
 }
 

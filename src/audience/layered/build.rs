@@ -13,7 +13,7 @@ use super::super::Lookup;
 use super::super::bits::{AT_ONCE, Nonsense};
 use super::super::builder::arrange::segment_table;
 use super::super::builder::output::Sections;
-use super::super::code::{Expiry, Membership, Sample, Shape};
+use super::super::code::{Contexts, Expiry, Membership, Sample, Shape};
 use super::super::format::{Body, Header, SEGMENTS_MAX};
 use super::super::reader::{AudienceFile, Change, Changes, OpenError};
 use super::super::shard::{Entry, Hashed, Layout, Placed, ShardWriter, shard_bits_for};
@@ -115,14 +115,10 @@ impl Audience {
             segments: segments.names.len() as u32,
             may_be_empty: true,
             expiry: expiries.expiry().ok_or(LayerError::TooFarApart)?,
+            contexts: Contexts::ByState,
         };
-        let (code, _) = sample.plan(shape, entries).ok_or(LayerError::TooLarge)?;
-        let layout = Layout {
-            code,
-            lengths: true,
-            delta: true,
-            shard_bits: shard_bits_for(entries),
-        };
+        let (code, bits) = sample.plan(shape, entries).ok_or(LayerError::TooLarge)?;
+        let layout = Layout::of(code, bits, true, shard_bits_for(entries));
         let mut written = Written::new(self, &segments, layout)?;
         let mut merge = Merge::of(self, deltas, &segments);
         while let Some((hashed, before, after)) = merge.next()? {
@@ -452,12 +448,7 @@ impl Written {
         while self.shards < 1usize << self.layout.shard_bits {
             self.end_shard()?;
         }
-        let end = Entry {
-            start: self.records.len() as u64,
-            buckets: 0,
-            mixing: 0,
-            width: 2,
-        };
+        let end = Entry::end(self.records.len() as u64);
         self.index.extend(end.encode());
         let mut image = Vec::new();
         let mut file = Sections::begin(&mut image)?;
@@ -465,7 +456,7 @@ impl Written {
         self.layout.code.encode(&mut code);
         let ranks: Vec<u16> = (0u16..).take(segments.names.len()).collect();
         let table = segment_table(&segments.names, &ranks, &self.in_layer);
-        for part in [&*code, &*self.records, &*self.index, &*table] {
+        for part in [&*self.records, &*self.index, &*code, &*table] {
             file.write(part)?;
             file.end_section();
         }
@@ -483,12 +474,13 @@ impl Written {
                 memberships: memberships.fold(0, |sum, n| sum.saturating_add(*n)),
                 segments: segments.names.len() as u32,
                 first_expiry,
-                body: Body::Two {
+                body: Body::Sharded {
                     shard_bits: self.layout.shard_bits,
                     expiry_bits,
                     lengths: self.layout.lengths,
                     root: below.base.root(),
                     removed: 0,
+                    bins: self.layout.bins,
                 },
                 sections,
             };

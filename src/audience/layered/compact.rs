@@ -1,13 +1,13 @@
 //! A full version and its layer become a full version again.
 //!
 //! Of the ids of a full version only their places are known, not their hashes: so what is written keeps the salt of
-//! the full version (its *root*), its shards, and the number of buckets and the mixing of each. Shard by shard, what the layer
-//! says of an id takes the place of what the full version said. Names that nobody has any more are left out, ranks and
-//! codes are made anew.
+//! the full version (its *root*), its shards, and of each shard its mixing and its cells, from which follows where an id stands
+//! in more bins or fewer. Shard by shard, what the layer says of an id takes the place of what the full version said. Names
+//! that nobody has any more are left out, ranks and codes are made anew.
 //!
-//! An audience that grows by deltas alone gets fuller buckets, and lookups that compare more fingerprints; a full
-//! upload makes it new. At 255 ids in a bucket, or if two ids of deltas cannot be told apart by their places, which happens once in
-//! 2⁴⁰ pairs of a bucket, compacting fails and the layer stays, which is as right.
+//! If an id of a delta and one of the full version are in one cell with one fingerprint, which happens once in 2³⁵ pairs of a
+//! cell, compacting fails and the layer stays, which is as right; so it does where the full version has a format that says less
+//! of its ids. A full upload makes it new.
 //!
 //! Cost: a pass over all of it, held a shard at a time; what is written goes out as it comes.
 
@@ -20,10 +20,10 @@ use super::super::VersionMeta;
 use super::super::bits::Nonsense;
 use super::super::builder::arrange::segment_table;
 use super::super::builder::output::{HeadLast, Sections};
-use super::super::code::{Expiry, Membership, Sample, Shape};
+use super::super::code::{Contexts, Expiry, Membership, Sample, Shape};
 use super::super::format::{Body, Header, RECORDS_BYTES_MAX};
 use super::super::reader::{AudienceFile, Changes, Shard};
-use super::super::shard::{Entry, Layout, Placed, ShardWriter};
+use super::super::shard::{Entry, Geometry, Layout, Placed, ShardWriter, Spot};
 use super::build::Expiries;
 use super::{Audience, Layer};
 
@@ -36,9 +36,14 @@ pub enum CompactError {
     /// Nobody is left, and a full version has somebody.
     #[error("its deltas have taken the last id out of it")]
     Empty,
-    /// The places of the full version's ids are too few for all.
+    /// Two of its ids cannot be told apart by their places, or it has outgrown those of the full version.
     #[error("its ids no longer have room in the places of the full version; upload a full version")]
     Crowded,
+    /// The full version says too little of where its ids belong.
+    #[error(
+        "its full version has file format {0}, and only from format 3 on can one be made of it and its deltas; upload a full version"
+    )]
+    OldFormat(u32),
     /// Bytes that were verified make no sense any more.
     #[error("what was read and verified makes no sense any more; restart the service")]
     Damaged,
@@ -63,7 +68,8 @@ impl Audience {
         if layer.ids == 0 {
             return Err(CompactError::Empty);
         }
-        let shard_bits = self.base.shard_bits().ok_or(CompactError::Damaged)?;
+        let old = || CompactError::OldFormat(self.base.format());
+        let shard_bits = self.base.shard_bits().ok_or_else(old)?;
         let shards = 1usize << shard_bits;
         let ranks = Ranks::of(self)?;
 
@@ -88,20 +94,13 @@ impl Audience {
             segments: ranks.names.len() as u32,
             may_be_empty: false,
             expiry: expiries.expiry().ok_or(CompactError::Crowded)?,
+            contexts: Contexts::ByState,
         };
         let (code, bits) = sample.plan(shape, layer.ids).ok_or(CompactError::Damaged)?;
-        let layout = Layout {
-            code,
-            lengths: bits >= super::super::builder::arrange::LENGTHS_FROM_BITS,
-            delta: false,
-            shard_bits,
-        };
+        let layout = Layout::of(code, bits, false, shard_bits);
 
         let mut file = Sections::begin(out)?;
         let mut bytes = Vec::new();
-        layout.code.encode(&mut bytes);
-        file.write(&bytes)?;
-        file.end_section();
         let mut index = Vec::new();
         let mut writer = ShardWriter::default();
         let mut merge = Merge::of(&self.base, layer, &ranks, shard_bits);
@@ -116,16 +115,14 @@ impl Audience {
             index.extend(Entry { start, ..entry }.encode());
             file.write(&bytes)?;
         }
-        let end = Entry {
-            start: file.length(),
-            buckets: 0,
-            mixing: 0,
-            width: 2,
-        };
-        index.extend(end.encode());
+        index.extend(Entry::end(file.length()).encode());
         file.end_section();
-        file.write(&index)?;
-        file.end_section();
+        bytes.clear();
+        layout.code.encode(&mut bytes);
+        for part in [&index, &bytes] {
+            file.write(part)?;
+            file.end_section();
+        }
         let in_order: Vec<u16> = (0u16..).take(ranks.names.len()).collect();
         file.write(&segment_table(&ranks.names, &in_order, &ranks.ids))?;
         file.end_section();
@@ -145,12 +142,13 @@ impl Audience {
                 memberships: layer.memberships,
                 segments: ranks.names.len() as u32,
                 first_expiry,
-                body: Body::Two {
+                body: Body::Sharded {
                     shard_bits,
                     expiry_bits,
                     lengths: layout.lengths,
                     root: self.base.root(),
                     removed: 0,
+                    bins: layout.bins,
                 },
                 sections,
             };
@@ -202,10 +200,10 @@ struct Merge<'a> {
     shard: Shard,
     /// Of the shard that is loaded: each id that is left.
     ids: Vec<Placed>,
-    places: Vec<(u16, u64)>,
+    spots: Vec<Spot>,
     memberships: Vec<Membership>,
-    /// Those of them that are the layer's, by their places, to be found quickly.
-    changed: Vec<(u16, u64)>,
+    /// Those of them that are the layer's, to be found quickly.
+    changed: Vec<Spot>,
     /// Whether all of them are: then they can be arranged anew.
     only_changed: bool,
 }
@@ -217,9 +215,13 @@ impl<'a> Merge<'a> {
             changes: Changes::of(&layer.changed),
             ranks,
             shard_bits,
-            shard: Shard::default(),
+            shard: Shard {
+                geometry: Geometry::NONE,
+                ids: Vec::new(),
+                memberships: Vec::new(),
+            },
             ids: Vec::new(),
-            places: Vec::new(),
+            spots: Vec::new(),
             memberships: Vec::new(),
             changed: Vec::new(),
             only_changed: false,
@@ -229,27 +231,23 @@ impl<'a> Merge<'a> {
     /// Takes the next shard: they are to be loaded one after the other, from the first.
     fn load(&mut self, number: usize) -> Result<(), CompactError> {
         self.base.shard(number, &mut self.shard)?;
-        let (buckets, mixing) = (self.shard.buckets, self.shard.mixing);
+        let geometry = self.shard.geometry;
         self.ids.clear();
-        self.places.clear();
+        self.spots.clear();
         self.memberships.clear();
         self.changed.clear();
-        self.only_changed = buckets == 0;
+        self.only_changed = geometry.bins == 0;
         while let Some(change) = self.changes.peek()? {
             let hashed = change.hashed;
             if hashed.shard(self.shard_bits) > number {
                 break;
             }
-            let bucket = match buckets {
-                0 => 0,
-                buckets => hashed.bucket(self.shard_bits, mixing, buckets),
-            };
-            let place = (bucket, hashed.fingerprint(mixing));
-            self.changed.push(place);
+            let spot = hashed.spot(self.shard_bits, geometry);
+            self.changed.push(spot);
             let from = self.memberships.len();
             put(&mut self.memberships, change.added, self.ranks)?;
             if self.memberships.len() > from {
-                self.places.push(place);
+                self.spots.push(spot);
                 self.ids.push(Placed {
                     hashed,
                     set: from..self.memberships.len(),
@@ -260,15 +258,14 @@ impl<'a> Merge<'a> {
             self.changes.advance();
         }
         self.changed.sort_unstable();
-        for (bucket, fingerprint, set) in &self.shard.ids {
-            let place = (*bucket, *fingerprint);
-            if self.changed.binary_search(&place).is_ok() {
+        for (spot, set) in &self.shard.ids {
+            if self.changed.binary_search(spot).is_ok() {
                 continue;
             }
             let set = self.shard.memberships.get(set.clone()).ok_or(Nonsense)?;
             let from = self.memberships.len();
             put(&mut self.memberships, set, self.ranks)?;
-            self.places.push(place);
+            self.spots.push(*spot);
             self.ids.push(Placed {
                 // Not known, and not asked for.
                 hashed: super::Hashed {
@@ -293,9 +290,8 @@ impl<'a> Merge<'a> {
         let written = if self.only_changed {
             writer.write(layout, &self.ids, &self.memberships, out)
         } else {
-            let places = self.places.iter().copied();
-            let geometry = (self.shard.buckets, self.shard.mixing);
-            writer.write_placed(layout, geometry, places, &self.ids, &self.memberships, out)
+            let (known, spots) = (self.shard.geometry, self.spots.iter().copied());
+            writer.write_spots(layout, known, spots, &self.ids, &self.memberships, out)
         };
         written.map_err(|_| CompactError::Crowded)
     }

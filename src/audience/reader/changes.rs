@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::bits::Nonsense;
 use super::super::code::Membership;
-use super::super::shard::{Bucket, Entry, Hashed, Layout, Stored};
+use super::super::shard::{Geometry, Hashed, Spot, Stored};
 use super::{Arena, AudienceFile};
 
 /// What a delta says of one id.
@@ -76,128 +76,83 @@ impl<'f> Changes<'f> {
 
     /// Takes the next shard apart; whether there is one.
     fn load(&mut self) -> Result<bool, Nonsense> {
-        let Arena::Two {
-            layout,
-            index,
-            records,
-        } = &self.file.arena
-        else {
-            return Err(Nonsense);
-        };
+        let layout = self.file.layout().ok_or(Nonsense)?;
         self.loaded.clear();
         self.memberships.clear();
         self.at = 0;
         if !layout.delta || self.next >> layout.shard_bits > 0 {
             return Ok(false);
         }
-        let entry = self.file.entry(index, self.next).ok_or(Nonsense)?;
+        let (loaded, memberships) = (&mut self.loaded, &mut self.memberships);
+        self.file.each_of_shard(self.next, |stored, mut bits| {
+            let Stored::Hash(hashed) = stored else {
+                return Err(Nonsense);
+            };
+            let deleted = bits.take(1) == 1;
+            let mut walk = || {
+                let from = memberships.len();
+                layout.code.walk(&mut bits, |rank, expires| {
+                    memberships.push(Membership { rank, expires });
+                })?;
+                Ok(from..memberships.len())
+            };
+            let added = walk()?;
+            let removed = match deleted {
+                true => added.end..added.end,
+                false => walk()?,
+            };
+            loaded.push(Loaded {
+                hashed,
+                deleted,
+                added,
+                removed,
+            });
+            Ok(bits)
+        })?;
         self.next = self.next.saturating_add(1);
-        for bucket in 0..entry.buckets {
-            let bucket = bucket_of(self.file, layout, records, entry, bucket)?;
-            bucket.each(layout, |stored, mut bits| {
-                let Stored::Hash(hashed) = stored else {
-                    return Err(Nonsense);
-                };
-                let deleted = bits.take(1) == 1;
-                let mut walk = || {
-                    let from = self.memberships.len();
-                    layout.code.walk(&mut bits, |rank, expires| {
-                        self.memberships.push(Membership { rank, expires });
-                    })?;
-                    Ok(from..self.memberships.len())
-                };
-                let added = walk()?;
-                let removed = match deleted {
-                    true => added.end..added.end,
-                    false => walk()?,
-                };
-                self.loaded.push(Loaded {
-                    hashed,
-                    deleted,
-                    added,
-                    removed,
-                });
-                Ok(bits)
-            })?;
-        }
         self.loaded.sort_unstable_by_key(|change| change.hashed);
         Ok(true)
     }
 }
 
 /// A shard of a full version, taken apart: what [`AudienceFile::shard`] gives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Shard {
-    pub(in super::super) buckets: u16,
-    pub(in super::super) mixing: u8,
-    /// The bucket and fingerprint of each id, and its part of the memberships.
-    pub(in super::super) ids: Vec<(u16, u64, Range<usize>)>,
+    pub(in super::super) geometry: Geometry,
+    /// Where each id stands, and its part of the memberships.
+    pub(in super::super) ids: Vec<(Spot, Range<usize>)>,
     pub(in super::super) memberships: Vec<Membership>,
 }
 
 impl AudienceFile {
-    /// How many bits of a hash name the shard; nothing in the first format, which has none.
+    /// How many bits of a hash name the shard; nothing in formats before the third, whose shards cannot be
+    /// [taken apart](Self::shard).
     pub(in super::super) fn shard_bits(&self) -> Option<u32> {
         match &self.arena {
-            Arena::Two { layout, .. } => Some(layout.shard_bits),
-            Arena::One { .. } => None,
+            Arena::Three(shards) => Some(shards.layout.shard_bits),
+            Arena::One { .. } | Arena::Two(_) => None,
         }
     }
 
     /// Takes a shard of a full version apart.
     pub(in super::super) fn shard(&self, number: usize, into: &mut Shard) -> Result<(), Nonsense> {
-        let Arena::Two {
-            layout,
-            index,
-            records,
-        } = &self.arena
-        else {
+        let Arena::Three(shards) = &self.arena else {
             return Err(Nonsense);
         };
         into.ids.clear();
         into.memberships.clear();
-        let entry = self.entry(index, number).ok_or(Nonsense)?;
-        into.buckets = entry.buckets;
-        into.mixing = entry.mixing;
-        for bucket in 0..entry.buckets {
-            let own = bucket_of(self, layout, records, entry, bucket)?;
-            own.each(layout, |stored, mut bits| {
-                let from = into.memberships.len();
-                layout.code.walk(&mut bits, |rank, expires| {
-                    into.memberships.push(Membership { rank, expires });
-                })?;
-                let Stored::Fingerprint(fingerprint) = stored else {
-                    return Err(Nonsense);
-                };
-                let set = from..into.memberships.len();
-                into.ids.push((bucket, fingerprint, set));
-                Ok(bits)
+        into.geometry = self.entry_at(shards, number).ok_or(Nonsense)?.geometry;
+        let (ids, memberships) = (&mut into.ids, &mut into.memberships);
+        self.each_of_shard(number, |stored, mut bits| {
+            let from = memberships.len();
+            shards.layout.code.walk(&mut bits, |rank, expires| {
+                memberships.push(Membership { rank, expires });
             })?;
-        }
-        Ok(())
+            let Stored::Spot(spot) = stored else {
+                return Err(Nonsense);
+            };
+            ids.push((spot, from..memberships.len()));
+            Ok(bits)
+        })
     }
-}
-
-/// A bucket of a shard.
-pub(super) fn bucket_of<'f>(
-    file: &'f AudienceFile,
-    layout: &Layout,
-    records: &Range<usize>,
-    entry: Entry,
-    bucket: u16,
-) -> Result<Bucket<'f>, Nonsense> {
-    let start = usize::try_from(entry.start).map_err(|_| Nonsense)?;
-    let records = file.memory.get(records.start..).ok_or(Nonsense)?;
-    let shard = records.get(start..).ok_or(Nonsense)?;
-    let directory = entry.directory_bytes();
-    let offset = |bucket: usize| {
-        let at = bucket.checked_mul(entry.width.into())?;
-        entry.offset(shard.get(at..directory)?)
-    };
-    let bucket = usize::from(bucket);
-    let start = offset(bucket).ok_or(Nonsense)?;
-    let end = bucket.checked_add(1).and_then(offset).ok_or(Nonsense)?;
-    let length = end.checked_sub(start).ok_or(Nonsense)?;
-    let bytes = shard.get(directory.saturating_add(start)..);
-    Bucket::parse(layout, bytes.ok_or(Nonsense)?, length)
 }

@@ -9,8 +9,7 @@ use super::super::bits::Nonsense;
 use super::super::bucket;
 use super::super::code::Membership;
 use super::super::format::OFFSET_BYTES;
-use super::super::shard;
-use super::changes::bucket_of;
+use super::super::shard::Layout;
 use super::{Arena, AudienceFile};
 
 /// What the sets of a version look like.
@@ -85,7 +84,8 @@ impl AudienceFile {
                     let _ = self.count_bucket(number, *expiry, &mut counted);
                 }
             }
-            Arena::Two { layout, .. } => {
+            Arena::Two(shards) | Arena::Three(shards) => {
+                let layout = &shards.layout;
                 shared_sets = layout.code.shared_sets();
                 for number in 0..1usize << layout.shard_bits {
                     let _ = self.count_shard(number, layout, &mut counted);
@@ -139,29 +139,21 @@ impl AudienceFile {
     fn count_shard(
         &self,
         number: usize,
-        layout: &shard::Layout,
+        layout: &Layout,
         counted: &mut Counted,
     ) -> Result<(), Nonsense> {
-        let Arena::Two { index, records, .. } = &self.arena else {
-            return Err(Nonsense);
-        };
-        let entry = self.entry(index, number).ok_or(Nonsense)?;
         let mut set = Vec::new();
-        for bucket in 0..entry.buckets {
-            let bucket = bucket_of(self, layout, records, entry, bucket)?;
-            bucket.each(layout, |_, mut bits| {
-                let deleted = layout.delta && bits.take(1) == 1;
-                set.clear();
-                layout.code.walk(&mut bits, |rank, expires| {
-                    set.push(Membership { rank, expires });
-                })?;
-                counted.set(&set, layout.code.shares(&set));
-                if layout.delta && !deleted {
-                    layout.code.walk(&mut bits, |_, _| {})?;
-                }
-                Ok(bits)
+        self.each_of_shard(number, |_, mut bits| {
+            let deleted = layout.delta && bits.take(1) == 1;
+            set.clear();
+            layout.code.walk(&mut bits, |rank, expires| {
+                set.push(Membership { rank, expires });
             })?;
-        }
-        Ok(())
+            counted.set(&set, layout.code.shares(&set));
+            if layout.delta && !deleted {
+                layout.code.walk(&mut bits, |_, _| {})?;
+            }
+            Ok(bits)
+        })
     }
 }

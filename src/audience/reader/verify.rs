@@ -14,14 +14,15 @@ use crate::ids::Name;
 
 use super::super::bits::{Bits, Nonsense};
 use super::super::bucket;
-use super::super::code::{Code, Expiry, Shape};
+use super::super::code::{Code, Contexts, Expiry, Shape};
 use super::super::format::{
     BLOCK_BYTES, Body, Fields, HEADER_BYTES, Header, OFFSET_BYTES, SEGMENT_ENTRY_BYTES, read_name,
 };
 use super::super::memory::{self, Memory};
 use super::super::remix::buckets_for;
-use super::super::shard::{self, Entry, Hashed, Layout, MIXINGS_MAX, Stored};
-use super::{Arena, AudienceFile, Flaw, Segments};
+use super::super::second;
+use super::super::shard::{BinShape, Entry, Layout};
+use super::{Arena, AudienceFile, Flaw, Segments, Shards};
 
 pub(super) type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
@@ -205,10 +206,11 @@ pub(super) fn arena(
             };
             Ok((arena, segments(header, bytes(at(0)))?))
         }
-        Body::Two {
+        Body::Sharded {
             shard_bits,
             expiry_bits,
             lengths,
+            bins,
             ..
         } => {
             let delta = header.meta.base.is_some();
@@ -221,18 +223,29 @@ pub(super) fn arena(
                         first,
                         bits: expiry_bits,
                     }),
+                contexts: match bins {
+                    BinShape::NONE => Contexts::ByRank,
+                    _ => Contexts::ByState,
+                },
             };
-            let code = Code::decode(bytes(at(0)), shape)
+            let records = header.records_at();
+            let code = if bins == BinShape::NONE { 0 } else { 2 };
+            let code = Code::decode(bytes(at(code)), shape)
                 .map_err(|Nonsense| Flaw::Contradiction("the code"))?;
-            let arena = Arena::Two {
+            let shards = Shards {
                 layout: Layout {
                     code,
                     lengths,
                     delta,
                     shard_bits,
+                    bins,
                 },
-                index: at(2),
-                records: at(1),
+                index: at(records.saturating_add(1)),
+                records: at(records),
+            };
+            let arena = match bins {
+                BinShape::NONE => Arena::Two(shards),
+                _ => Arena::Three(shards),
             };
             Ok((arena, segments(header, bytes(at(3)))?))
         }
@@ -325,15 +338,21 @@ pub(super) fn records(file: &AudienceFile) -> Result<(), Flaw> {
             }
             records
         }
-        Arena::Two {
-            layout,
-            index,
-            records,
-        } => {
-            for shard in 0..1usize << layout.shard_bits {
-                second_format(file, layout, index, records, shard, &mut counted).map_err(lies)?;
+        Arena::Two(shards) => {
+            for shard in 0..1usize << shards.layout.shard_bits {
+                second_format(file, shards, shard, &mut counted).map_err(lies)?;
             }
-            records
+            &shards.records
+        }
+        Arena::Three(shards) => {
+            for shard in 0..1usize << shards.layout.shard_bits {
+                third_format(file, shards, shard, &mut counted).map_err(lies)?;
+            }
+            let end = file.entry_at(shards, 1usize << shards.layout.shard_bits);
+            if end != Some(Entry::end(counted.bytes)) {
+                return Err(lies(Nonsense));
+            }
+            &shards.records
         }
     };
     let header = &file.header;
@@ -409,79 +428,49 @@ fn first_format(
 
 fn second_format(
     file: &AudienceFile,
-    layout: &Layout,
-    index: &Range<usize>,
-    records: &Range<usize>,
+    shards: &Shards,
     shard: usize,
     counted: &mut Counted,
 ) -> Result<(), Nonsense> {
-    let entry = file.entry(index, shard).ok_or(Nonsense)?;
+    let entry = file.second_entry(shards, shard).ok_or(Nonsense)?;
     let next = shard
         .checked_add(1)
-        .and_then(|next| file.entry(index, next));
+        .and_then(|next| file.second_entry(shards, next));
     let end = next.ok_or(Nonsense)?.start;
-    let is_written_so = |entry: Entry| {
-        let again = Entry::decode(entry.encode());
-        again == entry && (2..=4).contains(&entry.width) && entry.mixing < MIXINGS_MAX
-    };
-    if entry.start != counted.bytes || !is_written_so(entry) {
+    if entry.start != counted.bytes {
         return Err(Nonsense);
     }
     counted.bytes = end;
-    let records = file.memory.get(records.start..).ok_or(Nonsense)?;
+    let records = file.memory.get(shards.records.start..).ok_or(Nonsense)?;
     let length = usize::try_from(end.checked_sub(entry.start).ok_or(Nonsense)?);
-    let length = length.map_err(|_| Nonsense)?;
     let from = usize::try_from(entry.start).map_err(|_| Nonsense)?;
-    let bytes = records.get(from..).ok_or(Nonsense)?;
-    let directory = entry.directory_bytes();
-    let body = length.checked_sub(directory).ok_or(Nonsense)?;
-    let before = counted.ids;
-    let mut expected = 0;
-    for bucket in 0..usize::from(entry.buckets) {
-        let offset = |bucket: usize| {
-            let at = bucket.checked_mul(entry.width.into())?;
-            entry.offset(bytes.get(at..directory)?)
-        };
-        let start = offset(bucket).ok_or(Nonsense)?;
-        let end = bucket.checked_add(1).and_then(offset).ok_or(Nonsense)?;
-        if start != expected || end > body {
-            return Err(Nonsense);
-        }
-        expected = end;
-        let at = directory.checked_add(start).ok_or(Nonsense)?;
-        let bytes = bytes.get(at..).ok_or(Nonsense)?;
-        let length = end.checked_sub(start).ok_or(Nonsense)?;
-        let own = shard::Bucket::parse(layout, bytes, length)?;
-        own.verify(layout, |stored, bits| {
-            if let Stored::Hash(hashed) = stored
-                && !is_at_home(layout, hashed, shard, entry, bucket)
-            {
-                return Err(Nonsense);
-            }
-            id(layout, bits, counted)
-        })?;
-    }
-    let ids = counted.ids.saturating_sub(before);
-    let narrow = match entry.width {
-        2 => true,
-        3 => body > 0xffff,
-        _ => body > 0xff_ffff,
+    let own = second::Shard {
+        layout: &shards.layout,
+        entry,
+        bytes: records.get(from..).ok_or(Nonsense)?,
     };
     // What is made of a full version and deltas keeps the buckets of the full version.
-    let remade = !layout.delta && file.root() != file.meta().version;
-    let fits = u64::from(entry.buckets) == shard::buckets_for(ids) || remade;
-    if expected == body && narrow && fits {
-        Ok(())
-    } else {
-        Err(Nonsense)
-    }
+    let remade = !shards.layout.delta && file.root() != file.meta().version;
+    let length = length.map_err(|_| Nonsense)?;
+    own.verify(shard, length, remade, |_, bits| {
+        id(&shards.layout, bits, counted)
+    })
 }
 
-/// Whether an id of a delta stands where a lookup goes to look for it.
-fn is_at_home(layout: &Layout, hashed: Hashed, shard: usize, entry: Entry, bucket: usize) -> bool {
-    let offsets = bucket.checked_mul(entry.width.into());
-    hashed.shard(layout.shard_bits) == shard
-        && entry.offsets_of(hashed, layout.shard_bits) == offsets
+fn third_format(
+    file: &AudienceFile,
+    shards: &Shards,
+    shard: usize,
+    counted: &mut Counted,
+) -> Result<(), Nonsense> {
+    let entry = file.entry_at(shards, shard).ok_or(Nonsense)?;
+    if entry.start != counted.bytes || !entry.is_sound() {
+        return Err(Nonsense);
+    }
+    let own = file.shard_at(shards, entry)?;
+    let length = own.verify(shard, |_, bits| id(&shards.layout, bits, counted))?;
+    counted.bytes = counted.bytes.saturating_add(length as u64);
+    Ok(())
 }
 
 /// Counts an id's memberships and goes past them.

@@ -120,11 +120,12 @@ fn damage_is_named() {
     let file = small_file();
     let flaw = |at: usize| {
         let mut file = file.clone();
-        file[at] ^= 1;
+        file[at] ^= 4;
         refused(&file).expect("damaged").to_string()
     };
     assert!(flaw(100).contains("damaged in its header"), "{}", flaw(100));
-    assert!(flaw(600).contains("damaged in its code"), "{}", flaw(600));
+    let records = flaw(600);
+    assert!(records.contains("damaged in its records"), "{records}");
     let last = file.len() - 1;
     assert!(
         flaw(last).contains("damaged in its checksums"),
@@ -132,9 +133,9 @@ fn damage_is_named() {
         flaw(last)
     );
     assert!(flaw(0).contains("not a Kith version file"));
-    assert!(flaw(8).contains("has format 3"), "{}", flaw(8));
+    assert!(flaw(8).contains("has format 7"), "{}", flaw(8));
     assert!(
-        flaw(9).contains("has format 258, and this Kith reads up to 2"),
+        flaw(9).contains("has format 1027, and this Kith reads up to 3"),
         "{}",
         flaw(9)
     );
@@ -303,33 +304,42 @@ fn sections_that_contradict_are_refused() {
     let check = |part: &str, change: &dyn Fn(&mut [Vec<u8>])| {
         check_contradiction(&file, part, change);
     };
-    const CODE: usize = 0;
-    const RECORDS: usize = 1;
-    const INDEX: usize = 2;
+    const RECORDS: usize = 0;
+    const INDEX: usize = 1;
+    const CODE: usize = 2;
     check("the code", &|parts| parts[CODE][4] ^= 1);
     check("the code", &|parts| parts[CODE].push(0));
     check("the code", &|parts| {
         parts[CODE].pop();
     });
-    // Bytes that no bucket has: after the last, and before the first.
+    // Bytes that no bin has: after the last, and before the first.
     check("the records begin and end", &|parts| parts[RECORDS].push(0));
     check("a record", &|parts| parts[RECORDS].insert(0, 0));
     check("a record", &|parts| parts[RECORDS][0] = 255);
-    // The only shard: where it begins, its buckets, its mixing, the width of its offsets, what is reserved.
+    // The only shard: where it begins, its bins, the bits of its cells.
     for (at, value) in [(0, 1), (5, 1), (6, 1), (7, 1 << 4), (7, 1 << 6)] {
         check("record", &|parts| parts[INDEX][at] ^= value);
     }
     check("record", &|parts| parts[INDEX][8] ^= 1);
-    // Five buckets, so six offsets of two bytes; then the first bucket's count and fingerprints.
-    let first = 12 + 1;
-    assert!(file[512 + 326 + 12] > 1, "the first bucket has several ids");
+    // The first bin's head, tags and what else there is of the words.
+    let count = usize::from(file[512]);
+    assert!(count > 1, "the first bin has several ids");
+    let rest = 4 + count;
     check("a record", &|parts| {
-        let own = parts[RECORDS][first..first + 5].to_vec();
-        parts[RECORDS].copy_within(first + 5..first + 10, first);
-        parts[RECORDS][first + 5..first + 10].copy_from_slice(&own);
+        parts[RECORDS].swap(4, 5);
+        for byte in rest..rest + 4 {
+            parts[RECORDS].swap(byte, byte + 4);
+        }
     });
     check("a record", &|parts| {
-        parts[RECORDS].copy_within(first..first + 5, first + 5);
+        parts[RECORDS].copy_within(4..5, 5);
+        parts[RECORDS].copy_within(rest..rest + 4, rest + 4);
+    });
+    // Who may be in a second bin, where nobody is.
+    check("a record", &|parts| parts[RECORDS][1] ^= 1);
+    // A bin's worth more than there are bins.
+    check("the records begin and end", &|parts| {
+        parts[RECORDS].extend([0; 64])
     });
 }
 

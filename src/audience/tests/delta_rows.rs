@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::bits::Bits;
-use super::super::code::{Code, Expiry, Shape};
+use super::super::code::{Code, Contexts, Expiry, Shape};
 use super::super::format::{Body, HEADER_BYTES, Header, SEGMENT_ENTRY_BYTES};
 use super::super::remix::{Remix, salt};
-use super::super::shard::{Bucket, ENTRY_BYTES, Entry, Layout};
+use super::super::shard::{ENTRY_BYTES, Entry, Layout, Shard};
 use super::*;
 use crate::audience::{AudienceFile, BuildError, ReadError};
 
@@ -35,15 +35,16 @@ impl Delta {
     fn read(file: &[u8]) -> Self {
         let first: &[u8; HEADER_BYTES] = file.first_chunk().expect("a header");
         let header = Header::decode(first, file.len() as u64).expect("sound");
-        let Body::Two {
+        let Body::Sharded {
             shard_bits,
             expiry_bits,
             lengths,
             root,
+            bins,
             ..
         } = header.body
         else {
-            panic!("format 2");
+            panic!("one with shards");
         };
         let shape = Shape {
             segments: header.segments,
@@ -52,12 +53,13 @@ impl Delta {
                 let bits = expiry_bits;
                 Expiry::Since { first, bits }
             }),
+            contexts: Contexts::ByState,
         };
         let section = |at: usize| {
             let (offset, length) = header.places().expect("places")[at];
             &file[offset as usize..][..length as usize]
         };
-        let code = Code::decode(section(0), shape).expect("a code");
+        let code = Code::decode(section(2), shape).expect("a code");
         let segments = section(3).chunks_exact(SEGMENT_ENTRY_BYTES).map(|entry| {
             let word = |at: usize| u32::from_le_bytes(*entry[at..].first_chunk().expect("4"));
             let name = &entry[16..][..word(12) as usize];
@@ -72,6 +74,7 @@ impl Delta {
                 lengths,
                 delta: true,
                 shard_bits,
+                bins,
             },
             header,
             file: file.to_vec(),
@@ -84,21 +87,18 @@ impl Delta {
 
     fn find(&self, id: &str) -> Option<Change> {
         let places = self.header.places().expect("places");
-        let (records, index) = (places[1].0 as usize, places[2].0 as usize);
+        let (records, index) = (places[0].0 as usize, places[1].0 as usize);
         let hashed = self.remix.mix(key(id));
         let shard = hashed.shard(self.layout.shard_bits);
         let entry = &self.file[index + shard * ENTRY_BYTES..];
         let entry = Entry::decode(*entry.first_chunk().expect("an entry"));
         let bytes = &self.file[records + entry.start as usize..];
-        let at = entry.offsets_of(hashed, self.layout.shard_bits)?;
-        let start = entry.offset(&bytes[at..]).expect("an offset");
-        let end = entry.offset(&bytes[at + usize::from(entry.width)..]);
-        let bucket = &bytes[entry.directory_bytes() + start..];
-        let bucket = Bucket::parse(&self.layout, bucket, end.expect("an offset") - start);
-        let found = bucket
-            .and_then(|bucket| bucket.find(&self.layout, hashed, entry.mixing))
-            .expect("sound")?;
-        let mut bits: Bits<'_> = found.0;
+        let shard = Shard {
+            layout: &self.layout,
+            geometry: entry.geometry,
+            bytes,
+        };
+        let mut bits: Bits<'_> = shard.find(hashed).expect("sound")?;
         let mut change = Change {
             deleted: bits.take(1) == 1,
             ..Change::default()
