@@ -94,6 +94,12 @@ enum Command {
         /// Rounds, of which the first warms up.
         #[arg(long, value_parser = count(2), default_value_t = 7)]
         rounds: u32,
+        /// Only lookups, in this version that `kith build` made of the same people.
+        #[arg(long, requires = "key_file")]
+        version_file: Option<PathBuf>,
+        /// The key it was made under.
+        #[arg(long, requires = "version_file")]
+        key_file: Option<PathBuf>,
         /// Print a JSON document.
         #[arg(long)]
         json: bool,
@@ -251,14 +257,20 @@ fn run(cli: Cli) -> io::Result<()> {
             people,
             only,
             rounds,
+            version_file,
+            key_file,
             json,
         } => {
-            let report = store::run(store::Effort {
+            let effort = store::Effort {
                 people: people.into(),
                 rounds: rounds as usize,
                 lookups: 500_000,
                 only,
-            })?;
+            };
+            let report = match (version_file, key_file) {
+                (Some(file), Some(key)) => store::run_on(&effort, &file, &key)?,
+                _ => store::run(&effort)?,
+            };
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {

@@ -7,11 +7,12 @@
 
 use std::hint::black_box;
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use kith::audience::{Approach, Audience, AudienceFile, Builder, Probe, RowFormat, VersionMeta};
 use kith::clock::Timestamp;
-use kith::ids::{Keyer, Kind, SecretKey, UserKey};
+use kith::ids::{Keyer, SecretKey, UserKey};
 use memmap2::{Advice, MmapMut};
 use serde::Serialize;
 
@@ -51,8 +52,8 @@ pub struct Report {
     pub lookups: Vec<Lookups>,
     /// What each delta took.
     pub deltas: Vec<Delta>,
-    /// Making a full version of all of it, and opening that.
-    pub compact_seconds: f64,
+    /// Making a full version of all of it, and opening that; where there were deltas.
+    pub compact_seconds: Option<f64>,
 }
 
 /// Lookups of one kind.
@@ -85,7 +86,7 @@ pub struct Delta {
 ///
 /// # Errors
 /// Where there is not enough memory, or a mistake in the bench.
-pub fn run(effort: Effort) -> io::Result<Report> {
+pub fn run(effort: &Effort) -> io::Result<Report> {
     let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
     let base = full(effort.people, &keyer)?;
     let mut layered = vec![base.clone()];
@@ -107,41 +108,82 @@ pub fn run(effort: Effort) -> io::Result<Report> {
     drop(whole);
     let compact_seconds = began.elapsed().as_secs_f64();
 
+    let layers = [
+        ("hit under one delta", &one, true, 1, false),
+        ("hit under ten deltas", &ten, true, 1, false),
+        ("miss under ten deltas", &ten, false, 1, false),
+    ];
+    Ok(Report {
+        deltas,
+        compact_seconds: Some(compact_seconds),
+        ..measure(effort, &keyer, &base, &layers)?
+    })
+}
+
+/// Measures lookups in a version that `kith build` made of the same people under a key.
+///
+/// # Errors
+/// Where there is not enough memory, or the file or the key cannot be read or do not belong together.
+pub fn run_on(effort: &Effort, file: &Path, key_file: &Path) -> io::Result<Report> {
+    let key = SecretKey::load(key_file).map_err(io::Error::other)?;
+    let keyer = Keyer::new(&key);
+    let base = Audience::open(file).map_err(io::Error::other)?;
+    if base.key_id() != keyer.key_id() || base.ids() != effort.people.ids {
+        return Err(io::Error::other(format!(
+            "{} has {} ids under key {}, not {} under {}",
+            file.display(),
+            base.ids(),
+            base.key_id(),
+            effort.people.ids,
+            keyer.key_id()
+        )));
+    }
+    measure(effort, &keyer, &base, &[])
+}
+
+/// What is asked of which audience: for ids that are there or not, how many together, each waiting for the answer before or not.
+type Asked<'a> = (&'static str, &'a Audience, bool, usize, bool);
+
+fn measure(
+    effort: &Effort,
+    keyer: &Keyer,
+    base: &Audience,
+    more: &[Asked<'_>],
+) -> io::Result<Report> {
     let mut walk = Walk::new(usize::try_from(base.bytes()).map_err(io::Error::other)?)?;
     let mut random = Random(1);
     let known: Vec<UserKey> = (0..effort.lookups)
-        .map(|_| key(&keyer, random.next() % effort.people.ids))
+        .map(|_| key(keyer, random.next() % effort.people.ids))
         .collect::<io::Result<_>>()?;
     let unknown: Vec<UserKey> = (0..effort.lookups as u64)
-        .map(|n| key(&keyer, (1 << 40) + n))
+        .map(|n| key(keyer, (1 << 40) + n))
         .collect::<io::Result<_>>()?;
-    let kinds: [(&'static str, &Audience, &[UserKey], usize, bool); 9] = [
-        ("hit", &base, &known, 1, false),
-        ("hit, four together", &base, &known, 4, false),
-        ("miss", &base, &unknown, 1, false),
-        ("miss, four together", &base, &unknown, 4, false),
-        ("hit under one delta", &one, &known, 1, false),
-        ("hit under ten deltas", &ten, &known, 1, false),
-        ("miss under ten deltas", &ten, &unknown, 1, false),
-        ("hit, chained", &base, &known, 1, true),
-        ("miss, chained", &base, &unknown, 1, true),
+    let mut kinds = vec![
+        ("hit", base, true, 1, false),
+        ("hit, four together", base, true, 4, false),
+        ("miss", base, false, 1, false),
+        ("miss, four together", base, false, 4, false),
+        ("hit, chained", base, true, 1, true),
+        ("miss, chained", base, false, 1, true),
     ];
+    kinds.extend_from_slice(more);
     let mut accesses = Vec::new();
     let mut times = vec![Vec::new(); kinds.len()];
     let wanted = |name: &str| effort.only.as_deref().is_none_or(|only| only == name);
     for round in 0..effort.rounds {
         let access = walk.steps(effort.lookups);
-        let asked = kinds.map(
-            |(name, audience, keys, together, chain)| match wanted(name) {
-                true => ask(audience, keys, together, chain),
-                false => f64::NAN,
-            },
-        );
-        if round > 0 {
-            accesses.push(access);
-            for (times, ns) in times.iter_mut().zip(asked) {
+        for (times, (name, audience, there, together, chain)) in times.iter_mut().zip(&kinds) {
+            let keys = if *there { &known } else { &unknown };
+            if wanted(name) {
+                let ns = ask(audience, keys, *together, *chain);
                 times.push((ns, ns / access));
             }
+        }
+        accesses.push(access);
+        if round == 0 {
+            // It has warmed up.
+            accesses.clear();
+            times.iter_mut().for_each(Vec::clear);
         }
     }
     let asked = kinds.iter().zip(times);
@@ -163,14 +205,14 @@ pub fn run(effort: Effort) -> io::Result<Report> {
         bytes_an_id: base.bytes() as f64 / base.ids() as f64,
         access_ns: median(accesses),
         lookups: lookups.collect(),
-        deltas,
-        compact_seconds,
+        deltas: Vec::new(),
+        compact_seconds: None,
     })
 }
 
 fn meta(version: u64, base: Option<u64>) -> io::Result<VersionMeta> {
     Ok(VersionMeta {
-        kind: Kind::Audience,
+        kind: kith::ids::Kind::Audience,
         dataset: "bench".parse().map_err(io::Error::other)?,
         version,
         base,
@@ -347,6 +389,9 @@ impl Report {
             } = lookups;
             let _ = writeln!(text, "{name:<24}{ns:>8.0}{accesses:>12.2}{spread:>16}");
         }
+        let Some(compact_seconds) = self.compact_seconds else {
+            return text;
+        };
         let _ = writeln!(
             text,
             "\n{:<8}{:>10}{:>12}{:>12}{:>14}",
@@ -362,11 +407,7 @@ impl Report {
                 delta.layer_bytes as f64 / 1e6
             );
         }
-        let _ = writeln!(
-            text,
-            "\ncompacted and opened in {:.2} s",
-            self.compact_seconds
-        );
+        let _ = writeln!(text, "\ncompacted and opened in {compact_seconds:.2} s");
         text
     }
 }
@@ -377,7 +418,7 @@ mod tests {
 
     #[test]
     fn it_works() {
-        let report = run(Effort {
+        let report = run(&Effort {
             people: People {
                 ids: 20_000,
                 segments: 50,

@@ -19,7 +19,7 @@ pub mod versions;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::run::{Plan, RunError, Traffic, run};
 use crate::schedule::Stage;
@@ -129,6 +129,21 @@ pub struct Subject {
     pub admin: SocketAddr,
     /// Its process.
     pub pid: u32,
+}
+
+impl Subject {
+    /// Waits until it takes uploads, which it does not while it brings back what was live, be that nothing. Whether it does.
+    pub fn wait_until_ready(self, at_most: Duration) -> bool {
+        let url = format!("http://{}/readyz", self.admin);
+        let begun = Instant::now();
+        while ureq::get(&url).call().is_err() {
+            if begun.elapsed() > at_most {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        true
+    }
 }
 
 /// Why the scenario could not be run to its end.

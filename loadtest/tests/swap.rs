@@ -29,18 +29,8 @@ fn start() -> Kith {
         service,
         _dir: dir,
     };
-    wait_until_ready(kith.subject);
+    assert!(kith.subject.wait_until_ready(Duration::from_secs(10)));
     kith
-}
-
-/// A service takes no uploads while it brings back what was live, be that nothing.
-fn wait_until_ready(subject: Subject) {
-    let url = format!("http://{}/readyz", subject.admin);
-    let begun = Instant::now();
-    while ureq::get(&url).call().is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "never ready");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(super) enum Body {
         shard_bits: u32,
         /// Bits of an expiry; 0 where none expires.
         expiry_bits: u32,
-        /// Whether lengths stand before the sets.
+        /// In format 2: whether lengths stand before the sets.
         lengths: bool,
         /// The version whose salt it has: its own number, or of a delta and of what is made of deltas that of the full version
         /// at the bottom.
@@ -259,7 +259,8 @@ impl Header {
         out.extend(u64::to_le_bytes(root));
         out.extend(u64::to_le_bytes(removed));
         out.extend(u16::try_from(bins.bytes).ok()?.to_le_bytes());
-        out.extend(u16::try_from(bins.unit).ok()?.to_le_bytes());
+        out.push(u8::try_from(bins.unit).ok()?);
+        out.push(u8::try_from(bins.length_bits).ok()?);
         out.resize(TABLE_AT, 0);
         for (number, (section, (offset, length))) in
             (1u32..).zip(self.sections.iter().zip(self.places()?))
@@ -362,7 +363,8 @@ impl Header {
                     2 => BinShape::NONE,
                     _ => BinShape {
                         bytes: u16::from_le_bytes(fields.array()?).into(),
-                        unit: u16::from_le_bytes(fields.array()?).into(),
+                        unit: u8::from_le_bytes(fields.array()?).into(),
+                        length_bits: u8::from_le_bytes(fields.array()?).into(),
                     },
                 },
             };
@@ -440,7 +442,7 @@ impl Header {
                     (
                         shard_bits <= SHARD_BITS_MAX
                             && index == Some(length(self.records_at().saturating_add(1)))
-                            && (bins == BinShape::NONE || bins.is_sound(lengths)),
+                            && (bins == BinShape::NONE || bins.is_sound() && !lengths),
                         "the length of the index, or of a bin",
                     ),
                     (

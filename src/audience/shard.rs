@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! shard := bin × bins  tail                                            each bin and the shard begin at a line of the cache
-//! bin   := count:u8  moved:u24  tag:u8 × count  rest:u32 × count  [length:u8 × (count - outside)]
+//! bin   := count:u8  moved:u24  tag:u8 × count  rest:u32 × count  [length:u4 or u8 × (count - outside), in whole bytes]
 //!          sets  zeros  [place:u32 × outside  outside:u8]              the highest bit of count says whether the last are there
 //! tail  := set × outside, each filled up to a byte                      the sets too long for a bin
 //! ```
@@ -71,10 +71,10 @@ const IDS_PER_BIN: f64 = 16.0;
 const LINES_MIN: f64 = 2.0;
 /// The largest bin.
 pub(super) const BIN_BYTES_MAX: usize = 512;
-/// From so many bits an id on, lengths stand before the sets: then they cost less than going through those before.
-const LENGTHS_FROM_BITS: f64 = 24.0;
-/// The most that a length says.
-const LENGTH_MAX: u64 = u8::MAX as u64;
+/// From so many bits an id on, lengths of four bits stand before the sets: then they cost less than going through those before.
+const NIBBLES_FROM_BITS: f64 = 4.0;
+/// From so many on, lengths of eight.
+const BYTES_FROM_BITS: f64 = 24.0;
 /// What sets in a bin are filled up to at most, in bits.
 pub(super) const UNIT_MAX: u32 = 8;
 
@@ -260,7 +260,7 @@ impl Spot {
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) code: Code,
-    /// Whether lengths stand before the sets.
+    /// In format 2: whether lengths stand before the sets. In format 3 the bins say it.
     pub(super) lengths: bool,
     /// Whether it is a delta: each id may be deleted, and where it is not has a second set, of what is taken from it.
     pub(super) delta: bool,
@@ -274,50 +274,102 @@ pub(super) struct Layout {
 pub(super) struct BinShape {
     /// The size of each, some lines of the cache.
     pub(super) bytes: usize,
+    /// How many bits a length before the sets has: 0 where there are none, 4 or 8.
+    pub(super) length_bits: u32,
     /// Sets are filled up to a multiple of so many bits: what a length counts.
     pub(super) unit: u32,
 }
 
 impl BinShape {
     /// Of versions without bins.
-    pub(super) const NONE: Self = Self { bytes: 0, unit: 0 };
+    pub(super) const NONE: Self = Self {
+        bytes: 0,
+        length_bits: 0,
+        unit: 0,
+    };
 
     /// For ids whose sets take so many bits on average.
-    pub(super) fn for_sets(mean_bits: f64, lengths: bool, delta: bool) -> Self {
-        // Most sets are to fit a length.
-        let unit = [1, 2, 4, UNIT_MAX]
-            .into_iter()
-            .find(|unit| f64::from(*unit) * LENGTH_MAX as f64 >= 6.0 * mean_bits);
-        let unit = if lengths { unit.unwrap_or(UNIT_MAX) } else { 1 };
-        let padding = f64::from(unit.saturating_sub(1)) / 2.0;
-        let bits = id_bits(lengths, delta) as f64 + mean_bits + padding;
+    pub(super) fn for_sets(mean_bits: f64, delta: bool) -> Self {
+        // Most sets are to fit a length; the fewer bits it has, the more it costs that the largest do.
+        let (length_bits, means) = match mean_bits {
+            few if few < NIBBLES_FROM_BITS => (0, 0.0),
+            some if some < BYTES_FROM_BITS => (4, 4.0),
+            _ => (8, 6.0),
+        };
+        let shape = |unit| Self {
+            bytes: 0,
+            length_bits,
+            unit,
+        };
+        let mut shapes = [1, 2, 4].into_iter().map(shape);
+        let fits = |shape: &Self| shape.length_max() as f64 >= means * mean_bits;
+        let shape = shapes.find(fits).unwrap_or(shape(UNIT_MAX));
+        let padding = f64::from(shape.unit.saturating_sub(1)) / 2.0;
+        let bits = shape.id_bits(delta) as f64 + mean_bits + padding;
         let bytes = HEAD_BYTES as f64 + IDS_PER_BIN * bits / 8.0;
         let lines = (bytes / LINE as f64).round().max(LINES_MIN) as usize;
         Self {
             bytes: lines.saturating_mul(LINE).min(BIN_BYTES_MAX),
-            unit,
+            ..shape
         }
     }
 
-    pub(super) fn is_sound(self, lengths: bool) -> bool {
+    pub(super) fn is_sound(self) -> bool {
         let whole = self.bytes.is_multiple_of(LINE) && self.bytes > 0;
         // Without lengths sets are gone through one after the other.
-        let unit_max = if lengths { UNIT_MAX } else { 1 };
+        let unit_max = match self.length_bits {
+            0 => 1,
+            4 | 8 => UNIT_MAX,
+            _ => return false,
+        };
         let unit = self.unit.is_power_of_two() && self.unit <= unit_max;
         whole && self.bytes <= BIN_BYTES_MAX && unit
+    }
+
+    /// The most bits that a length can say; without lengths there is no most.
+    fn length_max(self) -> u64 {
+        match self.length_bits {
+            0 => u64::MAX,
+            bits => {
+                let most = !u64::MAX.wrapping_shl(bits);
+                most.saturating_mul(self.unit.into())
+            }
+        }
     }
 
     /// Most bits of a set that stands in a bin, a quarter of it at most.
     fn set_bits_max(self) -> u64 {
         let quarter = (self.bytes as u64).saturating_mul(2);
-        LENGTH_MAX.saturating_mul(self.unit.into()).min(quarter)
+        self.length_max().min(quarter)
     }
 
     /// The bits of a bin that ids can have.
     fn room(self) -> u64 {
-        // The sets of a bin end where its last byte does; what stands behind begins at one.
+        // Lengths and sets each end where their last byte does.
         let bytes = self.bytes.saturating_sub(HEAD_BYTES) as u64;
-        bytes.saturating_mul(8).saturating_sub(7)
+        let lengths = u64::from(self.length_bits) % 8;
+        bytes
+            .saturating_mul(8)
+            .saturating_sub(lengths)
+            .saturating_sub(7)
+    }
+
+    /// Bits of an id in a bin, without its set.
+    fn id_bits(self, delta: bool) -> u64 {
+        let rest = if delta { HASH_BYTES } else { REST_BYTES };
+        let bytes = rest.saturating_add(1) as u64;
+        bytes
+            .saturating_mul(8)
+            .saturating_add(self.length_bits.into())
+    }
+
+    /// Bytes of so many lengths.
+    #[inline(always)]
+    fn lengths_bytes(self, count: usize) -> usize {
+        count
+            .wrapping_mul(self.length_bits as usize)
+            .wrapping_add(7)
+            / 8
     }
 
     fn filled_up(self, bits: u64) -> u64 {
@@ -325,23 +377,15 @@ impl BinShape {
     }
 }
 
-/// Bits of an id in a bin, without its set.
-fn id_bits(lengths: bool, delta: bool) -> u64 {
-    let rest = if delta { HASH_BYTES } else { REST_BYTES };
-    let bytes = rest.saturating_add(1).saturating_add(lengths.into());
-    (bytes as u64).saturating_mul(8)
-}
-
 impl Layout {
     /// For ids of each of which so many bits say what it is in.
     pub(super) fn of(code: Code, mean_bits: f64, delta: bool, shard_bits: u32) -> Self {
-        let lengths = mean_bits >= LENGTHS_FROM_BITS;
         Self {
             code,
-            lengths,
+            lengths: false,
             delta,
             shard_bits,
-            bins: BinShape::for_sets(mean_bits, lengths, delta),
+            bins: BinShape::for_sets(mean_bits, delta),
         }
     }
 

@@ -17,8 +17,8 @@ pub enum NotServing {
     /// The binary or its folder.
     #[error("{0}: {1}")]
     Start(String, std::io::Error),
-    /// It ended, or did not say where it listens in time.
-    #[error("kith serve did not say where it listens: {0}")]
+    /// It ended, or did not say where it listens, or that it is ready, in time.
+    #[error("kith serve did not say in time that it serves: {0}")]
     Silent(String),
 }
 
@@ -37,7 +37,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// It cannot be started, or does not listen within half a minute.
+    /// It cannot be started, or is not ready within half a minute.
     pub fn start(kith: &Path, bid_threads: usize) -> Result<Self, NotServing> {
         let dir = tempfile::tempdir()
             .map_err(|why| NotServing::Start("a temporary folder".to_owned(), why))?;
@@ -77,7 +77,11 @@ impl Server {
         {
             if let (Some(bid), Some(admin)) = (address(&line, "bid="), address(&line, "admin=")) {
                 server.subject = Subject { bid, admin, pid };
-                return Ok(server);
+                let left = deadline.saturating_duration_since(Instant::now());
+                return match server.subject.wait_until_ready(left) {
+                    true => Ok(server),
+                    false => Err(NotServing::Silent("/readyz stays as it is".to_owned())),
+                };
             }
             log.push(line);
         }

@@ -181,7 +181,7 @@ impl<'a> Bin<'a> {
     #[inline(always)]
     pub(super) fn sets(self, layout: &Layout) -> Result<(&'a [u8], Bits<'a>), Nonsense> {
         let lengths_at = self.behind_ids(layout);
-        let lengths = if layout.lengths { self.inside() } else { 0 };
+        let lengths = layout.bins.lengths_bytes(self.inside());
         let sets_at = lengths_at.wrapping_add(lengths);
         let end = layout.bins.bytes.wrapping_sub(self.places());
         let own = end.checked_sub(sets_at).ok_or(Nonsense)?;
@@ -194,10 +194,22 @@ impl<'a> Bin<'a> {
     #[inline(always)]
     pub(super) fn at(self, layout: &Layout, position: usize) -> Result<Bits<'a>, Nonsense> {
         let (lengths, mut sets) = self.sets(layout)?;
-        if layout.lengths {
-            sets.skip(sum_of(lengths, position).wrapping_mul(layout.bins.unit));
-            return Ok(sets);
-        }
+        let sum = match layout.bins.length_bits {
+            0 => return self.behind(layout, sets, position),
+            4 => sum_of_nibbles(lengths, position),
+            _ => sum_of(lengths, position),
+        };
+        sets.skip(sum.wrapping_mul(layout.bins.unit));
+        Ok(sets)
+    }
+
+    /// The bits behind so many sets, by going through them.
+    fn behind(
+        self,
+        layout: &Layout,
+        mut sets: Bits<'a>,
+        position: usize,
+    ) -> Result<Bits<'a>, Nonsense> {
         if layout.delta {
             for _ in 0..position {
                 let deleted = sets.take(1) == 1;
@@ -220,27 +232,56 @@ impl<'a> Bin<'a> {
     }
 }
 
-/// The sum of the first `count` of the lengths that the bytes begin with.
+/// The sum of the first `count` of the lengths that the bytes begin with, each a byte.
 #[inline(always)]
 pub(super) fn sum_of(lengths: &[u8], count: usize) -> u32 {
-    /// Every second byte.
-    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    let eight = |word: u64| {
-        let pairs = (word & EVEN).wrapping_add(word >> 8 & EVEN);
-        (pairs.wrapping_mul(ONES) >> 48) as u32
-    };
-    if let Some(both) = lengths.first_chunk::<16>()
-        && count <= 16
-    {
-        // As many steps whatever the count is: the processor need not guess it.
-        let both = u128::from_le_bytes(*both);
-        let own = both
-            & !u128::MAX
-                .checked_shl((count as u32).wrapping_mul(8))
-                .unwrap_or(0);
-        return eight(own as u64).wrapping_add(eight((own >> 64) as u64));
+    if let Some(own) = first_of::<8>(lengths, count) {
+        return sum_of_eight(own as u64).wrapping_add(sum_of_eight((own >> 64) as u64));
     }
     let own = lengths.iter().take(count);
     own.fold(0, |sum, length| sum.wrapping_add((*length).into()))
+}
+
+/// The same of lengths of four bits.
+#[inline(always)]
+pub(super) fn sum_of_nibbles(lengths: &[u8], count: usize) -> u32 {
+    /// Every second of them.
+    const EVEN: u128 = u128::from_le_bytes([0x0f; 16]);
+    if let Some(own) = first_of::<4>(lengths, count) {
+        let pairs = (own & EVEN).wrapping_add(own >> 4 & EVEN);
+        return sum_of_eight((pairs as u64).wrapping_add((pairs >> 64) as u64));
+    }
+    let own = (0..count).map(|position| length_at(lengths, 4, position));
+    own.fold(0, |sum, length| sum.wrapping_add(length))
+}
+
+/// The length at a position, of so many bits; nothing is zero.
+pub(super) fn length_at(lengths: &[u8], length_bits: u32, position: usize) -> u32 {
+    let of = |at: usize| u32::from(lengths.get(at).copied().unwrap_or(0));
+    match length_bits {
+        0 => 0,
+        4 if position.is_multiple_of(2) => of(position / 2) & 0xf,
+        4 => of(position / 2) >> 4,
+        _ => of(position),
+    }
+}
+
+/// The first numbers of so many bits that bytes begin with, the others zero, where all fit sixteen bytes. As many steps
+/// whatever the count is: the processor need not guess it.
+#[inline(always)]
+fn first_of<const BITS: u32>(bytes: &[u8], count: usize) -> Option<u128> {
+    let all = u128::from_le_bytes(*bytes.first_chunk()?);
+    let bits = (count as u32).wrapping_mul(BITS);
+    let own = all & !u128::MAX.checked_shl(bits).unwrap_or(0);
+    (bits <= u128::BITS).then_some(own)
+}
+
+/// The sum of a word's bytes.
+#[inline(always)]
+fn sum_of_eight(word: u64) -> u32 {
+    /// Every second byte.
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let pairs = (word & EVEN).wrapping_add(word >> 8 & EVEN);
+    (pairs.wrapping_mul(ONES) >> 48) as u32
 }

@@ -3,7 +3,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::super::bits::{Bits, Nonsense};
-use super::bin::Bin;
+use super::bin::{Bin, length_at};
 use super::{
     CELL_LOW_BITS, FINGERPRINT_BITS, Geometry, HEAD_BYTES, Hashed, LINE, Layout, Spot, Stored, Word,
 };
@@ -178,12 +178,17 @@ impl<'a> Shard<'a> {
                     if sets.fill_up(layout.bins.unit) > 0 || sets.is_past() {
                         return Err(Nonsense);
                     }
-                    let length = lengths.get(position).copied().unwrap_or(0);
-                    let said = u32::from(length).wrapping_mul(layout.bins.unit) as usize;
-                    if layout.lengths && sets.position().wrapping_sub(start) != said {
+                    let said = length_at(lengths, layout.bins.length_bits, position);
+                    let said = said.wrapping_mul(layout.bins.unit) as usize;
+                    let took = sets.position().wrapping_sub(start);
+                    if layout.bins.length_bits > 0 && took != said {
                         return Err(Nonsense);
                     }
                 }
+            }
+            let half_a_byte = layout.bins.length_bits == 4 && bin.inside() % 2 == 1;
+            if half_a_byte && length_at(lengths, 4, bin.inside()) != 0 {
+                return Err(Nonsense);
             }
             if !sets.are_zeros_left() {
                 return Err(Nonsense);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::super::bits::{Bits, Nonsense};
 use super::super::code::{Contexts, Expiry, Membership, Sample, Shape};
-use super::bin::sum_of;
+use super::bin::{length_at, sum_of, sum_of_nibbles};
 use super::*;
 
 const SEGMENTS: u32 = 3000;
@@ -224,18 +224,25 @@ fn ids_that_are_one_in_their_shard_are_mixed_anew() {
 
 #[test]
 fn every_bit_of_a_shard_counts() {
-    let layout = Layout::of(code(false), 80.0, false, 0);
+    for (mean_bits, length_bits) in [(3.0, 0), (16.0, 4), (80.0, 8)] {
+        let layout = Layout::of(code(false), mean_bits, false, 0);
+        assert_eq!(layout.bins.length_bits, length_bits);
+        every_bit_counts(&layout);
+    }
+}
+
+fn every_bit_counts(layout: &Layout) {
     let sizes: Vec<u32> = (0..60)
         .map(|n| if n % 20 == 0 { 300 } else { n % 25 + 1 })
         .collect();
     let ids = ids(&sizes, 64);
     let (placed, all) = placed(&ids, false);
     let mut bytes = Vec::new();
-    let entry = ShardWriter::default().write(&layout, &placed, &all, &mut bytes);
+    let entry = ShardWriter::default().write(layout, &placed, &all, &mut bytes);
     let geometry = entry.expect("room").geometry;
     let described = |bytes: &[u8]| {
         let shard = Shard {
-            layout: &layout,
+            layout,
             geometry,
             bytes,
         };
@@ -274,4 +281,17 @@ fn sums_of_lengths() {
     }
     assert_eq!(sum_of(&[255; 16], 16), 255 * 16);
     assert_eq!(sum_of(&[1, 2, 3], 2), 3);
+}
+
+#[test]
+fn sums_of_nibbles() {
+    let lengths: Vec<u8> = (0..40).map(|n| 255 - n * 6).collect();
+    for count in 0..=80 {
+        let sum = (0..count).map(|at| u32::from(lengths[at / 2]) >> (4 * (at % 2)) & 0xf);
+        assert_eq!(sum_of_nibbles(&lengths, count), sum.sum::<u32>());
+    }
+    assert_eq!(sum_of_nibbles(&[255; 16], 32), 15 * 32);
+    assert_eq!(sum_of_nibbles(&[0x21, 0x43], 3), 6);
+    assert_eq!(length_at(&[0x21, 0x43], 4, 2), 3);
+    assert_eq!(length_at(&[0x21, 0x43], 8, 1), 0x43);
 }

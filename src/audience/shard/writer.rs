@@ -9,7 +9,7 @@ use super::super::code::Membership;
 use super::placing::Placing;
 use super::{
     CELL_BITS_MAX, Entry, Geometry, Hashed, LINE, Layout, MIXINGS_MAX, PLACE_BYTES, SOME_OUTSIDE,
-    Spot, Word, id_bits,
+    Spot, Word,
 };
 
 /// An id of a shard that is to be written, with its parts of a list of memberships.
@@ -96,7 +96,7 @@ impl ShardWriter {
     ) -> Result<(), Crowded> {
         let (max, id_bits) = (
             layout.bins.set_bits_max(),
-            id_bits(layout.lengths, layout.delta),
+            layout.bins.id_bits(layout.delta),
         );
         self.sets.clear();
         self.lengths.clear();
@@ -226,8 +226,11 @@ impl ShardWriter {
             let (_, bits) = self.lengths.get(*at as usize)?;
             layout.bins.filled_up(*bits).checked_div(unit.into())
         });
-        if layout.lengths {
-            out.extend(lengths.map(|length| length as u8));
+        if layout.bins.length_bits > 0 {
+            for length in lengths {
+                self.bits.put(length, layout.bins.length_bits);
+            }
+            self.bits.take(out);
         }
         for (_, _, at) in inside {
             let (start, length) = *self.lengths.get(*at as usize).ok_or(Crowded)?;

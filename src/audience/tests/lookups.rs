@@ -128,9 +128,9 @@ fn expiry_costs_nothing_where_it_is_not_used() {
     };
     let without = build_csv(&rows("")).0.len();
     let with = build_csv(&rows("2026-11-01T00:00:00Z")).0.len();
-    // A bit a set, and next to nothing for one id's; what bins leave free differs by a few in a thousand.
-    let grown = with - without;
-    assert!((1500..4000).contains(&grown), "{grown} of {without}");
+    // At most a bit a set, which what sets are filled up with may have room for, and next to nothing for one id's; what bins leave free
+    // differs by a few in a thousand.
+    assert!(with < without + 4000, "{with} of {without}");
 }
 
 #[test]
