@@ -36,9 +36,24 @@ use self::versions::Rows;
 /// here: being slow shows in the latency.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is swapped for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Swapped {
+    /// Versions that are uploaded meanwhile, so that building them counts too, and older ones.
+    #[default]
+    Uploads,
+    /// Ten full versions uploaded before.
+    Full,
+    /// A full version and two deltas over it, each of some thousands of the rows, all uploaded before.
+    Deltas,
+}
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// What is swapped for what.
+    pub swapped: Swapped,
     /// Rows of each version; half as many people, for each has two ids.
     pub rows: usize,
     /// Requests a second.
@@ -59,6 +74,7 @@ impl Default for Scenario {
     /// A million rows, a minute and a half.
     fn default() -> Self {
         Self {
+            swapped: Swapped::default(),
             rows: 1_000_000,
             rate: 4_000.0,
             connections: 16,
@@ -75,6 +91,7 @@ impl Scenario {
     #[must_use]
     pub fn tiny() -> Self {
         Self {
+            swapped: Swapped::default(),
             rows: 4_000,
             rate: 300.0,
             connections: 8,
@@ -180,9 +197,10 @@ pub fn against(
     live: &Live,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, SwapError> {
-    let mut operator = Operator::new(subject.admin, Rows::new(scenario.rows));
+    let rows = Rows::new(scenario.rows);
+    let mut operator = Operator::new(subject.admin, rows, scenario.swapped);
     say(&format!(
-        "uploading campaigns and a first version of {} rows",
+        "uploading campaigns and what is there before, of {} rows",
         scenario.rows
     ));
     operator.prepare()?;

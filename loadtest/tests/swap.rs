@@ -6,7 +6,7 @@ use kith::config::Config;
 use kith::service::Service;
 use loadtest::Live;
 use loadtest::swap::judge::{Says, read};
-use loadtest::swap::{Scenario, Subject, against, server, versions};
+use loadtest::swap::{Scenario, Subject, Swapped, against, server, versions};
 
 /// A service in this process, configured as the scenario's own, until the test ends.
 struct Kith {
@@ -63,6 +63,27 @@ fn every_answer_is_from_a_version_that_was_live() {
         assert!(json[key].is_object(), "{key}");
     }
     kith.service.drain();
+}
+
+/// What was uploaded before is swapped as well: full versions, and deltas over one.
+#[test]
+fn versions_that_are_there_are_activated_in_turns() {
+    for swapped in [Swapped::Full, Swapped::Deltas] {
+        let kith = start();
+        let scenario = Scenario {
+            swapped,
+            ..Scenario::tiny()
+        };
+        let report = against(&scenario, kith.subject, &Live::default(), &|_| ());
+        let report = report.expect("a report");
+        let text = report.text();
+        assert!(report.passed(), "{text}");
+        assert_eq!(report.verdict.answers, 825, "{text}");
+        let swaps = report.swaps;
+        assert!(swaps.activated >= 1 && swaps.rolled_back >= 1, "{text}");
+        assert_eq!(swaps.uploaded, 0, "{text}");
+        kith.service.drain();
+    }
 }
 
 /// What the operator does not know of shows as wrong answers: here somebody else changes prices under it.

@@ -94,10 +94,10 @@ impl<'a> Bits<'a> {
     /// The next bits, at least [`AT_ONCE`] of them; behind the end anything.
     #[inline(always)]
     pub(super) fn peek(&self) -> u64 {
-        let rest = self.bytes.get(self.at >> 3..).unwrap_or_default();
-        let word = match rest.first_chunk() {
+        let rest = self.bytes.get(self.at >> 3..);
+        let word = match rest.and_then(<[u8]>::first_chunk) {
             Some(word) => u64::from_le_bytes(*word),
-            None => last_word(rest),
+            None => last_word(rest.unwrap_or_default()),
         };
         word >> (self.at & 7)
     }

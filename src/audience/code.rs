@@ -429,27 +429,23 @@ impl Code {
         }
         let (table, segments) = (&*self.table, self.shape.segments);
         let (mut next, mut track) = (0u32, T::START);
-        'set: while next < segments {
-            // Two symbols from one word.
-            let mut word = bits.peek();
-            for _ in 0..2 {
-                let entry = track.entry(table, word);
-                let rank = next.wrapping_add(entry.gap(word));
-                bits.skip(entry.taken());
-                if !entry.is_gap() {
-                    if entry.is_shared() {
-                        return self.walk_shared::<T>(bits, each);
-                    }
-                    break 'set;
+        let mut word = bits.peek();
+        while next < segments {
+            let entry = track.entry(table, word);
+            // Loaded while the entry is: what is left of it behind the entry is enough for one more.
+            let ahead = bits.peek();
+            bits.skip(entry.taken());
+            if !entry.is_gap() {
+                if entry.is_shared() {
+                    return self.walk_shared::<T>(bits, each);
                 }
-                each(rank, None);
-                word = entry.behind(word);
-                next = rank.wrapping_add(1);
-                track = T::behind(entry, next);
-                if next >= segments {
-                    break 'set;
-                }
+                break;
             }
+            let rank = next.wrapping_add(entry.gap(word));
+            each(rank, None);
+            word = entry.behind(ahead);
+            next = rank.wrapping_add(1);
+            track = T::behind(entry, next);
         }
         if bits.is_past() || next > segments {
             Err(Nonsense)

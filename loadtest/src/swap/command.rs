@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::server::{NotServing, Server};
-use super::{Scenario, SwapError, against};
+use super::{Scenario, SwapError, Swapped, against};
 use crate::cli::args::{count, millis, seconds};
 use crate::target::number_of_rate;
 use crate::watch::Live;
@@ -20,11 +20,15 @@ Exit code 1 where an answer was wrong or missing.
 Examples:
   loadtest swap-under-load
   loadtest swap-under-load --tiny
+  loadtest swap-under-load --swaps deltas --rounds 20 --window 6
   loadtest swap-under-load --rows 5000000 --window 30 --rounds 3 --json")]
 pub(crate) struct SwapArgs {
     /// The `kith` to start; the one beside this binary if left out
     #[arg(long, value_name = "FILE")]
     kith: Option<PathBuf>,
+    /// What is swapped for what: what is uploaded meanwhile, or what was uploaded before
+    #[arg(long, value_enum, default_value_t)]
+    swaps: Swapped,
     /// Small and quick: 4,000 rows, windows of half a second
     #[arg(long)]
     tiny: bool,
@@ -66,6 +70,7 @@ impl SwapArgs {
             Scenario::default()
         };
         Scenario {
+            swapped: self.swaps,
             rows: self.rows.unwrap_or(base.rows),
             rate: self.rate.unwrap_or(base.rate),
             connections: self.connections.unwrap_or(base.connections),

@@ -1,8 +1,8 @@
 //! Who swaps: uploads versions, activates staged ones, rolls back, and notes when each change was asked and acknowledged.
 //!
-//! Three ways to change what is live take turns: an upload that activates; an upload that only stages and an activation
-//! after it (which narrows the time in which two versions may be live to that of the activation); and a rollback to the version
-//! before.
+//! With uploads, three ways to change what is live take turns: an upload that activates; an upload that only stages and an
+//! activation after it (which narrows the time in which two versions may be live to that of the activation); and a rollback to
+//! the version before. Else versions that were uploaded before the load are activated in turns.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::judge::Change;
 use super::versions::{self, Rows};
-use super::{Kind, Scenario, SwapError};
+use super::{Kind, Scenario, SwapError, Swapped};
 
 /// A server that does not answer within this has failed.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -21,6 +21,11 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A further change begins only if this many times the longest so far is left of its window.
 const ROOM: f64 = 1.3;
+
+/// Full versions that are there before, where no other is uploaded.
+const FULL_VERSIONS: u64 = 10;
+/// Deltas over one, where they are swapped.
+const DELTAS: u64 = 2;
 
 /// A call that was not answered as it should.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +55,9 @@ pub enum Refused {
 pub enum How {
     /// An upload that activates.
     Uploaded,
-    /// An activation of a version staged before.
+    /// An activation of a version uploaded before.
     Activated,
-    /// An activation of the version before.
+    /// An activation of an older version than the live one.
     RolledBack,
 }
 
@@ -62,11 +67,14 @@ pub struct Operator {
     agent: ureq::Agent,
     admin: SocketAddr,
     rows: Rows,
+    swapped: Swapped,
     newest: u64,
     /// Every change of the live version, the first one included.
     pub changes: Vec<Change>,
     /// How each was made.
     pub hows: Vec<How>,
+    /// How many of them before the load.
+    pub before: usize,
     /// Changes that ended after their window.
     pub overran: usize,
     /// How long the longest change took, staging and making of the rows included.
@@ -76,7 +84,7 @@ pub struct Operator {
 impl Operator {
     /// Has changed nothing yet.
     #[must_use]
-    pub fn new(admin: SocketAddr, rows: Rows) -> Self {
+    pub fn new(admin: SocketAddr, rows: Rows, swapped: Swapped) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -86,21 +94,33 @@ impl Operator {
             agent: config.build().new_agent(),
             admin,
             rows,
+            swapped,
             newest: 0,
             changes: Vec::new(),
             hows: Vec::new(),
+            before: 0,
             overran: 0,
             longest: Duration::ZERO,
         }
     }
 
-    /// Uploads the campaigns and a first version.
+    /// Uploads the campaigns and what is there before the load.
     pub(super) fn prepare(&mut self) -> Result<(), Refused> {
         let path = "/v1/datasets/campaigns/versions/1";
         let body = versions::campaigns();
         let (status, text) = self.put(path, "application/json", body.as_bytes())?;
         expect("the campaigns", status, &text, 201, Some("active"))?;
-        self.change(How::Uploaded)
+        let versions = match self.swapped {
+            Swapped::Uploads => 1,
+            Swapped::Full => FULL_VERSIONS,
+            Swapped::Deltas => 1 + DELTAS,
+        };
+        for version in 1..=versions {
+            self.change(How::Uploaded, version)?;
+        }
+        self.before = self.changes.len();
+        self.longest = Duration::ZERO;
+        Ok(())
     }
 
     /// Swaps in every window that is for it, until `over` is closed.
@@ -135,7 +155,8 @@ impl Operator {
                     let ends = Instant::now() + scenario.window;
                     // One at least, however slow the machine is.
                     loop {
-                        self.change(next(self.hows.len()))?;
+                        let (how, version) = self.next();
+                        self.change(how, version)?;
                         if is_over(scenario.between) {
                             return Ok(());
                         }
@@ -152,17 +173,32 @@ impl Operator {
         Ok(())
     }
 
-    fn change(&mut self, how: How) -> Result<(), Refused> {
-        let live = self.changes.last().map_or(0, |change| change.version);
-        let version = match how {
-            How::RolledBack => live.saturating_sub(1),
-            How::Uploaded | How::Activated => self.newest + 1,
-        };
+    fn live(&self) -> u64 {
+        self.changes.last().map_or(0, |change| change.version)
+    }
+
+    /// What comes next: with uploads each way of changing in turns, rollbacks a quarter of them; else the versions that are there.
+    fn next(&self) -> (How, u64) {
+        let (live, newest) = (self.live(), self.newest);
+        match (self.swapped, self.hows.len() % 4) {
+            (Swapped::Uploads, 1) => (How::Activated, newest + 1),
+            (Swapped::Uploads, 3) => (How::RolledBack, live.saturating_sub(1)),
+            (Swapped::Uploads, _) => (How::Uploaded, newest + 1),
+            (Swapped::Full | Swapped::Deltas, _) => match live % newest.max(1) + 1 {
+                older if older < live => (How::RolledBack, older),
+                newer => (How::Activated, newer),
+            },
+        }
+    }
+
+    fn change(&mut self, how: How, version: u64) -> Result<(), Refused> {
         let begun = Instant::now();
-        // Made before the clock runs.
-        self.rows.of(version);
-        if how == How::Activated {
-            self.upload(version, false)?;
+        if version > self.newest {
+            // Made before the clock runs.
+            self.rows.of(version);
+            if how == How::Activated {
+                self.upload(version, false)?;
+            }
         }
         let asked = Instant::now();
         match how {
@@ -180,8 +216,16 @@ impl Operator {
     }
 
     fn upload(&mut self, version: u64, activate: bool) -> Result<(), Refused> {
-        let path = format!("/v1/datasets/crm/versions/{version}?activate={activate}");
-        let body = self.rows.of(version);
+        let mut path = format!("/v1/datasets/crm/versions/{version}?activate={activate}");
+        let delta;
+        let body = match (self.swapped, version) {
+            (Swapped::Deltas, 2..) => {
+                path += &format!("&mode=delta&base={}", version - 1);
+                delta = self.rows.delta(version);
+                delta.as_bytes()
+            }
+            _ => self.rows.of(version),
+        };
         let (status, text) = put(&self.agent, self.admin, &path, "text/csv", body)?;
         let state = if activate { "active" } else { "staged" };
         expect(
@@ -209,15 +253,6 @@ impl Operator {
 
     fn put(&self, path: &str, media_type: &str, body: &[u8]) -> Result<(u16, String), Refused> {
         put(&self.agent, self.admin, path, media_type, body)
-    }
-}
-
-/// Each way of changing in turns, rollbacks a quarter of them.
-fn next(done: usize) -> How {
-    match done % 4 {
-        1 => How::Activated,
-        3 => How::RolledBack,
-        _ => How::Uploaded,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::judge::{Answers, Verdict, judge};
 use super::memory::Samples;
 use super::operator::{How, Operator};
-use super::{Kind, Scenario};
+use super::{Kind, Scenario, Swapped};
 use crate::report::Generator;
 use crate::run::Outcomes;
 use crate::tally::{LatencyUs, Tally};
@@ -16,6 +16,8 @@ use crate::tally::{LatencyUs, Tally};
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// What was swapped for what.
+    pub swapped: Swapped,
     /// Rows of each version.
     pub rows: usize,
     /// Requests a second.
@@ -70,6 +72,8 @@ pub struct Windows {
     pub windows: Vec<LatencyUs>,
     /// Least and most over the windows.
     pub spread_us: Spread,
+    /// The median of the windows' p99.
+    pub p99_median_us: f64,
 }
 
 /// Least and most of a percentile over windows.
@@ -92,6 +96,8 @@ pub struct Memory {
     pub swapping_peak_bytes: u64,
     /// Over the quiet peak.
     pub ratio: f64,
+    /// The most in the last window without swaps, by that in the first.
+    pub growth: f64,
 }
 
 impl Report {
@@ -114,7 +120,15 @@ impl Report {
                 .unwrap_or_default()
         };
         let (quiet, swapping) = (bounds(Kind::Quiet), bounds(Kind::Swapping));
+        let quiet_stages = || (0..stages).filter(|stage| Kind::of(*stage) == Kind::Quiet);
+        let peak = |stage| samples.bounds(|of| Some(of) == stage).unwrap_or_default().1;
+        let (first, last) = (peak(quiet_stages().next()), peak(quiet_stages().next_back()));
+        let ratio = |of: u64, by: u64| match by {
+            0 => 0.0,
+            by => (1000.0 * of as f64 / by as f64).round() / 1000.0,
+        };
         Self {
+            swapped: scenario.swapped,
             rows: scenario.rows,
             rate: scenario.rate,
             window_seconds: scenario.window.as_secs_f64(),
@@ -126,11 +140,8 @@ impl Report {
                 quiet_peak_bytes: quiet.1,
                 quiet_least_bytes: quiet.0,
                 swapping_peak_bytes: swapping.1,
-                ratio: if quiet.1 == 0 {
-                    0.0
-                } else {
-                    (100.0 * swapping.1 as f64 / quiet.1 as f64).round() / 100.0
-                },
+                ratio: ratio(swapping.1, quiet.1),
+                growth: ratio(last, first),
             },
             generator: Generator::new(&outcomes.all(), &outcomes.effort),
         }
@@ -211,15 +222,25 @@ impl Report {
                 ),
             );
         }
+        line(
+            "p99",
+            format!(
+                "median of the windows {:.0} \u{b5}s swapping, {:.0} quiet: {:.2} times",
+                self.swapping.p99_median_us,
+                self.quiet.p99_median_us,
+                self.swapping.p99_median_us / self.quiet.p99_median_us
+            ),
+        );
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         line(
             "memory",
             format!(
-                "anonymous: {:.0} to {:.0} MiB quiet, at most {:.0} MiB while swapping: {:.2} times",
+                "anonymous: {:.0} to {:.0} MiB quiet, at most {:.0} MiB while swapping: {:.3} times; the last quiet window {:.3} times the first",
                 mib(self.memory.quiet_least_bytes),
                 mib(self.memory.quiet_peak_bytes),
                 mib(self.memory.swapping_peak_bytes),
-                self.memory.ratio
+                self.memory.ratio,
+                self.memory.growth
             ),
         );
         if swaps.overran > 0 {
@@ -248,8 +269,8 @@ impl Report {
 
 impl Swaps {
     fn new(operator: &Operator) -> Self {
-        // The first is the one before the load.
-        let made = || operator.hows.iter().zip(&operator.changes).skip(1);
+        let all = || operator.hows.iter().zip(&operator.changes);
+        let made = || all().skip(operator.before);
         let count = |wanted| made().filter(|(how, _)| **how == wanted).count();
         let took = |is: fn(How) -> bool| {
             let mut times: Vec<Duration> = made()
@@ -301,6 +322,11 @@ impl Windows {
         Self {
             due: sum.due(),
             latency_us: sum.latency.latency(),
+            p99_median_us: {
+                let mut all: Vec<f64> = windows.iter().map(|window| window.p99).collect();
+                all.sort_by(f64::total_cmp);
+                all.get(all.len() / 2).copied().unwrap_or_default()
+            },
             windows,
             spread_us,
         }

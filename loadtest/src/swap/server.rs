@@ -110,7 +110,7 @@ fn address(line: &str, key: &str) -> Option<SocketAddr> {
 pub fn config(dir: &Path, bid_threads: usize) -> String {
     let data = toml_string(&dir.join("data").display().to_string());
     format!(
-        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = {bid_threads}\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {data}\n\
+        "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = {bid_threads}\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {data}\nkeep_versions = 20\n\
          [guards]\nenabled = false\n[limits]\nqueue_target_ms = 20000\n\
          [exchanges.demo]\ncurrency = \"USD\"\ndefault_tmax_ms = 60000\n"
     )

@@ -81,6 +81,24 @@ impl Rows {
         }
         &self.csv
     }
+
+    /// What changes from the version before this one, of those whom requests are about.
+    pub fn delta(&self, version: u64) -> String {
+        let (add, remove) = (segment_of(version), segment_of(version.saturating_sub(1)));
+        let mut csv = "source,id,add,remove\n".to_owned();
+        for person in asked(self.people) {
+            for source in SOURCES {
+                csv += &format!("{source},{},v{add},v{remove}\n", id(source, person));
+            }
+        }
+        csv
+    }
+}
+
+/// Those of so many people whom requests are about.
+fn asked(people: usize) -> impl Iterator<Item = usize> {
+    let count = people.min(BODIES_MAX);
+    (0..count).map(move |n| n * people / count)
 }
 
 /// All rows of a source are as long.
@@ -125,9 +143,9 @@ pub fn campaigns() -> String {
 #[must_use]
 pub fn requests(rows: usize) -> Vec<Vec<u8>> {
     let people = (rows / SOURCES.len()).max(1);
-    let count = people.min(BODIES_MAX);
-    (0..count)
-        .map(|n| request(n, n * people / count).into_bytes())
+    let requests = asked(people).enumerate();
+    requests
+        .map(|(n, person)| request(n, person).into_bytes())
         .collect()
 }
 
