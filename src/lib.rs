@@ -80,6 +80,8 @@ pub mod datasets;
 
 pub mod storage;
 
+mod priority;
+
 pub mod http;
 
 pub mod metrics;

@@ -18,13 +18,14 @@ use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
 use crate::generation::Frame;
-use crate::http::admin::{AdminServer, AdminState, HOUSEKEEPING_NICE, Lenses, lower_priority};
+use crate::http::admin::{AdminServer, AdminState, Lenses};
 use crate::http::bid::{BidListener, BidServer};
 use crate::http::bidder::{KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
 use crate::ledger::Desk;
 use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads};
+use crate::priority;
 use crate::shadow::Sample;
 use crate::storage::{Storage, StorageError};
 
@@ -329,7 +330,7 @@ fn start_housekeeping(datasets: &Arc<Datasets>) -> io::Result<()> {
     let started = thread::Builder::new()
         .name("kith-housekeeping".to_owned())
         .spawn(move || {
-            lower_priority(HOUSEKEEPING_NICE);
+            priority::stand_back();
             housekeeping.run(Timestamp::now);
         });
     started.map(drop)
@@ -341,7 +342,7 @@ fn start_scrubbing(datasets: &Arc<Datasets>) -> io::Result<()> {
     let started = thread::Builder::new()
         .name("kith-scrub".to_owned())
         .spawn(move || {
-            lower_priority(HOUSEKEEPING_NICE);
+            priority::stand_back();
             scrubbing.run(Timestamp::now);
         });
     started.map(drop)

@@ -6,9 +6,10 @@
 //! latency and the server's memory in the two kinds of window; what is proven is that no answer was wrong.
 //!
 //! Parts: [`versions`] makes audiences that an answer gives away, [`operator`] swaps them, [`judge`] decides which
-//! answers could have been, [`memory`] and [`report`] tell the figures, [`server`] runs a `kith serve` to do it to.
+//! answers could have been, [`memory`], `inside` and [`report`] tell the figures, [`server`] runs a `kith serve` to do it to.
 
 pub(crate) mod command;
+mod inside;
 pub mod judge;
 pub mod memory;
 pub mod operator;

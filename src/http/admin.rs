@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::clock::Timestamp;
 use crate::config::{AdminToken, Limits};
 use crate::datasets::Datasets;
+use crate::priority;
 
 mod access;
 mod body;
@@ -40,12 +41,6 @@ pub use problem::Problem;
 
 use patience::{Patient, Requests};
 
-/// The niceness of the threads that answer: below bids, but a probe of a saturated bidder is still heard in time.
-const ANSWERING_NICE: i32 = 2;
-/// The niceness of decoding and building; bid threads and the storage thread have 0.
-const BUILDING_NICE: i32 = 10;
-/// The niceness of what nobody waits for.
-pub(crate) const HOUSEKEEPING_NICE: i32 = 19;
 /// Threads that serve admin connections.
 const THREADS: usize = 2;
 /// How long to wait when there are no file descriptors left to accept with.
@@ -121,7 +116,7 @@ impl AdminServer {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("kith-admin")
-            .on_thread_start(|| lower_priority(ANSWERING_NICE))
+            .on_thread_start(|| priority::lower(priority::ANSWERING))
             .enable_all()
             .build()?;
         let limits = &state.limits;
@@ -182,16 +177,6 @@ impl Drop for AdminServer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-/// Gives way to the bid threads. On Linux niceness belongs to the thread, and its children inherit it; hence a fixed
-/// value, where a step would add up from parent to child.
-pub(crate) fn lower_priority(nice: i32) {
-    let lowered = rustix::process::getpriority_process(None)
-        .and_then(|now| rustix::process::setpriority_process(None, now.max(nice)));
-    if let Err(error) = lowered {
-        tracing::warn!(%error, "admin threads run at the same priority as bid threads");
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::inside::Durations;
 use super::judge::Change;
 use super::versions::{self, Rows};
 use super::{Kind, Scenario, SwapError, Swapped};
@@ -75,6 +76,8 @@ pub struct Operator {
     pub hows: Vec<How>,
     /// How many of them before the load.
     pub before: usize,
+    /// Of each window the 99th percentile of the time inside the server, in microseconds.
+    pub inside: Vec<(Kind, f64)>,
     /// Changes that ended after their window.
     pub overran: usize,
     /// How long the longest change took, staging and making of the rows included.
@@ -99,6 +102,7 @@ impl Operator {
             changes: Vec::new(),
             hows: Vec::new(),
             before: 0,
+            inside: Vec::new(),
             overran: 0,
             longest: Duration::ZERO,
         }
@@ -133,12 +137,20 @@ impl Operator {
     ) -> Result<(), SwapError> {
         let is_over = |wait| over.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
         let mut at = 0;
+        let mut begun: Option<(Kind, Durations)> = None;
         while !is_over(LOOK_EVERY) {
             let now = stage.load(Ordering::Relaxed);
             if now == at {
                 continue;
             }
             at = now;
+            let durations = Durations::now(self.admin);
+            if let Some((kind, before)) = begun.take() {
+                self.inside.push((kind, durations.since(&before).p99_us()));
+            }
+            begun = Some(Kind::of(at))
+                .filter(|kind| *kind != Kind::Pause)
+                .map(|kind| (kind, durations));
             match Kind::of(at) {
                 Kind::Pause => {}
                 Kind::Quiet => say(&format!(

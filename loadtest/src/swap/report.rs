@@ -74,6 +74,10 @@ pub struct Windows {
     pub spread_us: Spread,
     /// The median of the windows' p99.
     pub p99_median_us: f64,
+    /// Of each window the p99 of the time inside the server, by its own histogram.
+    pub p99_inside_us: Vec<f64>,
+    /// Their median.
+    pub p99_inside_median_us: f64,
 }
 
 /// Least and most of a percentile over windows.
@@ -113,6 +117,10 @@ impl Report {
                 .filter(move |stage| Kind::of(*stage) == kind)
                 .map(|stage| outcomes.stage(stage))
         };
+        let inside = |kind| {
+            let of = operator.inside.iter().filter(|(of, _)| *of == kind);
+            of.map(|(_, p99_us)| *p99_us).collect()
+        };
         let noted = outcomes.watches.iter().flat_map(|watch| &watch.noted);
         let bounds = |kind| {
             samples
@@ -122,7 +130,10 @@ impl Report {
         let (quiet, swapping) = (bounds(Kind::Quiet), bounds(Kind::Swapping));
         let quiet_stages = || (0..stages).filter(|stage| Kind::of(*stage) == Kind::Quiet);
         let peak = |stage| samples.bounds(|of| Some(of) == stage).unwrap_or_default().1;
-        let (first, last) = (peak(quiet_stages().next()), peak(quiet_stages().next_back()));
+        let (first, last) = (
+            peak(quiet_stages().next()),
+            peak(quiet_stages().next_back()),
+        );
         let ratio = |of: u64, by: u64| match by {
             0 => 0.0,
             by => (1000.0 * of as f64 / by as f64).round() / 1000.0,
@@ -134,8 +145,8 @@ impl Report {
             window_seconds: scenario.window.as_secs_f64(),
             swaps: Swaps::new(operator),
             verdict: judge(&operator.changes, noted),
-            quiet: Windows::new(tallies(Kind::Quiet)),
-            swapping: Windows::new(tallies(Kind::Swapping)),
+            quiet: Windows::new(tallies(Kind::Quiet), inside(Kind::Quiet)),
+            swapping: Windows::new(tallies(Kind::Swapping), inside(Kind::Swapping)),
             memory: Memory {
                 quiet_peak_bytes: quiet.1,
                 quiet_least_bytes: quiet.0,
@@ -225,10 +236,13 @@ impl Report {
         line(
             "p99",
             format!(
-                "median of the windows {:.0} \u{b5}s swapping, {:.0} quiet: {:.2} times",
+                "median of the windows: {:.0} \u{b5}s swapping, {:.0} quiet: {:.2} times; inside the server {:.0}, {:.0}: {:.2} times",
                 self.swapping.p99_median_us,
                 self.quiet.p99_median_us,
-                self.swapping.p99_median_us / self.quiet.p99_median_us
+                self.swapping.p99_median_us / self.quiet.p99_median_us,
+                self.swapping.p99_inside_median_us,
+                self.quiet.p99_inside_median_us,
+                self.swapping.p99_inside_median_us / self.quiet.p99_inside_median_us
             ),
         );
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -299,8 +313,13 @@ impl Swaps {
     }
 }
 
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or_default()
+}
+
 impl Windows {
-    fn new(tallies: impl Iterator<Item = Tally>) -> Self {
+    fn new(tallies: impl Iterator<Item = Tally>, p99_inside_us: Vec<f64>) -> Self {
         let mut sum = Tally::default();
         let mut windows = Vec::new();
         for tally in tallies {
@@ -322,11 +341,9 @@ impl Windows {
         Self {
             due: sum.due(),
             latency_us: sum.latency.latency(),
-            p99_median_us: {
-                let mut all: Vec<f64> = windows.iter().map(|window| window.p99).collect();
-                all.sort_by(f64::total_cmp);
-                all.get(all.len() / 2).copied().unwrap_or_default()
-            },
+            p99_median_us: median(windows.iter().map(|window| window.p99).collect()),
+            p99_inside_median_us: median(p99_inside_us.clone()),
+            p99_inside_us,
             windows,
             spread_us,
         }

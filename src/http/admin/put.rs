@@ -18,11 +18,12 @@ use tokio::sync::oneshot;
 use super::body::{BodyReader, pipe};
 use super::encoding::{Coding, Longest, content_digest, copy_decoded, too_long};
 use super::routes::{Answer, Asked, json as json_answer, query, shown};
-use super::{AdminState, BUILDING_NICE, Problem, lower_priority};
+use super::{AdminState, Problem};
 use crate::audience::RowFormat;
 use crate::config::Role;
 use crate::datasets::{Format, Mode, Published, Refused, Spool, Upload};
 use crate::ids::Name;
+use crate::priority;
 
 /// Ends of asynchronous uploads kept for whoever asks.
 const JOBS_MAX: usize = 256;
@@ -77,7 +78,7 @@ pub(super) async fn upload(
     let key = (upload.dataset.clone(), upload.version);
     let thread = std::thread::Builder::new().name("kith-upload".to_owned());
     let spawned = thread.spawn(move || {
-        lower_priority(BUILDING_NICE);
+        priority::give_way();
         let ended = work.spool(reader, spool).and_then(|spool| {
             if respond_async {
                 shared.jobs.begin(&key);

@@ -7,10 +7,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::routes::{Answer, Asked, json as json_answer, shown};
+use tokio::sync::oneshot;
+
 use super::{Problem, body};
 use crate::config::Role;
 use crate::datasets::Refused;
 use crate::ids::Name;
+use crate::priority;
 
 /// Every dataset that the caller's token covers.
 pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -128,10 +131,18 @@ async fn blocking<R: Send + 'static>(
     work: impl FnOnce(&super::AdminState) -> Result<R, Refused> + Send + 'static,
 ) -> Result<R, Problem> {
     let state = std::sync::Arc::clone(&asked.shared.state);
-    match tokio::task::spawn_blocking(move || work(&state)).await {
+    let (done, when_done) = oneshot::channel();
+    // A thread of its own, for it does not come back from where it gives way to.
+    let thread = std::thread::Builder::new().name("kith-switch".to_owned());
+    let spawned = thread.spawn(move || {
+        priority::give_way();
+        let _ = done.send(work(&state));
+    });
+    spawned.map_err(|e| Problem::new(503, "threads", format!("no thread for the call: {e}")))?;
+    match when_done.await {
         Ok(done) => Ok(done?),
-        Err(error) => {
-            tracing::error!(%error, "an admin call panicked");
+        Err(_) => {
+            tracing::error!("an admin call panicked");
             Err(Problem::new(
                 500,
                 "panic",

@@ -897,23 +897,6 @@ fn who_never_reads_gives_the_place_back() {
 }
 
 #[test]
-fn niceness_is_of_the_thread_and_does_not_add_up() {
-    let nice = || rustix::process::getpriority_process(None).expect("known");
-    let before = nice();
-    let lowered = std::thread::spawn(move || {
-        lower_priority(BUILDING_NICE);
-        let child = std::thread::spawn(move || {
-            lower_priority(BUILDING_NICE);
-            nice()
-        });
-        (nice(), child.join().expect("no panic"))
-    });
-    let expected = before.max(BUILDING_NICE);
-    assert_eq!(lowered.join().expect("no panic"), (expected, expected));
-    assert_eq!(nice(), before, "the caller's stays");
-}
-
-#[test]
 fn what_is_too_long_names_its_limit() {
     let service = serve(
         "[limits]\nupload_bytes = 65536\ncampaigns_bytes = 70000\n[datasets.small]\nmax_bytes = 5000\n",
