@@ -219,7 +219,7 @@ fn unsafe_code(path: &str, module: &Module<'_>, text: &str, found: &mut Vec<Stri
         let number = index + 1;
         let mut breach = |what: &str| found.push(format!("{path}:{number}: {what}"));
         if !allowed {
-            breach("unsafe; instead: safe code, or the one module that maps files (src/audience/)");
+            breach("unsafe; instead: safe code, or a module of MAY_BE_UNSAFE");
         } else if matches!(module, Module::In(_)) && !says_so {
             breach(
                 "unsafe in a file whose //! does not say so; instead: open with why it is needed",

@@ -154,7 +154,11 @@ impl Subject {
     pub fn wait_until_ready(self, at_most: Duration) -> bool {
         let url = format!("http://{}/readyz", self.admin);
         let begun = Instant::now();
-        while ureq::get(&url).call().is_err() {
+        let ask = || {
+            let asked = ureq::get(&url).config().timeout_global(Some(at_most));
+            asked.build().call()
+        };
+        while ask().is_err() {
             if begun.elapsed() > at_most {
                 return false;
             }

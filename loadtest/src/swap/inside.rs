@@ -10,8 +10,8 @@ pub(super) struct Durations(Vec<(f64, u64)>);
 
 impl Durations {
     /// What the server has counted so far; nothing where it does not say.
-    pub(super) fn now(admin: SocketAddr) -> Self {
-        let answer = ureq::get(format!("http://{admin}/metrics")).call();
+    pub(super) fn now(agent: &ureq::Agent, admin: SocketAddr) -> Self {
+        let answer = agent.get(format!("http://{admin}/metrics")).call();
         let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
         Self::read(&text.unwrap_or_default())
     }

@@ -144,7 +144,7 @@ impl Operator {
                 continue;
             }
             at = now;
-            let durations = Durations::now(self.admin);
+            let durations = Durations::now(&self.agent, self.admin);
             if let Some((kind, before)) = begun.take() {
                 self.inside.push((kind, durations.since(&before).p99_us()));
             }
