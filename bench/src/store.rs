@@ -2,8 +2,9 @@
 //!
 //! Everything is measured in turns in one run, since the machine's speed changes from minute to minute: a round is a walk
 //! through memory whose every step waits for the one before, then lookups of ids that are there and that are not, one by one and
-//! four together, over the full version and over its deltas. A lookup's key depends on the answer before, as far as the processor can
-//! tell, so that two never overlap unless they are asked together.
+//! four together, over the full version and over its deltas. Lookups one by one are a plain loop, in which the processor may begin
+//! one before the last is over as far as it guesses the way there. In those called *chained* the key waits for the segments that the
+//! last told; where it told none, only for the guess that it would.
 
 use std::hint::black_box;
 use std::io;

@@ -28,7 +28,7 @@ use super::format::{Header, OFFSET_BYTES};
 use super::memory::{self, Memory};
 use super::remix::{Remix, bucket_of, fingerprint};
 use super::second;
-use super::shard::{self, ENTRY_BYTES, Hashed, LINE};
+use super::shard::{self, ENTRY_BYTES, Hashed, LINE, Seen};
 use super::{Lookup, VersionMeta};
 
 pub(super) use changes::{Change, Changes, Shard};
@@ -99,13 +99,18 @@ pub(super) enum Located {
 /// What is sought in which bin.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sought {
-    /// Where the bin begins.
-    at: usize,
+    /// Where the first bin begins.
+    first: usize,
+    /// Where the second does.
+    second: usize,
+    /// What is looked for in the first.
     word: shard::Word,
 }
 
-/// Lines of the cache that are asked for of a bin or bucket.
+/// Lines of the cache that are asked for of a first bin or a bucket.
 const PREFETCH_LINES: usize = 4;
+/// The same of a second bin, where one id in five is: what more would gain them, the others would lose.
+const PREFETCH_LINES_OF_SECOND: usize = 2;
 
 /// The segment table, unpacked.
 pub(super) struct Segments {
@@ -260,14 +265,21 @@ impl AudienceFile {
                 let Some(entry) = self.entry(shards, hashed) else {
                     return Place::Nowhere;
                 };
-                let first = shard::first(&shards.layout, entry.geometry, hashed);
-                let Some((bin, word)) = first else {
+                let bins = shard::Bins::of(&shards.layout, entry.geometry, hashed);
+                let Some(bins) = bins else {
                     return Place::Nowhere;
                 };
                 let start = shards.records.start.wrapping_add(entry.start as usize);
-                let at = start.wrapping_add(bin);
-                self.prefetch(at);
-                Place::Bin(Sought { at, word })
+                let first = start.wrapping_add(bins.first);
+                let second = start.wrapping_add(bins.second);
+                self.prefetch(first, PREFETCH_LINES);
+                self.prefetch(second, PREFETCH_LINES_OF_SECOND);
+                let word = bins.word;
+                Place::Bin(Sought {
+                    first,
+                    second,
+                    word,
+                })
             }
             Arena::One {
                 buckets,
@@ -321,7 +333,7 @@ impl AudienceFile {
                 mixing,
             } => {
                 let (start, end) = self.bucket_range(at, origin, width);
-                self.prefetch(start);
+                self.prefetch(start, PREFETCH_LINES);
                 Located::Bucket { start, end, mixing }
             }
         }
@@ -329,8 +341,8 @@ impl AudienceFile {
 
     /// Asks for the lines of a bin or bucket, which one of a dozen ids in a dozen segments each has four of.
     #[inline(always)]
-    fn prefetch(&self, at: usize) {
-        for line in 0..PREFETCH_LINES {
+    fn prefetch(&self, at: usize, lines: usize) {
+        for line in 0..lines {
             let line = line.wrapping_mul(LINE);
             memory::prefetch(&self.memory, at.wrapping_add(line));
         }
@@ -418,14 +430,18 @@ impl AudienceFile {
         located: Located,
     ) -> Result<Option<Bits<'f>>, Nonsense> {
         let (start, end, mixing) = match located {
-            Located::Bin(Sought { at, word }) => {
-                let bytes = self.memory.get(at..).ok_or(Nonsense)?;
-                return match shard::see(&shards.layout, bytes, word, hashed)? {
-                    shard::Seen::At(position) => {
-                        shard::bits_at(&shards.layout, bytes, position).map(Some)
-                    }
-                    shard::Seen::Absent => Ok(None),
-                    shard::Seen::Elsewhere => self.found_elsewhere(shards, hashed),
+            Located::Bin(sought) => {
+                let layout = &shards.layout;
+                let mut bytes = self.memory.get(sought.first..).ok_or(Nonsense)?;
+                let mut seen = shard::see(layout, bytes, sought.word, hashed)?;
+                if seen == Seen::Elsewhere {
+                    bytes = self.memory.get(sought.second..).ok_or(Nonsense)?;
+                    seen = shard::see(layout, bytes, sought.word.in_second(), hashed)?;
+                }
+                return match seen {
+                    Seen::At(position) => shard::bits_at(layout, bytes, position).map(Some),
+                    Seen::Absent | Seen::Elsewhere => Ok(None),
+                    Seen::Outside => self.found_outside(shards, hashed),
                 };
             }
             Located::Bucket { start, end, mixing } => (start, end, mixing),
@@ -438,9 +454,10 @@ impl AudienceFile {
         Ok(found.map(|found| found.0))
     }
 
-    /// The bits of an id whose first bin says that there is more to know, in its shard.
+    /// The bits of an id whose set is in its shard's tail.
+    #[cold]
     #[inline(never)]
-    fn found_elsewhere<'f>(
+    fn found_outside<'f>(
         &'f self,
         shards: &'f Shards,
         hashed: Hashed,

@@ -484,7 +484,7 @@ impl Word {
 
     /// The same in its second bin.
     #[inline(always)]
-    fn in_second(self) -> Self {
+    pub(super) fn in_second(self) -> Self {
         Self(self.0 | IN_SECOND)
     }
 
@@ -493,16 +493,33 @@ impl Word {
     }
 }
 
-/// The first bin of a hash, in bytes from where its shard begins, and what is looked for there; nothing where the shard has no
-/// ids.
-#[inline(always)]
-pub(super) fn first(layout: &Layout, geometry: Geometry, hashed: Hashed) -> Option<(usize, Word)> {
-    if geometry.bins == 0 {
-        return None;
+/// Where an id may be in its shard, and what is looked for there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bins {
+    /// Where its first bin begins, in bytes from where the shard does.
+    pub(super) first: usize,
+    /// The same of its second.
+    pub(super) second: usize,
+    /// What is looked for in its first.
+    pub(super) word: Word,
+}
+
+impl Bins {
+    /// Those of a hash; nothing where the shard has no ids.
+    #[inline(always)]
+    pub(super) fn of(layout: &Layout, geometry: Geometry, hashed: Hashed) -> Option<Self> {
+        if geometry.bins == 0 {
+            return None;
+        }
+        let spot = hashed.spot(layout.shard_bits, geometry);
+        let first = spot.first(geometry);
+        let at = |bin: u16| usize::from(bin).wrapping_mul(layout.bins.bytes);
+        Some(Self {
+            first: at(first),
+            second: at(spot.other(first, geometry)),
+            word: spot.word(),
+        })
     }
-    let spot = hashed.spot(layout.shard_bits, geometry);
-    let bin = usize::from(spot.first(geometry));
-    Some((bin.wrapping_mul(layout.bins.bytes), spot.word()))
 }
 
 #[cfg(test)]

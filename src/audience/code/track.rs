@@ -4,52 +4,43 @@
 
 use super::super::bits::AT_ONCE;
 use super::{
-    CODE_BITS, END, GAP_SYMBOLS, INDEX_CONTEXT, SECOND_CODE_BITS, SECOND_INDEX_SLOT, SHARED,
-    TABLES, gap_of, next_state,
+    CODE_BITS, CONTEXTS, END, INDEX_CONTEXT, SECOND_CODE_BITS, SECOND_INDEX_SLOT, SHARED, TABLES,
+    gap_of, next_state,
 };
 
-/// What the next bits mean: bits 0 to 5 how many of them are taken, 6 to 10 the state behind, 11 the end, 12 a set of the
-/// dictionary, 13 to 18 how many of the bits taken are the code, 19 to 24 the symbol. A shift by the word as it is, or by what
-/// is left of it from bit 13 on, is one by the number in its lowest six bits.
+/// What the next bits mean: bits 0 to 5 how many of them are taken, 6 to 10 how many of those are the code, 11 to 15 the state
+/// behind, or [`END_STATE`] or [`SHARED_STATE`], 16 to 31 the least gap that it may be. A shift by the word as it is, or of half
+/// as many bits by what is left of it from bit 6 on, is one by the number in its lowest bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry(u32);
 
-const ENTRY_STATE_SHIFT: u32 = 6;
-const ENTRY_STATE: u32 = 0x1f << ENTRY_STATE_SHIFT;
-const ENTRY_END: u32 = 1 << 11;
-const ENTRY_SHARED: u32 = 1 << 12;
+const CODE_SHIFT: u32 = 6;
+const STATE_SHIFT: u32 = 11;
+const STATE: u32 = 0x1f << STATE_SHIFT;
+const LEAST_SHIFT: u32 = 16;
+/// Behind which there is a set of the dictionary.
+const SHARED_STATE: u32 = 30;
+/// Behind which there is nothing.
+const END_STATE: u32 = 31;
+const _: () = assert!(SHARED_STATE as usize >= CONTEXTS);
 /// Most bits that an entry takes: a code, and what follows of the largest gaps. Two fit a word.
 const TAKEN_MAX: u32 = SECOND_CODE_BITS + 14;
 const _: () = assert!(2 * TAKEN_MAX <= AT_ONCE);
 
-/// The least gap of each symbol.
-static LEAST: [u32; 64] = {
-    let mut least = [0; 64];
-    let mut symbol = 0;
-    while symbol < GAP_SYMBOLS {
-        #[allow(clippy::indexing_slicing, reason = "it is compiled or it is not")]
-        {
-            least[symbol] = gap_of(symbol).0;
-        }
-        symbol = symbol.wrapping_add(1);
-    }
-    least
-};
-
 impl Entry {
     /// Of nothing: what ends a set.
-    pub(super) const END: Self = Self(ENTRY_END);
+    pub(super) const END: Self = Self(END_STATE << STATE_SHIFT);
 
     pub(super) fn of(symbol: usize, length: u8, state: u32) -> Self {
-        let (_, extra) = gap_of(symbol);
-        let kind = match symbol {
-            END => ENTRY_END,
-            SHARED => ENTRY_SHARED,
-            _ => 0,
+        let (least, extra) = gap_of(symbol);
+        let next = match symbol {
+            END => END_STATE,
+            SHARED => SHARED_STATE,
+            _ => next_state(state, symbol),
         };
         let length = u32::from(length);
-        let next = next_state(state, symbol) << ENTRY_STATE_SHIFT;
-        Self((symbol as u32) << 19 | length << 13 | kind | next | extra.saturating_add(length))
+        let taken = extra.saturating_add(length);
+        Self(least << LEAST_SHIFT | next << STATE_SHIFT | length << CODE_SHIFT | taken)
     }
 
     /// How many bits it takes, of the code and of what follows.
@@ -68,19 +59,18 @@ impl Entry {
     #[inline(always)]
     pub(super) fn gap(self, word: u64) -> u32 {
         let own = word & !u64::MAX.wrapping_shl(self.0);
-        let least = LEAST.get((self.0 >> 19) as usize & 63);
-        let least = least.copied().unwrap_or(0);
-        least.wrapping_add(own.wrapping_shr(self.0 >> 13) as u32)
+        let more = (own as u32).wrapping_shr(self.0 >> CODE_SHIFT);
+        (self.0 >> LEAST_SHIFT).wrapping_add(more)
     }
 
     #[inline(always)]
     pub(super) fn is_gap(self) -> bool {
-        self.0 & (ENTRY_END | ENTRY_SHARED) == 0
+        self.0 & STATE < SHARED_STATE << STATE_SHIFT
     }
 
     #[inline(always)]
     pub(super) fn is_shared(self) -> bool {
-        self.0 & ENTRY_SHARED != 0
+        self.0 & STATE == SHARED_STATE << STATE_SHIFT
     }
 }
 
@@ -104,17 +94,17 @@ pub(super) struct ByRank(u32);
 
 impl Track for ByState {
     const START: Self = Self(0);
-    const INDEX: Self = Self((INDEX_CONTEXT as u32) << ENTRY_STATE_SHIFT);
+    const INDEX: Self = Self((INDEX_CONTEXT as u32) << STATE_SHIFT);
 
     #[inline(always)]
     fn entry(self, table: &[Entry; TABLES], word: u64) -> Entry {
-        let own = self.0 << (CODE_BITS - ENTRY_STATE_SHIFT);
+        let own = self.0 >> (STATE_SHIFT - CODE_BITS);
         entry(table, own as usize | word as usize & ((1 << CODE_BITS) - 1))
     }
 
     #[inline(always)]
     fn behind(entry: Entry, _: u32) -> Self {
-        Self(entry.0 & ENTRY_STATE)
+        Self(entry.0 & STATE)
     }
 }
 

@@ -12,13 +12,15 @@ use super::{HEAD_BYTES, Hashed, Layout, PLACE_BYTES, SOME_OUTSIDE, TAGS_AT_ONCE,
 pub(in super::super) enum Seen {
     /// It is the how-manieth of them, and its set stands in the bin.
     At(u8),
-    /// It is not in the version.
+    /// It is not in the version, if this is its first bin.
     Absent,
-    /// It may be in its second bin, or its set is in the tail: [`super::Shard::find`] knows.
+    /// It is not here. If this is its first bin, it may be in its second.
     Elsewhere,
+    /// It is one of them, and its set stands in the tail: [`super::Shard::find`] knows where.
+    Outside,
 }
 
-/// Looks for an id among those of its first bin, with which the bytes begin.
+/// Looks for an id among those of a bin of its, with which the bytes begin.
 #[inline(always)]
 pub(in super::super) fn see(
     layout: &Layout,
@@ -29,8 +31,9 @@ pub(in super::super) fn see(
     let bin = Bin::of(layout, bytes)?;
     Ok(match bin.position(layout, word, hashed)? {
         Some(position) if position < bin.inside() => Seen::At(position as u8),
+        Some(_) => Seen::Outside,
         None if bin.moved() & word.moved_bit() == 0 => Seen::Absent,
-        _ => Seen::Elsewhere,
+        None => Seen::Elsewhere,
     })
 }
 

@@ -109,14 +109,20 @@ fn check(layout: &Layout, geometry: Geometry, bytes: &[u8], ids: &[(Hashed, Vec<
         let wanted: Vec<u32> = set.iter().map(|membership| membership.rank).collect();
         assert_eq!(ranks(layout, bits), wanted);
         // The short way gives the same, or says that there is more to know.
-        let (at, word) = first(layout, geometry, *hashed).expect("bins");
-        match see(layout, &bytes[at..], word, *hashed).expect("sense") {
+        let bins = Bins::of(layout, geometry, *hashed).expect("bins");
+        let (mut at, word) = (bins.first, bins.word);
+        let mut seen = see(layout, &bytes[at..], word, *hashed).expect("sense");
+        if seen == Seen::Elsewhere {
+            at = bins.second;
+            seen = see(layout, &bytes[at..], word.in_second(), *hashed).expect("sense");
+        }
+        match seen {
             Seen::At(position) => {
                 let bits = bits_at(layout, &bytes[at..], position).expect("sense");
                 assert_eq!(ranks(layout, bits), wanted);
             }
-            Seen::Elsewhere => {}
-            Seen::Absent => panic!("it is there"),
+            Seen::Outside => {}
+            Seen::Elsewhere | Seen::Absent => panic!("it is there"),
         }
     }
     for other in 0..200 {
