@@ -19,6 +19,7 @@ mod formats;
 mod index;
 mod markup;
 mod nearest;
+mod pricing;
 mod program;
 mod targeting;
 mod terms;
@@ -34,6 +35,7 @@ pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 pub use formats::{MediaAd, NativeAd, NativeAsset, NativeAssetKind};
 pub use index::{Candidates, Ranked};
 pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, filled, json_inside};
+pub use pricing::{FACTORS_MAX, Factor, Pricing};
 pub use program::Expression;
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use terms::{CreativeTerms, LineItemTerms, Terms};
@@ -41,7 +43,7 @@ pub use warnings::{Surroundings, WARNINGS_MAX, Warning};
 
 use crate::clock::Timestamp;
 use crate::ids::SegmentRef;
-use crate::money::{Currency, Price};
+use crate::money::Currency;
 
 /// A compiled campaigns document.
 #[derive(Debug, Default)]
@@ -82,8 +84,8 @@ pub struct LineItem {
     pub seat: Option<Box<str>>,
     /// Places in [`Book::creatives`], in the document's order; at least one.
     pub creatives: Box<[u32]>,
-    /// What it pays for a thousand impressions; over zero.
-    pub price: Price,
+    /// What it pays for a thousand impressions.
+    pub pricing: Pricing,
     /// The price's currency.
     pub currency: Currency,
     /// When it runs.
@@ -109,6 +111,11 @@ pub struct LineItem {
 }
 
 impl LineItem {
+    /// Whether it reads the floor, which then is to be had in its currency.
+    pub fn reads_floor(&self) -> bool {
+        self.expression.reads_floor() || self.pricing.reads_floor()
+    }
+
     /// Whether it is active and in its flight.
     pub fn runs(&self, now: Timestamp) -> bool {
         self.status == Status::Active && self.flight.covers(now)

@@ -41,8 +41,8 @@ use self::fit::{Fit, Slots};
 use self::pods::Left;
 use crate::campaigns;
 use crate::campaigns::{
-    Book, Candidates, Creative, CreativeTerms, Deals, ImpFacts, LineItem, Resolved, SegmentFacts,
-    Status, Transparency,
+    Book, Candidates, Creative, CreativeTerms, Deals, Factor, ImpFacts, LineItem, Resolved,
+    SegmentFacts, Status, Transparency,
 };
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -167,6 +167,11 @@ pub trait Recorder {
     fn id(&mut self, _source: &str, _outcome: IdOutcome) {}
     /// Nobody can bid on an imp, for what it says or does not say.
     fn unusable(&mut self, _imp: usize, _why: &'static str) {}
+    /// A line item's targeting is true with a creative, and its price is being found: a factor, what its expression says, and the
+    /// price behind it, in the line item's currency.
+    fn factor(&mut self, _factor: &Factor, _applies: Option<bool>, _price: Price) {}
+    /// The price that was found, after its bounds. A line item may come several times for one imp, with several creatives.
+    fn price(&mut self, _imp: usize, _line_item: &LineItem, _price: Price) {}
     /// A line item was considered for an imp; `Ok` where it went into the auction.
     fn line_item(&mut self, _imp: usize, _line_item: &LineItem, _verdict: Result<(), Refusal>) {}
     /// A bid of the auction was taken out again.
@@ -461,7 +466,7 @@ impl<'a> Auction<'a, '_> {
         let book: &'a Book = &self.generation.book;
         if R::HEARS_ALL {
             for line_item in &book.line_items {
-                let verdict = self.consider(&offer, line_item);
+                let verdict = self.consider(&offer, line_item, recorder);
                 recorder.line_item(place, line_item, verdict);
                 self.came(verdict);
             }
@@ -474,16 +479,23 @@ impl<'a> Auction<'a, '_> {
             if self.is_outbid(&offer, line_item) {
                 continue;
             }
-            let verdict = self.consider(&offer, line_item);
+            let verdict = self.consider(&offer, line_item, recorder);
             self.came(verdict);
             // In another currency two prices may be rounded to one.
             let bids_its_price = line_item.currency == self.currency;
-            if verdict.is_ok() && line_item.deals.is_empty() && bids_its_price {
+            if verdict.is_ok()
+                && line_item.deals.is_empty()
+                && bids_its_price
+                && self.leader(&offer).is_some_and(|leader| {
+                    leader.line_item.index == line_item.index
+                        && leader.price == line_item.pricing.most()
+                })
+            {
                 asked.leads();
             }
         }
         if self.proposals.is_empty() {
-            self.ask_the_rest(&offer, candidates);
+            self.ask_the_rest(&offer, candidates, recorder);
         }
         self.finish(&offer, arena, recorder);
     }
@@ -531,23 +543,29 @@ impl<'a> Auction<'a, '_> {
         }
     }
 
-    /// Whether a line item of the open auction could only lose here: who leads bids as much, and came first.
+    /// Who leads the open auction of an imp.
+    fn leader(&self, offer: &Offer<'a, '_>) -> Option<&Proposal<'a>> {
+        let mut own = self.proposals.iter().skip(offer.first);
+        own.find(|proposal| proposal.deal.is_none())
+    }
+
+    /// Whether a line item of the open auction could only lose here: who leads bids as much as it ever can, and came first.
     fn is_outbid(&self, offer: &Offer<'a, '_>, line_item: &LineItem) -> bool {
-        let leader = self
-            .proposals
-            .iter()
-            .skip(offer.first)
-            .find(|proposal| proposal.deal.is_none());
         line_item.deals.is_empty()
-            && leader.is_some_and(|leader| {
-                self.price(line_item)
-                    .is_none_or(|price| !leads(price, line_item, leader))
+            && self.leader(offer).is_some_and(|leader| {
+                self.converted(line_item.pricing.most(), line_item)
+                    .is_none_or(|most| !leads(most, line_item, leader))
             })
     }
 
     /// Nobody who may want the imp bids: how near would the others have come? Their targeting is not true, so none gets
     /// further than that, nor than the imp lets anybody; the first to get so far ends the search.
-    fn ask_the_rest(&mut self, offer: &Offer<'a, '_>, candidates: &Candidates) {
+    fn ask_the_rest(
+        &mut self,
+        offer: &Offer<'a, '_>,
+        candidates: &Candidates,
+        recorder: &mut impl Recorder,
+    ) {
         let book: &'a Book = &self.generation.book;
         let furthest = if offer.late {
             Refusal::Expiry
@@ -564,22 +582,16 @@ impl<'a> Auction<'a, '_> {
             if self.nearest != NoBid::NoUsableImp && self.nearest >= NoBid::Refused(furthest) {
                 return;
             }
-            let verdict = self.consider(offer, line_item);
+            let verdict = self.consider(offer, line_item, recorder);
             self.came(verdict);
         }
     }
 
-    /// What a line item pays, in the bid's currency; nothing where there is no rate, or nothing is left of it.
-    fn price(&self, line_item: &LineItem) -> Option<Price> {
-        self.generation
-            .frame
-            .rates
-            .convert(
-                line_item.price,
-                line_item.currency,
-                self.currency,
-                Round::Down,
-            )
+    /// A line item's price in the bid's currency; nothing where there is no rate, or nothing is left of it.
+    fn converted(&self, price: Price, line_item: &LineItem) -> Option<Price> {
+        let rates = &self.generation.frame.rates;
+        rates
+            .convert(price, line_item.currency, self.currency, Round::Down)
             .filter(|price| *price > Price::ZERO)
     }
 
@@ -639,7 +651,12 @@ impl<'a> Auction<'a, '_> {
     }
 
     /// Takes a line item through everything that can refuse it, cheapest first, and into the auction.
-    fn consider(&mut self, offer: &Offer<'a, '_>, line_item: &'a LineItem) -> Result<(), Refusal> {
+    fn consider(
+        &mut self,
+        offer: &Offer<'a, '_>,
+        line_item: &'a LineItem,
+        recorder: &mut impl Recorder,
+    ) -> Result<(), Refusal> {
         if line_item.status != Status::Active {
             return Err(Refusal::Paused);
         }
@@ -672,8 +689,9 @@ impl<'a> Auction<'a, '_> {
                 continue;
             };
             // Once one fitted and was refused, only one of another advertiser can fare better, or where that was for the price
-            // one with another floor.
-            let has_own_floor = offer.slots.media(creative.format).is_some();
+            // one with another floor or another price.
+            let has_own_floor = offer.slots.media(creative.format).is_some()
+                || line_item.pricing.depends_on_creative();
             let fares_alike = refused.is_some_and(|(advertiser, had_own_floor, refusal)| {
                 advertiser == creative.advertiser
                     && (refusal < Refusal::Currency || !(has_own_floor || had_own_floor))
@@ -681,10 +699,11 @@ impl<'a> Auction<'a, '_> {
             if fares_alike {
                 continue;
             }
-            let verdict = match self.fit(offer, line_item, creative, of_creative) {
+            let verdict = match self.fit(offer, line_item, creative, of_creative, recorder) {
                 Err(refusal) => Err(refusal),
-                Ok(fit) => {
-                    let verdict = self.propose(offer, line_item, &terms.deals, creative, fit);
+                Ok((fit, price)) => {
+                    let of = (line_item, &*terms.deals, price);
+                    let verdict = self.propose(offer, of, creative, fit);
                     refused = verdict
                         .err()
                         .map(|refusal| (creative.advertiser, has_own_floor, refusal));
@@ -699,12 +718,11 @@ impl<'a> Auction<'a, '_> {
         Err(nearest)
     }
 
-    /// Enters the line item into the auction with a creative that may be shown.
+    /// Enters the line item into the auction, with the numbers of its deals and what it pays, and a creative that may be shown.
     fn propose(
         &mut self,
         offer: &Offer<'a, '_>,
-        line_item: &'a LineItem,
-        deals: &[u32],
+        (line_item, deals, price): (&'a LineItem, &[u32], Price),
         creative: &'a Creative,
         fit: Fit<'a>,
     ) -> Result<(), Refusal> {
@@ -713,7 +731,7 @@ impl<'a> Auction<'a, '_> {
         if buys_open && offer.private {
             return Err(Refusal::PrivateAuction);
         }
-        let price = self.price(line_item).ok_or(Refusal::Currency)?;
+        let price = self.converted(price, line_item).ok_or(Refusal::Currency)?;
         let proposal = Proposal {
             imp: offer.place,
             impid: offer.id,
@@ -767,14 +785,16 @@ impl<'a> Auction<'a, '_> {
         Ok(ours)
     }
 
-    /// Whether a creative may be shown here, the line item's targeting is true with it, and how it is shown.
+    /// Whether a creative may be shown here, the line item's targeting is true with it; how it is shown, and what the line item
+    /// pays for it, in its own currency.
     fn fit(
         &mut self,
         offer: &Offer<'a, '_>,
         line_item: &LineItem,
         creative: &'a Creative,
         terms: &CreativeTerms,
-    ) -> Result<Fit<'a>, Refusal> {
+        recorder: &mut impl Recorder,
+    ) -> Result<(Fit<'a>, Price), Refusal> {
         let fit = offer.slots.fit(creative, terms)?;
         if let Some(wanted) = line_item.slotinpod {
             let slot = offer.slots.media(creative.format).ok_or(Refusal::Pod)?;
@@ -801,7 +821,7 @@ impl<'a> Auction<'a, '_> {
             interstitial: offer.imp.instl,
             rewarded: offer.imp.rwdd,
             secure: offer.imp.secure.value(),
-            floor: if line_item.expression.reads_floor() {
+            floor: if line_item.reads_floor() {
                 let floor = floors::of_slot(offer.imp.floor, &offer.slots, creative);
                 floors::said_in(floor, line_item.currency, &self.generation.frame.rates)
             } else {
@@ -834,7 +854,16 @@ impl<'a> Auction<'a, '_> {
         if self.blocks.app_blocked(self.request, &book.terms, terms) {
             return Err(Refusal::BlockedApp);
         }
-        Ok(fit)
+        let price = book.price(
+            line_item,
+            self.resolved,
+            &facts,
+            |factor, applies, price| {
+                recorder.factor(factor, applies, price);
+            },
+        );
+        recorder.price(offer.place, line_item, price);
+        Ok((fit, price))
     }
 
     /// The open auction's floor for a creative, in the bid's currency.

@@ -89,6 +89,8 @@ struct Draft {
     line_item: LineItem,
     place: usize,
     expr: Expr,
+    /// When its price's factors apply.
+    factors: Vec<Expr>,
 }
 
 impl Work {
@@ -321,15 +323,17 @@ impl Work {
         let drafts = std::mem::take(&mut self.line_items);
         let mut slots: BTreeMap<SegmentRef, u32> = BTreeMap::new();
         for draft in &drafts {
-            each_test(&draft.expr, true, &mut |test, _| {
-                if let Test::Segments(_, segments) = test {
-                    for segment in segments {
-                        if !slots.contains_key(segment) {
-                            slots.insert(segment.clone(), 0);
+            for expr in std::iter::once(&draft.expr).chain(&draft.factors) {
+                each_test(expr, true, &mut |test, _| {
+                    if let Test::Segments(_, segments) = test {
+                        for segment in segments {
+                            if !slots.contains_key(segment) {
+                                slots.insert(segment.clone(), 0);
+                            }
                         }
                     }
-                }
-            });
+                });
+            }
         }
         if slots.len() > SEGMENTS_MAX {
             let message = format!(
@@ -358,9 +362,21 @@ impl Work {
                 mut line_item,
                 place,
                 expr,
+                factors,
             } = draft;
-            note_users(&mut self.notes, &slots, place, &line_item.id, &expr);
+            let path = || format!("line_items[{place}].targeting");
+            let ends = [true, false];
+            note_users(&mut self.notes, &slots, path, &line_item.id, &expr, &ends);
             line_item.expression = compiler.add(&expr, &slots).map_err(full)?;
+            for (number, (expr, factor)) in factors
+                .iter()
+                .zip(&mut line_item.pricing.factors)
+                .enumerate()
+            {
+                let path = || format!("line_items[{place}].price.multipliers[{number}].when");
+                note_users(&mut self.notes, &slots, path, &line_item.id, expr, &[]);
+                factor.when = compiler.add(expr, &slots).map_err(full)?;
+            }
             demands.push(compiler.demands(&expr, &slots));
             line_items.push(line_item);
         }
@@ -386,15 +402,16 @@ impl Work {
     }
 }
 
-/// Notes down which segments and exchanges a line item names, for warnings.
+/// Notes down which segments and exchanges an expression of a line item names, for warnings; and of segments whether it wants
+/// or does not want the people in them, as far as that is among its `ends`.
 fn note_users(
     notes: &mut Notes,
     slots: &BTreeMap<SegmentRef, u32>,
-    place: usize,
+    path: impl Fn() -> String,
     id: &str,
     expr: &Expr,
+    ends: &[bool],
 ) {
-    let path = || format!("line_items[{place}].targeting");
     let (mut seen, mut seen_so) = (HashSet::new(), HashSet::new());
     each_test(expr, true, &mut |test, wanted| match test {
         Test::Segments(_, segments) => {
@@ -403,14 +420,14 @@ fn note_users(
                     continue;
                 };
                 if seen.insert(*slot) {
-                    named.by.add(path, id);
+                    named.by.add(&path, id);
                 }
-                if seen_so.insert((*slot, wanted)) {
+                if ends.contains(&wanted) && seen_so.insert((*slot, wanted)) {
                     let so = match wanted {
                         true => &mut named.wanting,
                         false => &mut named.unwanting,
                     };
-                    so.add(path, id);
+                    so.add(&path, id);
                 }
             }
         }
@@ -420,7 +437,7 @@ fn note_users(
                     .exchanges
                     .entry(name.as_str().into())
                     .or_default()
-                    .add(path, id);
+                    .add(&path, id);
             }
         }
         _ => {}

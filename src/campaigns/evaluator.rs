@@ -16,7 +16,7 @@ use std::cell::Cell;
 
 use super::attributes::{Attribute, LISTS, TEXTS};
 use super::index::{Candidates, ones};
-use super::program::{Op, Program, StringId};
+use super::program::{Expression, Op, Program, StringId};
 use super::targeting::{Compare, Quantity};
 use super::{Book, Format, LineItem};
 use crate::clock::Timestamp;
@@ -364,7 +364,18 @@ impl Book {
         request: &Resolved,
         imp: &ImpFacts<'_>,
     ) -> Option<bool> {
-        let code = line_item.expression.code.of(&self.program.code);
+        self.answer(&line_item.expression, line_item, request, imp)
+    }
+
+    /// What an expression of a line item says of the imp.
+    pub(super) fn answer(
+        &self,
+        expression: &Expression,
+        line_item: &LineItem,
+        request: &Resolved,
+        imp: &ImpFacts<'_>,
+    ) -> Option<bool> {
+        let code = expression.code.of(&self.program.code);
         let mut answers = Answers::default();
         let mut at = 0usize;
         while let Some(op) = code.get(at) {

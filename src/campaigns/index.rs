@@ -10,7 +10,7 @@
 //! *Useful for* demands of strings, lists of strings, segments and sizes, also within `and` and `or`. *Not useful for* numbers,
 //! flags, `not`, deals and formats, which only the evaluator sees.
 //!
-//! Line items are *ranked* by price, so that whoever is asked first mostly leads; those behind who could only be outbid are
+//! Line items are *ranked* by the most that they can pay, so that whoever is asked first mostly leads; those behind who could only be outbid are
 //! then left out by another set of bits.
 //!
 //! After Whang et al., "Indexing Boolean Expressions" (VLDB 2009), with bit sets for counters: a book's sets fit the
@@ -176,7 +176,7 @@ impl Index {
         let mut order: Vec<u32> = (0u32..).take(line_items.len()).collect();
         order.sort_by_key(|place| {
             let line_item = line_items.get(*place as usize);
-            Reverse(line_item.map(|line_item| line_item.price))
+            Reverse(line_item.map(|line_item| line_item.pricing.most()))
         });
         let currency = most_frequent(line_items.iter().map(|line_item| line_item.currency));
         let (mut active, mut apart) = (vec![0; words], vec![0; words]);
@@ -295,7 +295,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// The line items that may want the imp, the highest price first, of equal ones in the order of their ids. Prices are
+    /// The line items that may want the imp, who can pay most first, of equal ones in the order of their ids. Prices are
     /// compared as numbers, whatever their currencies.
     pub fn of<'b>(&self, book: &'b Book) -> Ranked<'b, '_> {
         Ranked::of(&self.imp, book)
@@ -334,8 +334,8 @@ impl<'b, 'c> Ranked<'b, 'c> {
         }
     }
 
-    /// The line item that came last leads the open auction, at its own price: leaves out those that can only be outbid, as
-    /// far as their ranks tell.
+    /// The line item that came last leads the open auction, at the most that it can pay: leaves out those that can only be
+    /// outbid, as far as their ranks tell.
     pub fn leads(&mut self) {
         let apart = &self.book.index.apart;
         if !self.apart_only && !contains(apart, self.last) {

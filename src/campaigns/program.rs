@@ -108,7 +108,7 @@ impl Expression {
         self.reads(Attribute::Width) || self.reads(Attribute::Height)
     }
 
-    /// Whether it reads the floor, which then is to be had in the line item's currency.
+    /// Whether it reads the floor.
     pub fn reads_floor(&self) -> bool {
         self.reads(Attribute::Floor)
     }

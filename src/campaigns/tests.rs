@@ -135,7 +135,7 @@ fn what_is_there_is_kept() {
         (&*line_item.campaign, line_item.seat.as_deref()),
         ("spring", Some("s1"))
     );
-    assert_eq!(line_item.price.micros(), 4_200_000);
+    assert_eq!(line_item.pricing.base.micros(), 4_200_000);
     assert_eq!(line_item.currency, Currency::USD);
     let deals: Vec<_> = line_item.deals.iter().map(|d| &**d).collect();
     assert_eq!(deals, ["d1", "d2"]);
@@ -626,7 +626,7 @@ fn toml_says_the_same_as_json() {
     "#;
     let book = book(toml);
     let line_item = &book.line_items[0];
-    assert_eq!(line_item.price.micros(), 4_200_000);
+    assert_eq!(line_item.pricing.base.micros(), 4_200_000);
     assert_eq!(
         line_item.flight.start,
         Some(Timestamp::from_unix_seconds(1_793_491_200))

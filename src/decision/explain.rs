@@ -2,18 +2,19 @@
 //!
 //! Ids are shown by source and a keyed short hash only. Nothing is booked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
 use serde_json::{Value, json};
 
 use super::{NoBid, Recorder, Refusal, Scratch, decide};
-use crate::campaigns::LineItem;
+use crate::campaigns::{Factor, LineItem};
 use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::{Generation, LiveDataset};
 use crate::identity::IdOutcome;
 use crate::ids::UserKey;
+use crate::money::Price;
 use crate::openrtb::{BidId, BidOut, Request, write_bids};
 use crate::privacy::Gate;
 
@@ -24,6 +25,14 @@ pub struct Explanation {
     pub document: Value,
 }
 
+/// A line item that was considered for an imp.
+struct Considered {
+    imp: usize,
+    index: u32,
+    id: Box<str>,
+    verdict: Result<(), Refusal>,
+}
+
 struct Listener<'k> {
     generation: &'k Generation,
     now: Timestamp,
@@ -31,8 +40,12 @@ struct Listener<'k> {
     ids: Vec<Value>,
     keys: Vec<UserKey>,
     unusable: Vec<(usize, &'static str)>,
-    considered: Vec<(usize, Box<str>, Result<(), Refusal>)>,
+    considered: Vec<Considered>,
     dropped: Vec<(usize, Box<str>, Refusal)>,
+    /// How the price that is being found came about so far.
+    steps: Vec<Value>,
+    /// The last price that a line item found for an imp.
+    prices: BTreeMap<(usize, u32), Value>,
 }
 
 impl<'k> Listener<'k> {
@@ -144,7 +157,35 @@ impl Recorder for Listener<'_> {
     }
 
     fn line_item(&mut self, imp: usize, line_item: &LineItem, verdict: Result<(), Refusal>) {
-        self.considered.push((imp, line_item.id.clone(), verdict));
+        self.considered.push(Considered {
+            imp,
+            index: line_item.index,
+            id: line_item.id.clone(),
+            verdict,
+        });
+    }
+
+    fn factor(&mut self, factor: &Factor, applies: Option<bool>, price: Price) {
+        self.steps.push(json!({
+            "when": factor.text,
+            "factor": in_micros(factor.millionths),
+            "applies": applies,
+            "price": in_micros(price.micros()),
+        }));
+    }
+
+    fn price(&mut self, imp: usize, line_item: &LineItem, price: Price) {
+        let pricing = &line_item.pricing;
+        let bound = |bound: Option<Price>| bound.map(|bound| in_micros(bound.micros()));
+        let told = json!({
+            "cpm": in_micros(pricing.base.micros()),
+            "currency": line_item.currency.as_str(),
+            "steps": std::mem::take(&mut self.steps),
+            "min": bound(pricing.min),
+            "max": bound(pricing.max),
+            "price": in_micros(price.micros()),
+        });
+        self.prices.insert((imp, line_item.index), told);
     }
 
     fn unusable(&mut self, imp: usize, why: &'static str) {
@@ -174,6 +215,8 @@ pub fn explain(
         unusable: Vec::new(),
         considered: Vec::new(),
         dropped: Vec::new(),
+        steps: Vec::new(),
+        prices: BTreeMap::new(),
     };
     let decision = decide(
         generation,
@@ -193,11 +236,12 @@ pub fn explain(
             let line_items: Vec<Value> = listener
                 .considered
                 .iter()
-                .filter(|(at, ..)| *at == place)
-                .map(|(_, id, verdict)| {
+                .filter(|considered| considered.imp == place)
+                .map(|Considered { index, id, verdict, .. }| {
+                    let price = listener.prices.get(&(place, *index));
                     let bids = proposals.iter().any(|bid| bid.imp == place && bid.line_item.id == *id);
                     match verdict {
-                        Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null}),
+                        Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null, "price": price}),
                         other => {
                             let dropped = || {
                                 let mut dropped = listener.dropped.iter();
@@ -207,7 +251,7 @@ pub fn explain(
                                 .err()
                                 .or_else(|| dropped().map(|(.., refusal)| *refusal))
                                 .unwrap_or(Refusal::Outbid);
-                            json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why()})
+                            json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why(), "price": price})
                         }
                     }
                 })
@@ -282,6 +326,11 @@ fn response(
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);
     serde_json::from_slice(&out).unwrap_or(Value::Null)
+}
+
+/// So many millionths as a JSON number.
+fn in_micros(micros: i64) -> Value {
+    Price::from_micros(micros).map_or(Value::Null, |price| number(&price.to_string()))
 }
 
 /// A decimal text as a JSON number.

@@ -595,6 +595,42 @@ fn context_reaches_targeting_in_one_spelling() {
     assert_eq!(explained["decision"], "bid", "{explained:#}");
 }
 
+#[test]
+fn a_price_is_multiplied_bounded_and_explained_step_by_step() {
+    let world = World::new(
+        json!([
+            item("base", "2", json!({})),
+            item(
+                "scored",
+                "1.5",
+                json!({"price": {"cpm": "1.5", "currency": "USD", "max": "2.5", "multipliers": [
+                    {"when": "segments one of ['crm/vip']", "factor": "2"},
+                    {"when": "user_age > 17", "factor": "9"},
+                    {"when": "width = 300", "factor": "0.9"}]}})
+            )
+        ]),
+        &[("crm", "buyeruid,u1,vip\n")],
+    );
+    let known = json!({"user": {"buyeruid": "u1"}});
+    world.check(known.clone(), &["1 scored @ 2.5"]);
+    world.check(json!({"user": {"buyeruid": "u2"}}), &["1 base @ 2"]);
+    let told = explained(&world, known);
+    let price = &told["imps"][0]["line_items"][1]["price"];
+    assert_eq!(
+        *price,
+        json!({"cpm": 1.5, "currency": "USD", "steps": [
+            {"when": "segments one of ['crm/vip']", "factor": 2, "applies": true, "price": 3},
+            {"when": "user_age > 17", "factor": 9, "applies": null, "price": 3},
+            {"when": "width = 300", "factor": 0.9, "applies": true, "price": 2.7}],
+            "min": null, "max": 2.5, "price": 2.5})
+    );
+    let told = &told["imps"][0]["line_items"][0];
+    assert_eq!(
+        (&told["reason"], &told["price"]["price"]),
+        (&json!("outbid"), &json!(2))
+    );
+}
+
 fn explained(world: &World, fields: Value) -> Value {
     let arena = Bump::new();
     let mut request = json!({"id": "r", "imp": [imp(json!({}))], "tmax": 100});
@@ -714,12 +750,21 @@ mod same_story {
             json!({"end": "2026-01-01T00:00:00Z"}),
         ]);
         let status = select(vec!["active", "active", "active", "paused"]);
-        let price = (1..6u32, select(vec!["USD", "EUR"]));
+        let price = select(vec![
+            json!({}),
+            json!({}),
+            json!({"multipliers": [{"when": "segments one of ['crm/a', 'crm/d']", "factor": "1.5"}]}),
+            json!({"multipliers": [{"when": "width = 300", "factor": 0.25}, {"when": "country = 'FRA'", "factor": 3}]}),
+            json!({"multipliers": [{"when": "floor > 1", "factor": 2}], "min": 2, "max": 4}),
+            json!({"multipliers": [{"when": "format <> 'banner' or hour >= 0", "factor": "0.000001"}]}),
+        ]);
+        let price = (1..6u32, select(vec!["USD", "EUR"]), price);
         let seat = select(vec![None, None, Some("s1")]);
         (targeting, creatives, deals, flight, status, price, seat).prop_map(
-            |(targeting, creatives, deals, flight, status, (cpm, currency), seat)| {
+            |(targeting, creatives, deals, flight, status, (cpm, currency, more), seat)| {
                 let mut item = json!({"targeting": targeting, "creatives": creatives, "deals": deals, "flight": flight,
                     "status": status, "price": {"cpm": cpm, "currency": currency}});
+                merge(&mut item["price"], &more);
                 if let Some(seat) = seat {
                     item["seat"] = seat.into();
                 }

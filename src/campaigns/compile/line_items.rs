@@ -1,6 +1,7 @@
 //! Line items: each value by its rule, and that all of one fit together.
 
 use super::super::document::{Fields, Node};
+use super::super::pricing::{FACTOR_MILLIONTHS_MAX, FACTORS_MAX, Factor, Pricing};
 use super::super::targeting::{self, Expr};
 use super::super::{Expression, Flight, LineItem, Pacing, Status};
 use super::values::check_text;
@@ -38,7 +39,7 @@ impl Work {
     fn line_item(&mut self, place: usize, id: &str, fields: &Fields<'_>) -> Option<Draft> {
         let (creatives, advertiser) = self.creatives_of(fields);
         let campaign = self.campaign_of(id, fields, advertiser);
-        let (price, currency) = self.price(fields, advertiser);
+        let (pricing, factors, currency) = self.pricing(fields, advertiser);
         if let Some(currency) = currency {
             let users = self.notes.currencies.entry(currency).or_default();
             users.add(|| fields.at("price.currency"), id);
@@ -58,7 +59,7 @@ impl Work {
         let status = fields.word("status", &status, &mut self.errors);
         let seat = self.short_text(fields, "seat");
         self.inactive(fields, &["budget", "pacing", "caps"]);
-        let expr = self.targeting(fields)?;
+        let expr = self.expression(fields, "targeting", "\"country = 'FRA'\"")?;
         Some(Draft {
             line_item: LineItem {
                 id: id.into(),
@@ -68,7 +69,7 @@ impl Work {
                 advertiser: advertiser.unwrap_or(u32::MAX),
                 seat,
                 creatives,
-                price: price.unwrap_or(Price::ZERO),
+                pricing,
                 currency: currency.unwrap_or(Currency::USD),
                 flight,
                 deals,
@@ -84,6 +85,7 @@ impl Work {
             },
             place,
             expr,
+            factors,
         })
     }
 
@@ -154,34 +156,36 @@ impl Work {
         id
     }
 
-    fn price(
+    /// What it pays, its factors' expressions yet to be compiled, and in which currency.
+    fn pricing(
         &mut self,
         fields: &Fields<'_>,
         advertiser: Option<u32>,
-    ) -> (Option<Price>, Option<Currency>) {
+    ) -> (Pricing, Vec<Expr>, Option<Currency>) {
+        let none = || Pricing::of(Price::ZERO, Box::default(), None, None);
         let example = "{\"cpm\": \"4.20\", \"currency\": \"EUR\"}";
         let Some(node) = fields.required("price", example, &mut self.errors) else {
-            return (None, None);
+            return (none(), Vec::new(), None);
         };
         let path = fields.at("price");
-        let known = ["cpm", "currency"];
+        let known = ["cpm", "currency", "multipliers", "min", "max"];
         let Some(price) = Fields::open(node, path, fields.id(), &known, &mut self.errors) else {
-            return (None, None);
+            return (none(), Vec::new(), None);
         };
-        let cpm = price
-            .required("cpm", "\"4.20\"", &mut self.errors)
-            .and_then(|node| {
-                let text = node.decimal();
-                let cpm = text.and_then(|text| Price::parse(&text, Round::Down));
-                let cpm = cpm.filter(|cpm| *cpm > Price::ZERO);
-                if cpm.is_none() {
-                    let message = "expected a decimal over 0 and up to 1000000, like \"4.20\"";
-                    price.wrong("cpm", message, &mut self.errors);
-                }
-                cpm
-            });
+        price.required("cpm", "\"4.20\"", &mut self.errors);
+        let base = self.cpm(&price, "cpm");
+        let (factors, exprs) = self.factors(&price);
+        let (min, max) = (self.cpm(&price, "min"), self.cpm(&price, "max"));
+        if let (Some(min), Some(max)) = (min, max)
+            && max < min
+        {
+            let message = format!("is under the min, {min}");
+            price.wrong("max", message, &mut self.errors);
+        }
+        let pricing = Pricing::of(base.unwrap_or(Price::ZERO), factors.into(), min, max);
         if price.get("currency").is_some() {
-            return (cpm, price.parsed("currency", &mut self.errors));
+            let currency = price.parsed("currency", &mut self.errors);
+            return (pricing, exprs, currency);
         }
         let currency = advertiser
             .and_then(|place| self.advertisers.get(place as usize))
@@ -191,7 +195,57 @@ impl Work {
             let message = "is required, like \"EUR\", for the advertiser has none";
             price.wrong("currency", message, &mut self.errors);
         }
-        (cpm, currency)
+        (pricing, exprs, currency)
+    }
+
+    fn cpm(&mut self, price: &Fields<'_>, key: &str) -> Option<Price> {
+        let text = price.get(key)?.decimal();
+        let cpm = text.and_then(|text| Price::parse(&text, Round::Down));
+        let cpm = cpm.filter(|cpm| *cpm > Price::ZERO);
+        if cpm.is_none() {
+            let message = "expected a decimal over 0 and up to 1000000, like \"4.20\"";
+            price.wrong(key, message, &mut self.errors);
+        }
+        cpm
+    }
+
+    /// What multiplies the price, and the expressions, in the same order.
+    fn factors(&mut self, price: &Fields<'_>) -> (Vec<Factor>, Vec<Expr>) {
+        let list = price.list("multipliers", FACTORS_MAX, &mut self.errors);
+        let (mut factors, mut exprs) = (Vec::new(), Vec::new());
+        for (key, node) in list.collect::<Vec<_>>() {
+            let (path, known) = (price.at(&key), ["when", "factor"]);
+            let Some(fields) = Fields::open(node, path, price.id(), &known, &mut self.errors)
+            else {
+                continue;
+            };
+            let factor = fields.required("factor", "\"1.5\"", &mut self.errors);
+            let millionths = factor.and_then(|node| {
+                let text = node.decimal()?;
+                // Millionths are to a factor what micros are to a price.
+                let (down, up) = (
+                    Price::parse(&text, Round::Down)?,
+                    Price::parse(&text, Round::Up)?,
+                );
+                let millionths = down.micros();
+                let fits = down == up && (1..=FACTOR_MILLIONTHS_MAX).contains(&millionths);
+                fits.then_some(millionths)
+            });
+            if factor.is_some() && millionths.is_none() {
+                let message = "expected a decimal over 0 and up to 100, with at most 6 decimals, like \"1.5\"";
+                fields.wrong("factor", message, &mut self.errors);
+            }
+            let when = self.expression(&fields, "when", "\"segments one of ['crm/vip']\"");
+            if let (Some(expr), Some(millionths)) = (when, millionths) {
+                factors.push(Factor {
+                    text: fields.text("when", &mut self.errors).unwrap_or("").into(),
+                    when: Expression::none(),
+                    millionths,
+                });
+                exprs.push(expr);
+            }
+        }
+        (factors, exprs)
     }
 
     fn flight(&mut self, fields: &Fields<'_>) -> Flight {
@@ -236,20 +290,20 @@ impl Work {
         Some(text.into())
     }
 
-    fn targeting(&mut self, fields: &Fields<'_>) -> Option<Expr> {
-        let example = "\"country = 'FRA'\"";
-        let node = fields.required("targeting", example, &mut self.errors)?;
-        let text = fields.text_of("targeting", node, &mut self.errors)?;
+    /// An expression, which must be there.
+    fn expression(&mut self, fields: &Fields<'_>, key: &str, example: &str) -> Option<Expr> {
+        let node = fields.required(key, example, &mut self.errors)?;
+        let text = fields.text_of(key, node, &mut self.errors)?;
         match targeting::parse(text) {
             Ok(parsed) => {
                 for doubt in parsed.doubts {
-                    self.notes.warn(fields.at("targeting"), fields.id(), doubt);
+                    self.notes.warn(fields.at(key), fields.id(), doubt);
                 }
                 Some(parsed.expr)
             }
             Err(mistakes) => {
                 for mistake in mistakes {
-                    fields.wrong("targeting", mistake.to_string(), &mut self.errors);
+                    fields.wrong(key, mistake.to_string(), &mut self.errors);
                 }
                 None
             }
