@@ -1,7 +1,7 @@
 //! What a line item pays: a base price, factors that apply where their expressions are true, and bounds.
 //!
-//! `price = cpm × each factor that applies`, in the document's order, each step rounded down to a micro and no more than
-//! [`PRICE_MICROS_MAX`]; then kept within `min` and `max`. A factor whose expression is false or null does not apply: what is not
+//! `price = cpm × each factor that applies`, in the document's order, each step rounded down to a micro, at least one and no more
+//! than [`PRICE_MICROS_MAX`]; then kept within `min` and `max`. A factor whose expression is false or null does not apply: what is not
 //! known of a person changes nothing.
 //!
 //! Every step only grows with what goes into it, so that the most a line item can pay ([`Pricing::most`]) is that of the
@@ -47,7 +47,7 @@ pub struct Factor {
 impl Factor {
     fn times(&self, price: Price) -> Price {
         let product = i128::from(price.micros()) * i128::from(self.millionths);
-        let micros = (product / i128::from(MICROS)).min(i128::from(PRICE_MICROS_MAX));
+        let micros = (product / i128::from(MICROS)).clamp(1, i128::from(PRICE_MICROS_MAX));
         i64::try_from(micros)
             .ok()
             .and_then(Price::from_micros)
@@ -189,9 +189,9 @@ mod tests {
             ["5.5", "3", "5.5"]
         );
         assert_eq!(prices(&serde_json::json!({"cpm": "4"})), ["4", "4", "4"]);
-        // To the micro, down.
+        // To the micro, down, but never to nothing.
         let third = serde_json::json!({"cpm": "0.000001", "multipliers": [{"when": "country = 'FRA'", "factor": "0.333333"}]});
-        assert_eq!(prices(&third), ["0", "0.000001", "0.000001"]);
+        assert_eq!(prices(&third), ["0.000001", "0.000001", "0.000001"]);
     }
 
     #[test]
