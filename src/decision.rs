@@ -690,11 +690,11 @@ impl<'a> Auction<'a, '_> {
             };
             // Once one fitted and was refused, only one of another advertiser can fare better, or where that was for the price
             // one with another floor or another price.
-            let has_own_floor = offer.slots.media(creative.format).is_some()
+            let is_priced_apart = offer.slots.media(creative.format).is_some()
                 || line_item.pricing.depends_on_creative();
-            let fares_alike = refused.is_some_and(|(advertiser, had_own_floor, refusal)| {
+            let fares_alike = refused.is_some_and(|(advertiser, was_priced_apart, refusal)| {
                 advertiser == creative.advertiser
-                    && (refusal < Refusal::Currency || !(has_own_floor || had_own_floor))
+                    && (refusal < Refusal::Currency || !(is_priced_apart || was_priced_apart))
             });
             if fares_alike {
                 continue;
@@ -702,11 +702,11 @@ impl<'a> Auction<'a, '_> {
             let verdict = match self.fit(offer, line_item, creative, of_creative, recorder) {
                 Err(refusal) => Err(refusal),
                 Ok((fit, price)) => {
-                    let of = (line_item, &*terms.deals, price);
-                    let verdict = self.propose(offer, of, creative, fit);
+                    let verdict =
+                        self.propose(offer, line_item, &terms.deals, price, creative, fit);
                     refused = verdict
                         .err()
-                        .map(|refusal| (creative.advertiser, has_own_floor, refusal));
+                        .map(|refusal| (creative.advertiser, is_priced_apart, refusal));
                     verdict
                 }
             };
@@ -722,7 +722,9 @@ impl<'a> Auction<'a, '_> {
     fn propose(
         &mut self,
         offer: &Offer<'a, '_>,
-        (line_item, deals, price): (&'a LineItem, &[u32], Price),
+        line_item: &'a LineItem,
+        deals: &[u32],
+        price: Price,
         creative: &'a Creative,
         fit: Fit<'a>,
     ) -> Result<(), Refusal> {

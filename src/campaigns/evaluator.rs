@@ -358,7 +358,6 @@ impl Book {
     /// Whether a line item of this book wants the imp: true, false, or null. Only `Some(true)` is a match.
     ///
     /// Looks at the expression alone, not at status, flight, deals or price.
-    #[inline]
     pub fn matches(
         &self,
         line_item: &LineItem,

@@ -631,6 +631,22 @@ fn a_price_is_multiplied_bounded_and_explained_step_by_step() {
     );
 }
 
+#[test]
+fn where_one_creative_is_priced_under_the_floor_the_next_is_tried() {
+    let world = World::new(
+        json!([item(
+            "it",
+            "2",
+            json!({"creatives": ["box", "wide"], "price": {"cpm": "2", "currency": "USD",
+            "multipliers": [{"when": "width = 300", "factor": "0.5"}]}})
+        )]),
+        &[],
+    );
+    let both =
+        json!({"banner": {"format": [{"w": 300, "h": 250}, {"w": 728, "h": 90}]}, "bidfloor": 1.5});
+    world.check(json!({"imp": [imp(both)]}), &["1 it @ 2"]);
+}
+
 fn explained(world: &World, fields: Value) -> Value {
     let arena = Bump::new();
     let mut request = json!({"id": "r", "imp": [imp(json!({}))], "tmax": 100});
