@@ -176,8 +176,13 @@ pub(super) fn reseal(file: &mut [u8]) {
             .chunks(65_536)
             .flat_map(|block| crc32fast::hash(block).to_le_bytes())
             .collect();
-        if sums.len() == sums_length {
-            file[sums_at..sums_at + sums_length].copy_from_slice(&sums);
+        // An edited directory may put the sums past the end of the file.
+        if let Some(stored) = sums_at
+            .checked_add(sums_length)
+            .and_then(|end| file.get_mut(sums_at..end))
+            && stored.len() == sums.len()
+        {
+            stored.copy_from_slice(&sums);
         }
     }
     for (i, (at, length)) in sections.into_iter().enumerate() {
