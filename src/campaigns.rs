@@ -98,12 +98,14 @@ pub struct LineItem {
     pub status: Status,
     /// Its targeting; [`Book::matches`] evaluates it.
     pub expression: Expression,
-    /// Parsed and kept; does not limit anything yet.
+    /// What it may spend.
     pub budget: Budget,
-    /// Parsed and kept; `None` where the document says nothing.
+    /// How it spends it over time; `None` where the document says nothing.
     pub pacing: Option<Pacing>,
-    /// Parsed and kept; do not limit anything yet.
+    /// How often it may show something to one person.
     pub caps: Box<[Cap]>,
+    /// Whether it bids on nobody in particular though it is capped.
+    pub uncapped_without_id: bool,
     /// What all its bids say, as they say it in a response.
     pub bid_json: Box<str>,
     /// Place of its advertiser's time zone in the book.
@@ -114,6 +116,11 @@ impl LineItem {
     /// Whether it reads the floor, which then is to be had in its currency.
     pub fn reads_floor(&self) -> bool {
         self.expression.reads_floor() || self.pricing.reads_floor()
+    }
+
+    /// The time zone of its advertiser, by its place in the book.
+    pub fn zone(&self) -> u32 {
+        self.zone
     }
 
     /// Whether it is active and in its flight.
@@ -191,6 +198,10 @@ pub struct Advertiser {
     pub currency: Option<Currency>,
     /// Who pays for its ads, for requests under the Digital Services Act.
     pub dsa: Option<Transparency>,
+    /// What all its line items may spend together.
+    pub budget: Budget,
+    /// How often they may show something to one person, together.
+    pub caps: Box<[Cap]>,
 }
 
 /// What an ad says of who pays for it.
@@ -209,9 +220,9 @@ pub struct Campaign {
     pub id: Box<str>,
     /// Place in [`Book::advertisers`].
     pub advertiser: u32,
-    /// Parsed and kept; does not limit anything yet.
+    /// What its line items may spend together.
     pub budget: Budget,
-    /// Parsed and kept; do not limit anything yet.
+    /// How often they may show something to one person, together.
     pub caps: Box<[Cap]>,
 }
 
@@ -331,10 +342,46 @@ impl Book {
         self.advertisers.get(line_item.advertiser as usize)
     }
 
+    /// The campaign that groups a line item, where the document lists it.
+    pub fn campaign_of(&self, line_item: &LineItem) -> Option<&Campaign> {
+        let place = self
+            .campaigns
+            .binary_search_by(|campaign| campaign.id.cmp(&line_item.campaign));
+        self.campaigns.get(place.ok()?)
+    }
+
+    /// The time zone of a line item's advertiser.
+    pub fn zone_of(&self, line_item: &LineItem) -> &jiff::tz::TimeZone {
+        static UTC: jiff::tz::TimeZone = jiff::tz::TimeZone::UTC;
+        self.zones.get(line_item.zone as usize).unwrap_or(&UTC)
+    }
+
+    /// The day that it is in one of the book's time zones, in days since 1970-01-01, and from when to when it lasts, in
+    /// milliseconds. Takes some microseconds.
+    pub fn local_day(&self, zone: u32, now: Timestamp) -> Option<(i32, i64, i64)> {
+        let zone = self.zones.get(zone as usize)?;
+        let date = zone
+            .to_datetime(jiff::Timestamp::from_millisecond(now.unix_ms).ok()?)
+            .date();
+        let begins = |date: jiff::civil::Date| {
+            let midnight = zone.to_zoned(date.at(0, 0, 0, 0)).ok()?;
+            Some(midnight.timestamp().as_millisecond())
+        };
+        let day = day_number(date)?;
+        Some((day, begins(date)?, begins(date.tomorrow().ok()?)?))
+    }
+
     /// Whether any expression reads that attribute; what none reads need not be looked up.
     pub fn reads(&self, attribute: Attribute) -> bool {
         self.program.reads & attribute.bit() != 0
     }
+}
+
+/// A date as days since 1970-01-01.
+pub fn day_number(date: jiff::civil::Date) -> Option<i32> {
+    let first = jiff::civil::date(1970, 1, 1);
+    let span = first.until(date).ok()?;
+    Some(span.get_days())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::campaigns::Book;
 use crate::config;
 use crate::generation::{Frame, Generation, LiveVersion, Members};
 use crate::ids::Name;
+use crate::ledger::Ledger;
 use crate::privacy::Purposes;
 use crate::shadow::Sample;
 use crate::storage::Storage;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub frame: Frame,
     /// Recent requests that versions are tried on.
     pub sample: Arc<Sample>,
+    /// Keeps the books of what is live; none: everything is allowed.
+    pub ledger: Option<Ledger>,
 }
 
 impl Settings {
@@ -108,6 +111,7 @@ impl Settings {
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,
+            ledger: None,
             sample: Arc::new(Sample::new(
                 config.shadow.requests,
                 config.bid.thread_count(),
@@ -242,7 +246,11 @@ impl Datasets {
 
     /// Puts what `next` holds in force as the generation its manifest names.
     fn swap(&self, next: &Snapshot) {
-        let generation = Arc::new(self.assemble(next));
+        let mut generation = self.assemble(next);
+        if let Some(ledger) = &self.settings.ledger {
+            generation.plan = ledger.plan(&generation.book);
+        }
+        let generation = Arc::new(generation);
         self.retired.put(self.live.swap(generation));
         self.measures.generation.set(next.manifest.generation);
     }

@@ -49,11 +49,12 @@ use crate::config::Exchange;
 use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
 use crate::ids::UserKey;
+use crate::ledger::Allowances;
 use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
     AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAsk, Placement, Request, Size,
 };
-use crate::privacy::{self, Consents, Gate};
+use crate::privacy::{self, Consents, Gate, Purposes};
 
 pub use again::{decide_again, is_sampled, seen};
 pub use audience::{LookupCounts, Membership};
@@ -66,6 +67,9 @@ pub const ANSWER_MS_MAX: i64 = 5_000;
 /// Longest answer, in bytes. Whoever offers many imps and deals is not sent markup and his own ids by the hundred megabytes.
 pub const ANSWER_BYTES_MAX: usize = 2 << 20;
 
+/// What the URLs of a bid's notices take, about.
+const NOTICES_BYTES: usize = 3 * 400;
+
 /// What a bid thread reuses from request to request.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -76,9 +80,19 @@ pub struct Scratch {
     blocks: Blocks,
     slots: Bits,
     candidates: Candidates,
+    /// What the ledger allows; by default everything.
+    pub allowances: Allowances,
 }
 
 impl Scratch {
+    /// Which asks the ledger.
+    pub fn that_asks(allowances: Allowances) -> Self {
+        Self {
+            allowances,
+            ..Self::default()
+        }
+    }
+
     /// Lookups of the last decision, by the dataset's place in its generation. All zero where the gate was closed.
     pub fn lookups(&self) -> &[LookupCounts] {
         &self.membership.lookups
@@ -107,6 +121,8 @@ pub struct Proposal<'a> {
     pub line_item: &'a LineItem,
     /// What is shown.
     pub creative: &'a Creative,
+    /// Its place in the book.
+    pub creative_place: u32,
     /// The size it is shown in, where it has one: a banner's, a video's or its player's.
     pub size: Option<Size>,
     /// Its markup, escaped for JSON.
@@ -121,6 +137,8 @@ pub struct Proposal<'a> {
     pub dsa: Option<&'a Transparency>,
     /// How many impressions it counts for: what is spent is the price times this.
     pub multiplier: Multiplier,
+    /// What that is, in nano units of the line item's budgets; 0 where no books are kept.
+    pub nano: i64,
     /// Where in a dynamic pod it wants to be.
     pub slotinpod: Option<i64>,
     /// Seconds that it may wait for its impression.
@@ -147,6 +165,7 @@ impl<'a> Proposal<'a> {
             exp: self.exp,
             flex: self.flex,
             dsa_json: self.dsa.map_or("", |dsa| &dsa.bid_json),
+            notices: None,
         }
     }
 
@@ -253,24 +272,32 @@ fn decide_behind<'a>(
         blocks,
         slots,
         candidates,
+        allowances,
     } = scratch;
     membership.clear(generation);
+    allowances.begin(&generation.plan, now);
     let (currency, usable) = match usable(generation, exchange, asked, arena) {
         Ok(currency) => (currency, Ok(())),
         Err(reason) => (exchange.currency, Err(reason)),
     };
     // Where nothing can be bid nobody is looked up.
     let outcome = usable.and_then(|()| {
-        if let Ok(leave) = gate
-            && membership.admit(generation, leave)
-        {
+        if let Ok(leave) = gate {
+            let is_read = membership.admit(generation, leave);
+            let is_counted = generation.plan.has_caps() && leave.may(Purposes::FREQUENCY);
             match known {
-                Some(keys) => membership.probe(generation, keys),
-                None => {
+                Some(keys) if is_read => membership.probe(generation, keys),
+                None if is_read || is_counted => {
                     let seen = |source: &str, outcome| recorder.id(source, outcome);
                     let ids = ids(generation, exchange, request, leave, seen);
-                    membership.probe(generation, &ids);
+                    if is_read {
+                        membership.probe(generation, &ids);
+                    }
+                    if is_counted {
+                        allowances.counts_under(&ids);
+                    }
                 }
+                Some(_) | None => {}
             }
         }
         let book = &*generation.book;
@@ -291,6 +318,7 @@ fn decide_behind<'a>(
         book.candidates(resolved, candidates);
         let mut auction = Auction {
             blocks,
+            allowances,
             generation,
             exchange,
             request,
@@ -410,6 +438,7 @@ struct Auction<'a, 'r> {
     now: Timestamp,
     resolved: &'r Resolved,
     blocks: &'r mut Blocks,
+    allowances: &'r mut Allowances,
     proposals: ArenaVec<'a, Proposal<'a>>,
     /// Bytes that the answer may still have.
     room: usize,
@@ -522,7 +551,12 @@ impl<'a> Auction<'a, '_> {
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
-            match self.room.checked_sub(proposal.bid_out(BidId(0)).bytes()) {
+            match self.room.checked_sub(
+                proposal
+                    .bid_out(BidId(0))
+                    .bytes()
+                    .saturating_add(NOTICES_BYTES),
+            ) {
                 Some(room) => self.room = room,
                 None => break,
             }
@@ -702,8 +736,14 @@ impl<'a> Auction<'a, '_> {
             let verdict = match self.fit(offer, line_item, creative, of_creative, recorder) {
                 Err(refusal) => Err(refusal),
                 Ok((fit, price)) => {
-                    let verdict =
-                        self.propose(offer, line_item, &terms.deals, price, creative, fit);
+                    let verdict = self.propose(
+                        offer,
+                        line_item,
+                        &terms.deals,
+                        price,
+                        (*place, creative),
+                        fit,
+                    );
                     refused = verdict
                         .err()
                         .map(|refusal| (creative.advertiser, is_priced_apart, refusal));
@@ -725,7 +765,7 @@ impl<'a> Auction<'a, '_> {
         line_item: &'a LineItem,
         deals: &[u32],
         price: Price,
-        creative: &'a Creative,
+        (creative_place, creative): (u32, &'a Creative),
         fit: Fit<'a>,
     ) -> Result<(), Refusal> {
         let buys_open = deals.is_empty();
@@ -739,6 +779,7 @@ impl<'a> Auction<'a, '_> {
             impid: offer.id,
             line_item,
             creative,
+            creative_place,
             size: fit.size,
             adm: "",
             seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
@@ -746,6 +787,7 @@ impl<'a> Auction<'a, '_> {
             deal: None,
             dsa,
             multiplier: offer.multiplier,
+            nano: 0,
             slotinpod: line_item.slotinpod.filter(|_| {
                 let slot = offer.slots.media(creative.format);
                 slot.is_some_and(|slot| slot.media.pod.is_dynamic())
@@ -958,19 +1000,45 @@ impl<'a> Auction<'a, '_> {
         Ok(if fixed { floor } else { proposal.price })
     }
 
-    /// Puts a bid among this imp's proposals, unless one for the same deal leads.
-    fn enter(&mut self, first: usize, proposal: Proposal<'a>) -> Result<(), Refusal> {
-        let rival = self
-            .proposals
-            .iter_mut()
-            .skip(first)
-            .find(|rival| rival.deal == proposal.deal);
-        match rival {
+    /// Puts a bid among this imp's proposals, unless one for the same deal leads or the ledger does not allow it.
+    fn enter(&mut self, first: usize, mut proposal: Proposal<'a>) -> Result<(), Refusal> {
+        let own = self.proposals.iter().skip(first);
+        let rival = own
+            .enumerate()
+            .find(|(_, rival)| rival.deal == proposal.deal)
+            .map(|(place, rival)| (place.saturating_add(first), rival));
+        if let Some((_, rival)) = rival
+            && !leads(proposal.price, proposal.line_item, rival)
+        {
+            return Err(Refusal::Outbid);
+        }
+        let place = rival.map(|(place, _)| place);
+        self.allow(&mut proposal, first)?;
+        match place.and_then(|place| self.proposals.get_mut(place)) {
             None => self.proposals.push(proposal),
-            Some(rival) if leads(proposal.price, proposal.line_item, rival) => *rival = proposal,
-            Some(_) => return Err(Refusal::Outbid),
+            Some(rival) => *rival = proposal,
         }
         Ok(())
+    }
+
+    /// Whether the ledger allows a bid, and what it costs its budgets.
+    fn allow(&mut self, proposal: &mut Proposal<'a>, first: usize) -> Result<(), Refusal> {
+        let plan = &self.generation.plan;
+        let index = proposal.line_item.index;
+        if let Some(spends) = plan.spends(index) {
+            let rates = &self.generation.frame.rates;
+            let price = rates.convert(proposal.price, self.currency, spends, Round::Up);
+            let price = price.ok_or(Refusal::Currency)?;
+            proposal.nano = proposal.multiplier.nanos_of(price).ok_or(Refusal::Budget)?;
+        }
+        let beside = self.proposals.get(..first).unwrap_or(&[]);
+        let beside = beside.iter().map(|other| other.line_item.index);
+        let book = &self.generation.book;
+        let exchange = self.exchange.index;
+        let allowed = self
+            .allowances
+            .allow(plan, book, index, exchange, proposal.nano, beside);
+        allowed.map_err(Refusal::from)
     }
 }
 

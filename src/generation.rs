@@ -14,6 +14,7 @@ use crate::campaigns::Book;
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
 use crate::ids::{Keyer, Name, SegmentRef, UserKey};
+use crate::ledger::Plan;
 use crate::money::Rates;
 use crate::privacy::{Policy, Purposes};
 
@@ -152,6 +153,9 @@ pub struct Generation {
     pub slot_purposes: Box<[Purposes]>,
     /// What comes from the configuration.
     pub frame: Frame,
+    /// The ledger's side of the book. Of a generation that is not live, or where no books are kept: one that allows
+    /// everything.
+    pub plan: Arc<Plan>,
 }
 
 impl Generation {
@@ -182,6 +186,7 @@ impl Generation {
             datasets,
             slot_purposes,
             frame,
+            plan: Plan::none(),
         }
     }
 

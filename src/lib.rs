@@ -68,9 +68,9 @@ pub mod audience;
 
 pub mod campaigns;
 
-pub mod generation;
-
 pub mod ledger;
+
+pub mod generation;
 
 pub mod decision;
 

@@ -10,6 +10,7 @@
 
 mod asked;
 mod cpu;
+mod money;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,6 +24,7 @@ use crate::openrtb::{FieldName, FieldSet};
 use crate::privacy::{Closed, Gate};
 
 pub use asked::{Ask, Asked, AskedCounts};
+pub use money::MoneyMetrics;
 pub use render::BidMetrics;
 
 use cpu::OsThread;

@@ -175,6 +175,15 @@ impl Multiplier {
             .then_some(Self { millionths })
     }
 
+    /// What so many impressions at a price cost, in nano units, rounded up; `None` where that is beyond all budgets.
+    pub fn nanos_of(self, price: Price) -> Option<i64> {
+        if self == Self::ONE {
+            return Some(price.micros);
+        }
+        let product = i128::from(price.micros) * i128::from(self.millionths);
+        i64::try_from((product + i128::from(MICROS - 1)) / i128::from(MICROS)).ok()
+    }
+
     /// The multiplier in millionths.
     pub const fn millionths(self) -> i64 {
         self.millionths
@@ -277,6 +286,11 @@ impl Rates {
     /// The currency the rates are against.
     pub fn base(&self) -> Currency {
         self.base
+    }
+
+    /// All currencies that have a rate, the base among them.
+    pub fn currencies(&self) -> impl Iterator<Item = Currency> {
+        self.per_base.keys().copied()
     }
 
     /// Whether a price in `currency` can be converted at all.

@@ -41,6 +41,7 @@ pub use request::{
     User,
 };
 pub use response::{
-    BidId, BidOut, CreativeOut, Mtype, line_item_part, transparency_part, write_bids, write_no_bid,
+    BidId, BidOut, CreativeOut, Mtype, NoticeUrls, line_item_part, transparency_part, write_bids,
+    write_no_bid,
 };
 pub use signals::{Flag, Homes, SectionIds, Signals};

@@ -6,8 +6,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use prometheus::{IntGauge, Registry};
 use rustix::fs::StatVfs;
 
 use crate::clock::Timestamp;
-use crate::config::{Config, Exchanges};
+use crate::config::{Config, Exchange, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
 use crate::generation::Frame;
 use crate::http::admin::{AdminServer, AdminState, Lenses};
-use crate::http::bid::{BidListener, BidServer};
-use crate::http::bidder::{KithBidder, Shared};
+use crate::http::bid::{BidListener, BidServer, BidThread};
+use crate::http::bidder::{Books, KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
-use crate::ledger::Desk;
-use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads};
+use crate::ledger::{self, ExchangeTerms, Ledger, LedgerError};
+use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads, MoneyMetrics};
+use crate::openrtb::NoticeUrls;
 use crate::priority;
 use crate::shadow::Sample;
 use crate::storage::{Storage, StorageError};
@@ -44,12 +45,18 @@ pub enum StartError {
     /// What the directory holds.
     #[error("{0}")]
     Datasets(#[from] OpenFailed),
+    /// What was spent.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
     /// A series registered twice: a defect.
     #[error("registering metrics failed: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The vendor list: which file, and what to do.
     #[error("{0}")]
     VendorList(String),
+    /// An exchange's keys: which file, and what to do.
+    #[error("{0}")]
+    KeyFiles(String),
     /// A listener's address.
     #[error("cannot listen on {address} ([{section}] listen): {source}; is another Kith running?")]
     Listen {
@@ -76,6 +83,7 @@ pub struct Service {
     stopping: Arc<AtomicBool>,
     recovery: JoinHandle<()>,
     drain_timeout: Duration,
+    ledger: Ledger,
 }
 
 impl Service {
@@ -94,7 +102,10 @@ impl Service {
             .map_err(StartError::VendorList)?;
         let exchanges = Arc::clone(&frame.exchanges);
         let registry = registry()?;
-        let (datasets, live) = Datasets::open(Settings::of(&config, frame), storage, &registry)?;
+        let ledger = Ledger::start(ledger_terms(&config), storage.clone(), Timestamp::now)?;
+        let mut settings = Settings::of(&config, frame);
+        settings.ledger = Some(ledger.clone());
+        let (datasets, live) = Datasets::open(settings, storage, &registry)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
             // A limit lowered since leaves more datasets than it allows, and each is counted.
@@ -104,12 +115,22 @@ impl Service {
         let names = Box::new(move || ordinals.ordinals());
         registry.register(Box::new(BidMetrics::new(Arc::clone(&threads), names)?))?;
 
+        let of = ledger.clone();
+        registry.register(Box::new(MoneyMetrics::new(move || of.figures())?))?;
+        let of = ledger.clone();
+        registry.register(Box::new(Asked::whether(
+            "kith_ledger_writes",
+            "0 while the ledger's journal cannot be written, and nothing is bid.",
+            move || of.writes(),
+        )?))?;
         let ready = Arc::new(AtomicBool::new(false));
         let draining = Arc::new(AtomicBool::new(false));
         register_states(&registry, &datasets, &config.data.dir, &ready, &draining)?;
         let sample = Arc::clone(datasets.sample());
-        let bid = start_bids(&config, &exchanges, &live, threads, &ready, sample)?;
-        let admin = start_admin(&config, &exchanges, &datasets, registry, &ready, &draining)?;
+        let bid = start_bids(&config, &exchanges, &live, threads, &ready, sample, &ledger)?;
+        let admin = start_admin(
+            &config, &exchanges, &datasets, registry, &ready, &draining, &ledger,
+        )?;
         let stopping = Arc::new(AtomicBool::new(false));
         let recovery = start_recovery(&datasets, ready, &stopping)?;
         start_housekeeping(&datasets)?;
@@ -123,6 +144,7 @@ impl Service {
             stopping,
             recovery,
             drain_timeout,
+            ledger,
         })
     }
 
@@ -147,6 +169,7 @@ impl Service {
         self.draining.store(true, Relaxed);
         let report = self.bid.drain(self.drain_timeout);
         tracing::info!(?report, "bid listener drained");
+        self.ledger.close();
         self.stopping.store(true, Relaxed);
         let _ = self.recovery.join();
         // One bound for both listeners; this one goes last, so that probes hear of the stop.
@@ -237,6 +260,21 @@ fn disk_bytes(dir: &Path, blocks: impl Fn(&StatVfs) -> u64) -> f64 {
     rustix::fs::statvfs(dir).map_or(f64::NAN, |disk| blocks(&disk) as f64 * disk.f_frsize as f64)
 }
 
+/// What of a configuration the ledger goes by.
+fn ledger_terms(config: &Config) -> ledger::Terms {
+    let terms = |exchange: &Exchange| ExchangeTerms {
+        name: exchange.name.as_str().into(),
+        window: u32::try_from(exchange.billing_window.as_secs()).unwrap_or(u32::MAX / 4),
+        billing: exchange.billing,
+    };
+    ledger::Terms {
+        mode: config.budget.mode,
+        exchanges: config.exchanges.iter().map(terms).collect(),
+        frequency_keys: config.limits.frequency_keys,
+        rates: Arc::new(config.currency.rates.clone()),
+    }
+}
+
 fn start_bids(
     config: &Config,
     exchanges: &Arc<Exchanges>,
@@ -244,23 +282,42 @@ fn start_bids(
     threads: Arc<BidThreads>,
     ready: &Arc<AtomicBool>,
     sample: Arc<Sample>,
+    ledger: &Ledger,
 ) -> Result<BidServer, StartError> {
     let address = config.bid.listen;
     let shared = Shared {
         ready: Arc::clone(ready),
         imps_max: config.limits.imps_per_request,
+        books: None,
     };
-    let live = live.clone();
-    // Bid ids of different runs and threads come from different stretches.
+    let (live, ledger, of) = (live.clone(), ledger.clone(), Arc::clone(exchanges));
+    let bid = config.bid.clone();
+    let urls = OnceLock::new();
+    let price_keys: Result<Vec<_>, String> = of.iter().map(Exchange::price_keys).collect();
+    let price_keys: Arc<[_]> = price_keys.map_err(StartError::KeyFiles)?.into();
+    // Each thread draws numbers of its own, another run others.
     let mut seed = [0u8; 8];
     getrandom::fill(&mut seed).map_err(|e| io::Error::other(e.to_string()))?;
     let seed = u64::from_le_bytes(seed);
-    // Counted, not numbered by worker: a worker that starts anew after a panic must not repeat ids.
-    let desks = AtomicU64::new(0);
-    let factory = move |worker: usize| {
-        let desk = Desk::new(seed.wrapping_add(desks.fetch_add(1, Relaxed) << 44));
-        KithBidder::new(shared.clone(), live.reader(), desk, threads.enlist())
-            .with_sampler(sample.sampler(worker))
+    let drawn = AtomicU64::new(0);
+    let factory = move |thread: BidThread| {
+        let base = || bid.public_url(thread.listens);
+        let urls = urls.get_or_init(|| {
+            let of = of
+                .iter()
+                .map(|exchange| NoticeUrls::new(&base(), &exchange.price_macro));
+            of.collect::<Arc<[_]>>()
+        });
+        let mut shared = shared.clone();
+        shared.books = Some(Books {
+            ledger: ledger.clone(),
+            urls: Arc::clone(urls),
+            price_keys: Arc::clone(&price_keys),
+        });
+        let seed = seed.wrapping_add(drawn.fetch_add(1, Relaxed) << 44);
+        KithBidder::new(shared, live.reader(), ledger.desk(), threads.enlist())
+            .drawing(seed)
+            .with_sampler(sample.sampler(thread.index))
     };
     BidListener {
         listen: address,
@@ -281,6 +338,7 @@ fn start_admin(
     registry: Registry,
     ready: &Arc<AtomicBool>,
     draining: &Arc<AtomicBool>,
+    ledger: &Ledger,
 ) -> Result<AdminServer, StartError> {
     let (live, imps_max) = (datasets.live().clone(), config.limits.imps_per_request);
     let user_live = live.clone();
@@ -291,6 +349,7 @@ fn start_admin(
         registry,
         tokens: config.admin.tokens.clone(),
         limits: config.limits,
+        books: Some(ledger.clone()),
         lenses: Lenses {
             user: Box::new(move |source, id| {
                 lenses::user(&user_live.load(), source, id, Timestamp::now())

@@ -94,6 +94,20 @@ enum Command {
         path: PathBuf,
         reply: SyncSender<Result<(), StorageError>>,
     },
+    OpenLog {
+        file: u64,
+        path: PathBuf,
+        length: u64,
+        reply: SyncSender<Result<(), StorageError>>,
+    },
+    AppendLog {
+        file: u64,
+        bytes: Vec<u8>,
+        reply: SyncSender<Result<(), StorageError>>,
+    },
+    CloseLog {
+        file: u64,
+    },
 }
 
 /// The first failed write of one file, seen by its writer at its next call.
@@ -248,6 +262,23 @@ impl Storage {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// Opens a journal to be written on from `length` on, cutting off what is behind that; made empty where it is not there.
+    pub fn open_log(&self, path: &Path, length: u64) -> Result<Log, StorageError> {
+        let path = inside(path)?;
+        let file = self.shared.next_file.fetch_add(1, Ordering::Relaxed);
+        self.ask(|reply| Command::OpenLog {
+            file,
+            path,
+            length,
+            reply,
+        })?;
+        Ok(Log {
+            storage: self.clone(),
+            file,
+            length,
+        })
+    }
+
     /// Removes a file; that it is not there is no error. Not synced: whoever removes must not mind its return.
     pub fn remove(&self, path: &Path) -> Result<(), StorageError> {
         let path = inside(path)?;
@@ -332,6 +363,37 @@ fn inside(path: &Path) -> Result<PathBuf, StorageError> {
         Ok(path.to_owned())
     } else {
         Err(StorageError::Path(path.display().to_string()))
+    }
+}
+
+/// A journal that is written on. One writer a file.
+#[derive(Debug)]
+pub struct Log {
+    storage: Storage,
+    file: u64,
+    length: u64,
+}
+
+impl Log {
+    /// Bytes in it.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends bytes, durably: `Ok` once they are synced. After a failed write (no space) the journal is as long as before, and
+    /// the same bytes may be tried again.
+    pub fn append(&mut self, bytes: Vec<u8>) -> Result<(), StorageError> {
+        let (file, count) = (self.file, bytes.len() as u64);
+        self.storage
+            .ask(|reply| Command::AppendLog { file, bytes, reply })?;
+        self.length += count;
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.storage.send(Command::CloseLog { file: self.file });
     }
 }
 

@@ -163,9 +163,10 @@ fn a_warm_thread_decides_without_allocating() {
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: 128,
+        books: None,
     };
     let sample = Sample::new(64, 1);
-    let mut bidder = KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist())
+    let mut bidder = KithBidder::new(shared, live.reader(), Desk::alone(1), threads.enlist())
         .with_sampler(sample.sampler(0));
     let start = Instant::now();
     let mut slices = 0;

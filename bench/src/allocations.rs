@@ -25,9 +25,10 @@ pub fn bidder(config: &Config, generation: &Arc<Generation>) -> KithBidder {
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: config.limits.imps_per_request,
+        books: None,
     };
     let live = Live::new(Arc::clone(generation));
-    KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist())
+    KithBidder::new(shared, live.reader(), Desk::alone(1), threads.enlist())
 }
 
 /// Mean number of allocations from a body to its response, over mixed requests.

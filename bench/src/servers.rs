@@ -169,6 +169,7 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: config.limits.imps_per_request,
+        books: None,
     };
     let listener = BidListener {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -183,7 +184,7 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
         KithBidder::new(
             shared.clone(),
             live.reader(),
-            Desk::new(1),
+            Desk::alone(1),
             enlisted.enlist(),
         )
     })?;

@@ -142,6 +142,8 @@ impl Work {
             "categories",
             "cattax",
             "time_zone",
+            "budget",
+            "caps",
             "currency",
             "dsa",
         ];
@@ -159,6 +161,8 @@ impl Work {
                 time_zone: time_zone.into(),
                 currency: fields.parsed("currency", &mut self.errors),
                 dsa: self.dsa(&fields),
+                budget: self.budget(&fields),
+                caps: self.caps(&fields),
             };
             self.advertiser_places
                 .insert(id.to_owned(), count(&self.advertisers));
@@ -243,29 +247,9 @@ impl Work {
                 budget: self.budget(&fields),
                 caps: self.caps(&fields),
             };
-            self.inactive(&fields, &["budget", "caps"]);
             self.campaign_places
                 .insert(id.to_owned(), count(&self.campaigns));
             self.campaigns.push(campaign);
-        }
-    }
-
-    /// Warns once of what is accepted but does nothing yet.
-    fn inactive(&mut self, fields: &Fields<'_>, keys: &[&str]) {
-        let there: Vec<_> = keys
-            .iter()
-            .copied()
-            .filter(|key| fields.get(key).is_some())
-            .collect();
-        if let Some(first) = there.first() {
-            self.notes.warn(
-                fields.at(first),
-                fields.id(),
-                format!(
-                    "{}: accepted, but nothing is limited by it yet",
-                    there.join(", ")
-                ),
-            );
         }
     }
 

@@ -44,6 +44,11 @@ pub(super) fn run(args: &Check) -> Result<(), Failure> {
                 member(&mut document, "config", serde_json::to_value(&report)?);
                 config = Config::load(Some(path), &config::environment)?;
                 errors.extend(config.privacy.registration().err());
+                let keys = config
+                    .exchanges
+                    .iter()
+                    .map(|exchange| exchange.price_keys());
+                errors.extend(keys.filter_map(Result::err));
             }
             Err(ConfigError::Refused { problems }) => errors.extend(problems),
             Err(other) => errors.push(other.to_string()),

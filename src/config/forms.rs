@@ -338,6 +338,19 @@ pub(super) fn texts(max: usize, folded: bool) -> Form<Box<[String]>> {
     })
 }
 
+/// What an exchange replaces in a URL. Nothing is let through that would end it.
+pub(super) fn price_macro() -> Form<String> {
+    Form::new(
+        "text of 1 to 64 visible ASCII characters without quotes, \\, < and >",
+        |node| {
+            let text = node.text()?;
+            let safe = |b: u8| b.is_ascii_graphic() && !b"\"'\\<>&#".contains(&b);
+            let fits = (1..=64).contains(&text.len()) && text.bytes().all(safe);
+            fits.then(|| text.to_owned())
+        },
+    )
+}
+
 /// A path.
 pub(super) fn path() -> Form<PathBuf> {
     Form::new("a path", |node| {

@@ -38,6 +38,8 @@ pub struct Limits {
     pub ids_per_request: usize,
     /// Imps looked at in one request.
     pub imps_per_request: usize,
+    /// Ids of which it is remembered what they were shown.
+    pub frequency_keys: usize,
     /// One upload, decoded.
     pub upload_bytes: u64,
     /// Uploads at once.
@@ -172,6 +174,12 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
             128,
             "128",
             "imps looked at in one request; the rest get no bid",
+        ),
+        frequency_keys: count(
+            "frequency_keys",
+            1_000_000_000,
+            "10000000",
+            "ids of which it is remembered what they were shown, for frequency caps; beyond them capped line items do not bid",
         ),
         upload_bytes,
         uploads: count("uploads", 1024, "4", "uploads at once; more are 429"),

@@ -2,6 +2,7 @@
 //! being by upload and are configured only where the defaults do not fit.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,6 +17,7 @@ use crate::audience::{Errors, FalsePositiveRate};
 use crate::campaigns::device_type;
 use crate::identity;
 use crate::ids::{Kind, Name};
+use crate::ledger::PriceKey;
 use crate::money::Currency;
 
 /// Who calls the bid endpoint.
@@ -39,6 +41,10 @@ pub struct Exchange {
     pub billing: Billing,
     /// How long after a bid its notice may come.
     pub billing_window: Duration,
+    /// What the exchange puts the price for, in URLs of ours.
+    pub price_macro: String,
+    /// Files of the keys that it encrypts prices with.
+    pub price_keys: Vec<PriceKeyFiles>,
     /// The networks it may call from; empty: any.
     pub allow: Vec<IpNet>,
     /// SHA-256 of the key in `POST /bid/{name}/{key}`; where set, the path without it does not exist.
@@ -53,7 +59,40 @@ pub struct Exchange {
     pub ids: identity::Policy,
 }
 
+/// The files of a pair of keys, each 32 bytes as hexadecimal digits or base64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceKeyFiles {
+    /// What prices are encrypted with.
+    pub encryption: PathBuf,
+    /// What they are signed with.
+    pub integrity: PathBuf,
+}
+
 impl Exchange {
+    /// Reads the keys that it encrypts prices with. An error says which file, and what to do.
+    pub fn price_keys(&self) -> Result<Vec<PriceKey>, String> {
+        let read = |path: &Path| {
+            let told = |what: &dyn std::fmt::Display| {
+                format!(
+                    "exchanges.{}.price_keys, {}: {what}",
+                    self.name,
+                    path.display()
+                )
+            };
+            let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+            PriceKey::read(&text).ok_or_else(|| {
+                told(&"it holds no key: write its 32 bytes as 64 hexadecimal digits or as base64")
+            })
+        };
+        let key = |files: &PriceKeyFiles| {
+            Ok(PriceKey {
+                encryption: read(&files.encryption)?,
+                integrity: read(&files.integrity)?,
+            })
+        };
+        self.price_keys.iter().map(key).collect()
+    }
+
     /// Whether it may call from this address.
     pub fn admits(&self, caller: IpAddr) -> bool {
         let caller = caller.to_canonical();
@@ -164,6 +203,23 @@ pub(super) fn exchanges(root: &mut Sheet<'_>, budget: &Budget) -> Exchanges {
     Exchanges { list }
 }
 
+fn price_key(s: &mut Sheet<'_>) -> Option<PriceKeyFiles> {
+    let encryption = s.require(
+        "encryption",
+        &forms::path(),
+        "a file of the key that prices are encrypted with: 32 bytes as hexadecimal digits or base64",
+    );
+    let integrity = s.require(
+        "integrity",
+        &forms::path(),
+        "a file of the key that they are signed with",
+    );
+    Some(PriceKeyFiles {
+        encryption: encryption?,
+        integrity: integrity?,
+    })
+}
+
 fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
     let exchange = Exchange {
         name: name.clone(),
@@ -201,15 +257,22 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
                 ("impression", Billing::Impression),
             ]),
             "\"burl\"",
-            "what bills: the billing notice, the win notice, or a pixel in the markup (not built yet)",
+            "what bills: the billing notice, the win notice, or a pixel in the markup",
         ),
         billing_window: s.inherit(
             "billing_window",
             &forms::duration(),
             budget.billing_window,
             "that of [budget]",
-            "how long after a bid its notice may come (not built yet)",
+            "how long after a bid its notice may come",
         ),
+        price_macro: s.get(
+            "price_macro",
+            &forms::price_macro(),
+            "\"${AUCTION_PRICE}\"",
+            "what stands for the price in our notices' URLs, as the exchange wants it: \"%%WINNING_PRICE%%\"",
+        ),
+        price_keys: s.each("price_keys", price_key),
         allow: s.get(
             "allow",
             &forms::networks(),
@@ -251,8 +314,6 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
         );
         s.problem(Some("refuse"), &text);
     }
-    s.warn_if_set("billing", "notices are not built yet: nothing is billed");
-    s.warn_if_set("billing_window", "notices are not counted yet");
     if exchange.margin_ms >= exchange.default_tmax_ms {
         let text = format!(
             "leaves nothing of default_tmax_ms ({}); every request without tmax would be a no-bid",

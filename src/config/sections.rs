@@ -38,7 +38,7 @@ impl Bid {
 }
 
 pub(super) fn bid(s: &mut Sheet<'_>) -> Bid {
-    let bid = Bid {
+    Bid {
         listen: s.get(
             "listen",
             &forms::address(),
@@ -49,7 +49,7 @@ pub(super) fn bid(s: &mut Sheet<'_>) -> Bid {
             "public_url",
             &forms::base_url().or_none(),
             "\"\"",
-            "what notice and click URLs begin with; none: http:// and the listener's address (not built yet)",
+            "what notice and click URLs begin with; none: http:// and the listener's address",
         ),
         threads: s.get(
             "threads",
@@ -57,12 +57,7 @@ pub(super) fn bid(s: &mut Sheet<'_>) -> Bid {
             "0",
             "bid threads, one runtime each; 0: one per core",
         ),
-    };
-    s.warn_if_set(
-        "public_url",
-        "notices are not built yet: nothing that is sent begins with it",
-    );
-    bid
+    }
 }
 
 /// The listener for jobs and operators.
@@ -353,17 +348,13 @@ pub struct Budget {
 /// How exactly budgets are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetMode {
-    /// Each bid thread spends from an allowance of its own; overspend is bounded.
+    /// Of an open bid as much is held as such bids come to; overspend is bounded.
     Bounded,
-    /// Every bid is reserved before it is sent; no overspend.
+    /// Every open bid is held in full; no overspend.
     Strict,
 }
 
 pub(super) fn budget(s: &mut Sheet<'_>) -> Budget {
-    const LATER: &str =
-        "budgets are not kept yet: every line item bids as if its budget were unlimited";
-    s.warn_if_set("mode", LATER);
-    s.warn_if_set("billing_window", LATER);
     Budget {
         mode: s.get(
             "mode",
@@ -372,13 +363,13 @@ pub(super) fn budget(s: &mut Sheet<'_>) -> Budget {
                 ("strict", BudgetMode::Strict),
             ]),
             "\"bounded\"",
-            "how exactly budgets are kept (not built yet)",
+            "how budgets are kept: strict: each open bid is held in full until it is billed, lost, or its window is over; bounded: as much as such bids come to",
         ),
         billing_window: s.get(
             "billing_window",
             &forms::duration(),
             "\"1h\"",
-            "how long after a bid its notice may come (not built yet)",
+            "how long after a bid its notice may come and is money that was held for it",
         ),
     }
 }

@@ -3,6 +3,8 @@
 //! Each has one bounded metric label, and each no-bid an OpenRTB code (`nbr`; the list of OpenRTB 3.0, and from 500
 //! our own, as that list allows).
 
+use crate::ledger;
+
 /// Why a line item does not bid on an imp, in the order in which it is asked: a later reason is a nearer miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
@@ -56,6 +58,18 @@ pub enum Refusal {
     Floor,
     /// Another line item bids more.
     Outbid,
+    /// It, its campaign, its advertiser, the exchange or everything is switched off, or the ledger cannot write.
+    Stopped,
+    /// What is left of a budget does not hold the price.
+    Budget,
+    /// Its pacing leaves this request out.
+    Paced,
+    /// It is capped, and there is no permitted id to count under.
+    Nobody,
+    /// It is capped, and how often the person was shown something cannot be told now.
+    CapUnknown,
+    /// The person was shown as much as a cap allows.
+    Capped,
     /// The answer is as long as it may be.
     AnswerSize,
 }
@@ -141,6 +155,12 @@ labels! { Refusal:
     Currency "currency" 502 "an exchange rate is missing between the price's, the floor's and the response's currency",
     Floor "floor" 501 "the price is under the floor",
     Outbid "outbid" 500 "another line item bids more",
+    Stopped "stopped" 500 "the line item, its campaign, its advertiser, the exchange or everything is switched off, or the ledger cannot write",
+    Budget "budget" 500 "what is left of a budget, or lent of it just now, does not hold the price",
+    Paced "paced" 500 "its pacing leaves this request out, so that the budget lasts",
+    Nobody "nobody" 500 "it has a frequency cap and the request no id that may be used to count under (uncapped_without_id)",
+    CapUnknown "cap_unknown" 500 "it has a frequency cap, and how often the person was shown something cannot be told at this moment",
+    Capped "capped" 9 "the person was shown it as often as a frequency cap allows",
     AnswerSize "answer_size" 500 "the bids before it make the answer as long as it may be (2 MiB)",
 }
 
@@ -162,6 +182,19 @@ labels! { NoBid:
     UnknownPerson "unknown_person" 8 "no dataset that may be read knows the person (refuse.unknown_people)",
     Chain "chain" 16 "the supply chain is missing, incomplete or unreadable (refuse.incomplete_chains)",
     Seller "seller" 17 "the supply chain has a seller that is refused (refuse.sellers)",
+}
+
+impl From<ledger::Refused> for Refusal {
+    fn from(refused: ledger::Refused) -> Self {
+        match refused {
+            ledger::Refused::Stopped => Self::Stopped,
+            ledger::Refused::Budget => Self::Budget,
+            ledger::Refused::Paced => Self::Paced,
+            ledger::Refused::Nobody => Self::Nobody,
+            ledger::Refused::Unknown => Self::CapUnknown,
+            ledger::Refused::Capped => Self::Capped,
+        }
+    }
 }
 
 impl Refusal {

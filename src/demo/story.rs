@@ -167,7 +167,10 @@ pub(super) fn without_ids(mut response: Value) -> Value {
         .flatten()
         .filter_map(|seat| seat.get_mut("bid")?.as_array_mut());
     for bid in bids.flatten().filter_map(Value::as_object_mut) {
-        bid.remove("id");
+        // Each bid has its own id, and notices of its own.
+        for own in ["id", "nurl", "burl", "lurl"] {
+            bid.remove(own);
+        }
     }
     response
 }

@@ -23,11 +23,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::clock::Timestamp;
 use crate::config::{AdminToken, Limits};
 use crate::datasets::Datasets;
+use crate::ledger::Ledger;
 use crate::priority;
 
 mod access;
 mod body;
 mod encoding;
+mod money;
 mod patience;
 mod problem;
 mod put;
@@ -72,6 +74,8 @@ pub struct AdminState {
     pub tokens: Vec<AdminToken>,
     /// Named limits.
     pub limits: Limits,
+    /// The ledger; none, and there is no report.
+    pub books: Option<Ledger>,
     /// Functions behind `GET /v1/users` and `POST /v1/explain`.
     pub lenses: Lenses,
     /// Further conditions of readiness, beside those of the datasets: draining, journals.

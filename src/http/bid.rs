@@ -30,9 +30,12 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use server::{BidListener, BidServer, DrainReport};
+pub use server::{BidListener, BidServer, BidThread, DrainReport};
+
+use tokio::sync::oneshot;
 
 use crate::config::Exchange;
+use crate::ledger::Kind;
 
 /// Who decides. One a worker thread, made on it by the factory given to [`BidListener::start`], so it may be full of
 /// `Rc` and `Cell`; called between awaits, so it must not block.
@@ -57,6 +60,11 @@ pub trait Bidder: 'static {
 
     /// A request is answered 204 without being decided on, because its thread is asked for more than it can do.
     fn shed(&mut self, exchange: &Exchange);
+
+    /// A notice or a click has come. `reply` is told at once or later, from any thread.
+    fn notice(&mut self, _asked: &NoticeAsked<'_>, reply: NoticeReply) {
+        reply.send(NoticeAnswer::Unknown);
+    }
 
     /// The answer to a request, decided on or shed, is on its way, so long after the request arrived.
     fn answered(&mut self, exchange: &Exchange, answer: Answer, took: Duration);
@@ -92,6 +100,42 @@ pub enum Answer {
     NoBid,
     /// 400 without content.
     Malformed,
+}
+
+/// A notice, as its URL says it.
+#[derive(Debug, Clone, Copy)]
+pub struct NoticeAsked<'a> {
+    /// What it says.
+    pub kind: Kind,
+    /// The token, as it came.
+    pub token: &'a str,
+    /// What stands behind the `?`.
+    pub query: &'a str,
+}
+
+/// What the sender of a notice is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoticeAnswer {
+    /// 204: it is taken, now or before.
+    Taken,
+    /// 404: its token is none of ours, or too old.
+    Unknown,
+    /// 302: where the ad that was clicked on leads.
+    Leads(String),
+    /// 503: it cannot be kept now, and must come again.
+    TryAgain,
+}
+
+/// Where the answer to a notice goes. Dropped, it says "try again".
+#[derive(Debug)]
+pub struct NoticeReply(oneshot::Sender<NoticeAnswer>);
+
+impl NoticeReply {
+    /// Answers.
+    pub fn send(self, answer: NoticeAnswer) {
+        // Whoever asked may be gone.
+        let _ = self.0.send(answer);
+    }
 }
 
 /// Why a request was not asked about, or a connection ended: a closed list, fit for a metric's label.

@@ -11,15 +11,19 @@ use std::time::{Duration, Instant};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
-use super::bid::{Answer, Bidder, Load, Refused};
+use super::bid::{Answer, Bidder, Load, NoticeAnswer, NoticeAsked, NoticeReply, Refused};
 use crate::clock::Timestamp;
 use crate::config::{Exchange, NoBidForm};
 use crate::datasets::LiveReader;
 use crate::decision::{self, NoBid, Scratch, Silent, answer_within_ms, decide, is_sampled, seen};
 use crate::generation::Generation;
-use crate::ledger::{Desk, Reservation};
+use crate::ledger::{
+    Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed, Said,
+    TokenText, read_price,
+};
 use crate::metrics::{BidCounters, Outcome};
-use crate::openrtb::{self, Request, abridge, write_bids, write_no_bid};
+use crate::money::Currency;
+use crate::openrtb::{self, NoticeUrls, Request, abridge, write_bids, write_no_bid};
 use crate::privacy::Open;
 use crate::shadow::{Sampler, Wanted};
 
@@ -33,6 +37,19 @@ pub struct Shared {
     pub ready: Arc<AtomicBool>,
     /// Most imps looked at in one request.
     pub imps_max: usize,
+    /// Keeps the books; none, and bids carry no notices.
+    pub books: Option<Books>,
+}
+
+/// Where notices go.
+#[derive(Debug, Clone)]
+pub struct Books {
+    /// Who keeps them.
+    pub ledger: Ledger,
+    /// What the notices of an exchange are sent to, by its index.
+    pub urls: Arc<[NoticeUrls]>,
+    /// What it encrypts their prices with, by its index.
+    pub price_keys: Arc<[Vec<PriceKey>]>,
 }
 
 /// One bid thread's worth of Kith.
@@ -43,6 +60,8 @@ pub struct KithBidder {
     arena: Bump,
     scratch: Scratch,
     desk: Desk,
+    /// Room for a token.
+    token: TokenText,
     counters: Arc<BidCounters>,
     wall: WallClock,
     /// Where requests are kept for shadow validation; none, and none are.
@@ -56,12 +75,19 @@ impl KithBidder {
             shared,
             live,
             arena: Bump::new(),
-            scratch: Scratch::default(),
+            scratch: Scratch::that_asks(Allowances::seeded(0)),
+            token: TokenText::new(),
             desk,
             counters,
             wall: WallClock::read(),
             sampler: None,
         }
+    }
+
+    /// The same, which draws other numbers than the others do.
+    pub fn drawing(mut self, seed: u64) -> Self {
+        self.scratch = Scratch::that_asks(Allowances::seeded(seed));
+        self
     }
 
     /// The same, which now and then keeps a request for shadow validation.
@@ -117,21 +143,46 @@ impl KithBidder {
                 };
                 taken.put(sampler, wanted, &self.arena);
             }
+            self.desk.ask_for_more(&mut scratch.allowances);
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.
             in_time(request, exchange, arrived, Instant::now())?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
+            let mut refused = None;
+            let books = self.shared.books.as_ref();
+            let urls = books.and_then(|books| books.urls.get(exchange.index));
             for proposal in proposals {
-                let reservation = Reservation {
+                let proposed = Proposed {
+                    line_item: proposal.line_item.index,
+                    creative: proposal.creative_place,
+                    exchange: exchange.index,
                     price: proposal.price,
+                    currency: decision.currency,
+                    nano: proposal.nano,
                     test: request.test,
                 };
-                if let Ok(id) = self.desk.commit(reservation) {
-                    bids.push(proposal.bid_out(id));
+                let committed = self.desk.commit(
+                    &generation.plan,
+                    &generation.book,
+                    &mut scratch.allowances,
+                    &proposed,
+                    &mut self.token,
+                );
+                match committed {
+                    Ok(id) => {
+                        let mut bid = proposal.bid_out(id);
+                        let token = str::from_utf8(&self.token).unwrap_or("");
+                        if !token.is_empty() {
+                            let token: &str = self.arena.alloc_str(token);
+                            bid.notices = urls.map(|urls| (urls, token));
+                        }
+                        bids.push(bid);
+                    }
+                    Err(why) => refused = Some(NoBid::Refused(why.into())),
                 }
             }
             if bids.is_empty() {
-                return Err(NoBid::Failed);
+                return Err(refused.unwrap_or(NoBid::Failed));
             }
             write_bids(out, request.id, decision.currency, &bids);
             self.counters.bids(exchange.index, bids.len());
@@ -223,6 +274,26 @@ impl WallClock {
     }
 }
 
+/// Where an ad leads, if its creative is in the live book still.
+fn landing_page(plan: &Plan, generation: &Generation, creative: u32) -> Option<String> {
+    let place = plan.creative(creative)?;
+    let creative = generation.book.creatives.get(place)?;
+    Some(creative.click_url.to_string())
+}
+
+/// What a notice's query says.
+fn said(query: &str, keys: &[PriceKey]) -> Said {
+    let mut said = Said::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "p" => said.price = read_price(Some(&value), keys),
+            "c" => said.currency = value.parse::<Currency>().ok(),
+            _ => {}
+        }
+    }
+    said
+}
+
 impl Drop for KithBidder {
     /// Its thread ends, or has another one after a panic: what these gauges said is over.
     fn drop(&mut self) {
@@ -265,10 +336,41 @@ impl Bidder for KithBidder {
     fn tick(&mut self, load: Load) {
         self.live.load();
         self.wall = WallClock::read();
+        self.desk.tick();
         if let Some(sampler) = &mut self.sampler {
             sampler.tick(self.wall.showed);
         }
         self.counters.set_load(load);
+    }
+
+    fn notice(&mut self, asked: &NoticeAsked<'_>, reply: NoticeReply) {
+        let Some(books) = &self.shared.books else {
+            return reply.send(NoticeAnswer::Unknown);
+        };
+        let (ledger, price_keys) = (&books.ledger, &books.price_keys);
+        let Ok(token) = self.desk.open(asked.token) else {
+            ledger.count(Taken::Forged);
+            return reply.send(NoticeAnswer::Unknown);
+        };
+        if asked.kind == Kind::Click {
+            let generation = self.live.load();
+            let url = landing_page(&generation.plan, generation, token.creative);
+            let answer = url.map_or(NoticeAnswer::Unknown, NoticeAnswer::Leads);
+            ledger.notice(Kind::Click, token, Said::default(), Box::new(|_| {}));
+            // Nobody who clicked waits for a disk.
+            return reply.send(answer);
+        }
+        let place = self.live.load().plan.exchange(token.exchange);
+        let keys = place.and_then(|place| price_keys.get(place));
+        let said = said(asked.query, keys.map_or(&[], Vec::as_slice));
+        let hearer = move |answered| {
+            reply.send(match answered {
+                Answered::Booked(booked) if booked.outcome.is_taken() => NoticeAnswer::Taken,
+                Answered::Booked(_) => NoticeAnswer::Unknown,
+                Answered::TryAgain => NoticeAnswer::TryAgain,
+            });
+        };
+        ledger.notice(asked.kind, token, said, Box::new(hearer));
     }
 
     fn refused(&mut self, exchange: Option<&Exchange>, why: Refused) {

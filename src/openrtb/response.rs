@@ -37,6 +37,39 @@ pub struct BidOut<'a> {
     pub exp: Option<u32>,
     /// The proportions, where it answers those and not a size.
     pub flex: Option<(i64, i64)>,
+    /// What its notices are sent to, and the token that they carry; nothing where none are taken.
+    pub notices: Option<(&'a NoticeUrls, &'a str)>,
+}
+
+/// The URLs of an exchange's notices (§4.2.3 `nurl`, `burl`, `lurl`), but for the token.
+#[derive(Debug, Clone)]
+pub struct NoticeUrls {
+    /// Each member of a bid, up to the token and from there on.
+    parts: [(Box<str>, Box<str>); 3],
+}
+
+impl NoticeUrls {
+    /// URLs that begin with `base`, for an exchange that puts the price where `price` stands.
+    pub fn new(base: &str, price: &str) -> Self {
+        let part = |member: &str, word: &str, query: &str| {
+            let mut head = Vec::new();
+            string(&mut head, &format!("{base}/n/{word}/"));
+            head.pop();
+            let mut tail = Vec::new();
+            string(&mut tail, query);
+            let begins = [b",\"", member.as_bytes(), b"\":", &head].concat();
+            (into_text(begins), into_text(tail.split_off(1)))
+        };
+        let paid = format!("?p={price}&c=${{AUCTION_CURRENCY}}");
+        let lost = format!("?p={price}&l=${{AUCTION_LOSS}}");
+        Self {
+            parts: [
+                part("nurl", "win", &paid),
+                part("burl", "bill", &paid),
+                part("lurl", "loss", &lost),
+            ],
+        }
+    }
 }
 
 impl BidOut<'_> {
@@ -262,6 +295,13 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
         }
     }
     out.extend_from_slice(bid.dsa_json.as_bytes());
+    if let Some((urls, token)) = bid.notices {
+        for (head, tail) in &urls.parts {
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(token.as_bytes());
+            out.extend_from_slice(tail.as_bytes());
+        }
+    }
     out.push(b'}');
 }
 
@@ -370,6 +410,7 @@ mod tests {
             slotinpod: None,
             exp: None,
             flex: None,
+            notices: None,
         }
     }
 

@@ -16,6 +16,9 @@ impl Purposes {
     /// What reading and using a person's profile takes where nothing else is declared: to store and read (1), to make a
     /// profile (3), to choose advertising by it (4).
     pub const PROFILE: Self = Self(1 << 1 | 1 << 3 | 1 << 4);
+    /// What counting how often somebody was shown something takes: keeping it (1) and choosing ads by it (2, whose text in the
+    /// TCF names frequency capping).
+    pub const FREQUENCY: Self = Self(1 << 1 | 1 << 2);
 
     /// These purposes; numbers outside 1 to 24 are left out.
     pub fn of(purposes: &[u8]) -> Self {

@@ -91,8 +91,9 @@ impl Thread {
         let shared = Shared {
             ready: Arc::new(AtomicBool::new(true)),
             imps_max: 128,
+            books: None,
         };
-        let bidder = KithBidder::new(shared, live.reader(), Desk::new(1), threads.enlist())
+        let bidder = KithBidder::new(shared, live.reader(), Desk::alone(1), threads.enlist())
             .with_sampler(sample.sampler(0));
         Self {
             config,

@@ -198,10 +198,18 @@ struct Unfinished {
     fault: Arc<Fault>,
 }
 
+/// A journal that is open, and how long it is.
+struct OpenLog {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
 pub(super) struct Worker {
     dir: PathBuf,
     disk: Disk,
     open: HashMap<u64, Unfinished>,
+    logs: HashMap<u64, OpenLog>,
     stopped: Arc<OnceLock<String>>,
     atomic_writes: u64,
     /// Whether the reserve is there.
@@ -220,6 +228,7 @@ impl Worker {
             dir,
             disk,
             open: HashMap::new(),
+            logs: HashMap::new(),
             stopped,
             atomic_writes: 0,
             reserved: false,
@@ -284,6 +293,20 @@ impl Worker {
                 }
                 Command::Remove { path, reply } => {
                     let _ = reply.send(self.remove(&path));
+                }
+                Command::OpenLog {
+                    file,
+                    path,
+                    length,
+                    reply,
+                } => {
+                    let _ = reply.send(self.open_log(file, path, length));
+                }
+                Command::AppendLog { file, bytes, reply } => {
+                    let _ = reply.send(self.append_log(file, &bytes));
+                }
+                Command::CloseLog { file } => {
+                    self.logs.remove(&file);
                 }
             }
         }
@@ -451,6 +474,54 @@ impl Worker {
         }
         self.reserve();
         Ok(())
+    }
+
+    /// The name is durable before anything in the file is.
+    fn open_log(&mut self, file: u64, path: PathBuf, length: u64) -> Result<(), StorageError> {
+        self.writing()?;
+        let folder = self.folder_of(&path)?;
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(NOFOLLOW)
+            .open(self.dir.join(&path))
+            .map_err(failed(&path))?;
+        opened.set_len(length).map_err(failed(&path))?;
+        self.disk
+            .sync(&opened)
+            .and_then(|()| self.disk.sync_folder(&folder))
+            .map_err(|e| self.stop(&path, &e))?;
+        let log = OpenLog {
+            file: opened,
+            path,
+            length,
+        };
+        self.logs.insert(file, log);
+        Ok(())
+    }
+
+    fn append_log(&mut self, file: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.writing()?;
+        let unknown = || StorageError::Path(format!("journal {file}"));
+        let log = self.logs.get_mut(&file).ok_or_else(unknown)?;
+        let path = log.path.clone();
+        let written = log
+            .file
+            .seek(SeekFrom::Start(log.length))
+            .and_then(|_| self.disk.write(&mut log.file, bytes));
+        if let Err(error) = written {
+            // Half of it must not stay: the next bytes begin where these did.
+            let cut = log.file.set_len(log.length);
+            cut.map_err(|e| self.stop(&path, &e))?;
+            return Err(failed(&path)(error));
+        }
+        let synced = self.disk.sync(&log.file);
+        if synced.is_ok() {
+            log.length += bytes.len() as u64;
+        }
+        synced.map_err(|e| self.stop(&path, &e))
     }
 
     fn writing(&self) -> Result<(), StorageError> {

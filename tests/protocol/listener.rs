@@ -26,12 +26,13 @@ fn serve(world: &World) -> BidServer {
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: 128,
+        books: None,
     };
     let bidder = move |_| {
         KithBidder::new(
             shared.clone(),
             live.reader(),
-            Desk::new(1),
+            Desk::alone(1),
             threads.enlist(),
         )
     };

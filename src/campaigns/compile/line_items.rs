@@ -27,6 +27,7 @@ impl Work {
             "budget",
             "pacing",
             "caps",
+            "uncapped_without_id",
             "status",
         ];
         for (place, id, fields) in self.tables(root, "line_items", LINE_ITEMS_MAX, &known) {
@@ -48,6 +49,7 @@ impl Work {
         let deals = self.deals(fields);
         let budget = self.budget(fields);
         let caps = self.caps(fields);
+        let uncapped_without_id = fields.flag("uncapped_without_id", &mut self.errors);
         let pacing = [
             ("even", Pacing::Even),
             ("asap", Pacing::Asap),
@@ -58,7 +60,6 @@ impl Work {
         let status = [("active", Status::Active), ("paused", Status::Paused)];
         let status = fields.word("status", &status, &mut self.errors);
         let seat = self.short_text(fields, "seat");
-        self.inactive(fields, &["budget", "pacing", "caps"]);
         let expr = self.expression(fields, "targeting", "\"country = 'FRA'\"")?;
         Some(Draft {
             line_item: LineItem {
@@ -79,6 +80,7 @@ impl Work {
                 budget,
                 pacing,
                 caps,
+                uncapped_without_id: uncapped_without_id.unwrap_or(false),
                 zone: advertiser
                     .and_then(|place| self.advertiser_zones.get(place as usize).copied())
                     .unwrap_or(0),

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::encoding::{Coding, Longest, copy_decoded};
-use super::{Problem, Shared, body, put, switches};
+use super::{Problem, Shared, body, money, put, switches};
 use crate::config::Role;
 use crate::ids::Name;
 
@@ -110,13 +110,24 @@ async fn route(shared: &Arc<Shared>, head: &Parts, body: &mut Incoming) -> Resul
             only(method, &Method::POST, "POST")?;
             explain(&mut asked, exchange).await
         }
-        ["v1", "users"] | ["v1", "users", _, _] | ["v1", "exposures"] | ["v1", "report"] => {
-            Err(Problem::new(
-                404,
-                "not_built_yet",
-                "this is not built yet and comes in a later version of kith; GET / lists what there is",
-            ))
+        ["v1", "report"] => {
+            only(method, &Method::GET, "GET, HEAD")?;
+            money::report(&asked).await
         }
+        ["v1", "budgets"] => {
+            only(method, &Method::GET, "GET, HEAD")?;
+            money::budgets(&asked).await
+        }
+        ["v1", "switches"] => money::switches(&mut asked, method).await,
+        ["v1", "exposures"] => {
+            only(method, &Method::POST, "POST")?;
+            money::exposures(&mut asked).await
+        }
+        ["v1", "users"] | ["v1", "users", _, _] => Err(Problem::new(
+            404,
+            "not_built_yet",
+            "this is not built yet and comes in a later version of kith; GET / lists what there is",
+        )),
         _ => Err(Problem::new(
             404,
             "no_such_resource",
@@ -175,6 +186,9 @@ fn front(_: &Shared) -> Answer {
 <li>POST /v1/datasets/{name}/activate, pin, unpin\
 <li>GET /v1/users/{source}/{id}\
 <li>POST /v1/explain/{exchange}\
+<li>GET /v1/report?by=line_item,hour&amp;from=…&amp;until=…&amp;format=csv\
+<li>GET /v1/budgets, GET or POST /v1/switches\
+<li>POST /v1/exposures\
 </ul>\n";
     typed(
         StatusCode::OK,
@@ -206,6 +220,11 @@ pub(super) fn shown(status: StatusCode, value: &impl serde::Serialize) -> Result
         )
     })?;
     Ok(json(status, &value))
+}
+
+/// A text of some type.
+pub(super) fn text_as(kind: &'static str, text: String) -> Answer {
+    typed(StatusCode::OK, kind, text.into_bytes())
 }
 
 fn typed(status: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Answer {

@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 
 use super::{Problem, body};
 use crate::config::Role;
-use crate::datasets::Refused;
 use crate::ids::Name;
 use crate::priority;
 
@@ -111,7 +110,10 @@ pub(super) async fn delete(asked: &Asked<'_>, name: Name, number: u64) -> Result
 }
 
 /// A small JSON document; an empty body is `{}`.
-async fn document<T: DeserializeOwned>(asked: &mut Asked<'_>, takes: &str) -> Result<T, Problem> {
+pub(super) async fn document<T: DeserializeOwned>(
+    asked: &mut Asked<'_>,
+    takes: &str,
+) -> Result<T, Problem> {
     let limits = &asked.shared.state.limits;
     let within = Duration::from_millis(limits.body_timeout_ms);
     let bytes_max = limits.admin_body_bytes;
@@ -125,10 +127,20 @@ async fn document<T: DeserializeOwned>(asked: &mut Asked<'_>, takes: &str) -> Re
         .map_err(|e| Problem::new(422, "body", format!("the body is {takes}: {e}")))
 }
 
+/// A text of lines.
+pub(super) async fn lines(asked: &mut Asked<'_>) -> Result<String, Problem> {
+    let limits = &asked.shared.state.limits;
+    let within = Duration::from_millis(limits.body_timeout_ms);
+    let bytes_max = limits.admin_body_bytes;
+    let sent = body::collect(asked.body, bytes_max, "limits.admin_body_bytes", within).await?;
+    let not_utf8 = |_| Problem::new(422, "body", "the body is not UTF-8");
+    String::from_utf8(sent).map_err(not_utf8)
+}
+
 /// Runs what waits for the disk where it may wait.
-async fn blocking<R: Send + 'static>(
+pub(super) async fn blocking<R: Send + 'static, E: Into<Problem> + Send + 'static>(
     asked: &Asked<'_>,
-    work: impl FnOnce(&super::AdminState) -> Result<R, Refused> + Send + 'static,
+    work: impl FnOnce(&super::AdminState) -> Result<R, E> + Send + 'static,
 ) -> Result<R, Problem> {
     let state = std::sync::Arc::clone(&asked.shared.state);
     let (done, when_done) = oneshot::channel();
@@ -140,7 +152,7 @@ async fn blocking<R: Send + 'static>(
     });
     spawned.map_err(|e| Problem::new(503, "threads", format!("no thread for the call: {e}")))?;
     match when_done.await {
-        Ok(done) => Ok(done?),
+        Ok(done) => done.map_err(Into::into),
         Err(_) => {
             tracing::error!("an admin call panicked");
             Err(Problem::new(

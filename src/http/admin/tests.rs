@@ -47,6 +47,7 @@ pub(super) fn serve(config: &str) -> Service {
         registry,
         tokens: config.admin.tokens.clone(),
         limits: config.limits,
+        books: None,
         lenses,
         ready: Box::new(|| Ok(())),
         now: || NOW,

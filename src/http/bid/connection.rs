@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -74,6 +75,8 @@ pub(super) struct Question {
 pub(super) struct Told {
     pub(super) status: StatusCode,
     pub(super) content: Bytes,
+    /// Where a click leads.
+    pub(super) location: Option<HeaderValue>,
 }
 
 impl Told {
@@ -81,6 +84,7 @@ impl Told {
         Self {
             status,
             content: Bytes::new(),
+            location: None,
         }
     }
 }

@@ -16,18 +16,23 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, LOCATION,
+};
+use hyper::http::request::Parts;
 use hyper::service::Service;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::sync::oneshot;
 
 use super::connection::{Connection, Question, Told};
 use super::route::{self, Coding, Refusal, Said};
 use super::worker::Worker;
-use super::{Bidder, Refused};
+use super::{Bidder, NoticeAnswer, NoticeAsked, Refused};
 
 static X_OPENRTB_VERSION: HeaderName = HeaderName::from_static("x-openrtb-version");
 const VERSION_2_6: HeaderValue = HeaderValue::from_static("2.6");
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GET_AND_POST: HeaderValue = HeaderValue::from_static("GET, POST");
 const POST: HeaderValue = HeaderValue::from_static("POST");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -44,6 +49,15 @@ impl<B: Bidder> Exchanger<B> {
     pub(super) fn new(worker: Rc<Worker<B>>, connection: Rc<Connection>) -> Self {
         Self { worker, connection }
     }
+
+    /// Hands a notice to the bidder; nothing where its method is none for notices.
+    fn notice(&self, head: &Parts) -> Option<oneshot::Receiver<NoticeAnswer>> {
+        let (kind, token) = route::notice_path(head.uri.path())?;
+        let query = head.uri.query().unwrap_or("");
+        let asked = NoticeAsked { kind, token, query };
+        let fits = head.method == Method::GET || head.method == Method::POST;
+        fits.then(|| self.worker.notice(&asked))
+    }
 }
 
 impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
@@ -57,8 +71,10 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
         let (read, fit) = self.connection.has_head(announced);
         let arrived = self.worker.arrived(read);
         let said = Said::by(&head.headers);
+        let is_noticed = route::notice_path(head.uri.path()).is_some();
         let strict = fit && said.framing_is_strict(head.version, announced.is_none());
         let mut close = head.version != Version::HTTP_11;
+        let mut notice = None;
         let todo = if !strict {
             // Where this request ends is in doubt, so nothing after it is read.
             close = true;
@@ -75,6 +91,14 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
             );
             let too_long = announced.is_some_and(|n| n > self.worker.limits.body_bytes as u64);
             match routed {
+                _ if is_noticed => {
+                    notice = self.notice(&head);
+                    match (notice.is_some(), too_long) {
+                        (_, true) => Todo::RefuseUnread(StatusCode::PAYLOAD_TOO_LARGE),
+                        (true, false) => Todo::Hear,
+                        (false, false) => Todo::Refuse(StatusCode::METHOD_NOT_ALLOWED),
+                    }
+                }
                 Ok((exchange, _)) if too_long => {
                     self.worker.refused(Some(exchange), Refused::TooLarge);
                     Todo::RefuseUnread(StatusCode::PAYLOAD_TOO_LARGE)
@@ -110,6 +134,8 @@ impl<B: Bidder> Service<Request<Incoming>> for Exchanger<B> {
             seen: 0,
             arrived,
             asked: false,
+            notice,
+            takes_get: is_noticed,
             close,
         }
     }
@@ -122,6 +148,8 @@ enum Todo {
         exchange: usize,
         coding: Coding,
     },
+    /// Answer as the bidder says, after throwing the body away.
+    Hear,
     /// Answer so, after throwing the body away.
     Refuse(StatusCode),
     /// Answer so at once and close.
@@ -161,6 +189,10 @@ pub(super) struct Answering<B: Bidder> {
     arrived: Instant,
     /// The question is with the connection, or was.
     asked: bool,
+    /// The bidder's answer to a notice, when it comes.
+    notice: Option<oneshot::Receiver<NoticeAnswer>>,
+    /// Whether its path takes a GET.
+    takes_get: bool,
     close: bool,
 }
 
@@ -201,7 +233,10 @@ impl<B: Bidder> Answering<B> {
             }
             Todo::Ask { .. } => self.keep(bytes),
             Todo::Refuse(status) if over => self.todo = Todo::RefuseUnread(status),
-            Todo::Refuse(_) | Todo::RefuseUnread(_) => {}
+            Todo::Hear if over => {
+                self.todo = Todo::RefuseUnread(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            Todo::Hear | Todo::Refuse(_) | Todo::RefuseUnread(_) => {}
         }
     }
 
@@ -236,7 +271,7 @@ impl<B: Bidder> Answering<B> {
     fn refuse(&mut self, why: Refused, todo: Todo) {
         let exchange = match self.todo {
             Todo::Ask { exchange, .. } => Some(exchange),
-            Todo::Refuse(_) | Todo::RefuseUnread(_) => None,
+            Todo::Hear | Todo::Refuse(_) | Todo::RefuseUnread(_) => None,
         };
         self.worker.refused(exchange, why);
         self.todo = todo;
@@ -244,9 +279,10 @@ impl<B: Bidder> Answering<B> {
     }
 
     /// The answer, once the worker has come to this request.
-    fn poll_answer(&mut self) -> Poll<Told> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
         let (exchange, coding) = match self.todo {
             Todo::Ask { exchange, coding } => (exchange, coding),
+            Todo::Hear => return self.poll_notice(cx),
             Todo::Refuse(status) | Todo::RefuseUnread(status) => {
                 return Poll::Ready(Told::empty(status));
             }
@@ -264,8 +300,35 @@ impl<B: Bidder> Answering<B> {
         Poll::Pending
     }
 
+    /// The answer to a notice, once what it did is durable.
+    fn poll_notice(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
+        let Some(notice) = &mut self.notice else {
+            return Poll::Ready(Told::empty(StatusCode::NOT_FOUND));
+        };
+        let answer = ready!(Pin::new(notice).poll(cx));
+        let status = match &answer {
+            Ok(NoticeAnswer::Taken) => StatusCode::NO_CONTENT,
+            Ok(NoticeAnswer::Unknown) => StatusCode::NOT_FOUND,
+            Ok(NoticeAnswer::Leads(_)) => StatusCode::FOUND,
+            // Whoever kept it would have kept it: it must come again.
+            Ok(NoticeAnswer::TryAgain) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut told = Told::empty(status);
+        if let Ok(NoticeAnswer::Leads(url)) = answer {
+            match HeaderValue::from_str(&url) {
+                Ok(url) => told.location = Some(url),
+                Err(_) => told.status = StatusCode::NOT_FOUND,
+            }
+        }
+        Poll::Ready(told)
+    }
+
     fn respond(&mut self, told: Told) -> Response<Full<Bytes>> {
-        let Told { status, content } = told;
+        let Told {
+            status,
+            content,
+            location,
+        } = told;
         let unread = self.body.take().is_some_and(|body| !body.is_end_stream());
         let mut headers = mem::take(&mut self.headers);
         headers.clear();
@@ -273,7 +336,10 @@ impl<B: Bidder> Answering<B> {
         if status == StatusCode::OK {
             headers.insert(CONTENT_TYPE, APPLICATION_JSON);
         } else if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, POST);
+            let allow = if self.takes_get { GET_AND_POST } else { POST };
+            headers.insert(ALLOW, allow);
+        } else if let Some(location) = location {
+            headers.insert(LOCATION, location);
         }
         if self.close || unread || self.worker.draining.get() {
             headers.insert(CONNECTION, CLOSE);
@@ -292,7 +358,7 @@ impl<B: Bidder> Future for Answering<B> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         ready!(this.poll_body(cx));
-        let told = ready!(this.poll_answer());
+        let told = ready!(this.poll_answer(cx));
         Poll::Ready(Ok(this.respond(told)))
     }
 }

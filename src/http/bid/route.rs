@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::Refused;
 use crate::config::{Exchange, Exchanges};
+use crate::ledger::Kind;
 
 /// How a body is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,16 @@ fn bid_path(path: &str) -> Option<(&str, Option<&str>)> {
         Some((name, key)) => (name, Some(key)),
         None => (rest, None),
     })
+}
+
+/// Kind and token of `/n/{win|bill|loss}/{token}` or `/c/{token}`.
+pub(super) fn notice_path(path: &str) -> Option<(Kind, &str)> {
+    if let Some(token) = path.strip_prefix("/c/") {
+        return Some((Kind::Click, token));
+    }
+    let (word, token) = path.strip_prefix("/n/")?.split_once('/')?;
+    let mut kinds = [Kind::Win, Kind::Bill, Kind::Loss].into_iter();
+    Some((kinds.find(|kind| kind.as_str() == word)?, token))
 }
 
 fn key_fits(exchange: &Exchange, key: Option<&str>) -> bool {
@@ -239,6 +250,14 @@ mod tests {
         assert_eq!(bid_path("/bid/demo/k/x"), Some(("demo", Some("k/x"))));
         for bad in ["/bid", "/", "", "/Bid/demo", "/bids/demo", "bid/demo"] {
             assert_eq!(bid_path(bad), None, "{bad:?}");
+            assert_eq!(notice_path(bad), None, "{bad:?}");
+        }
+        assert_eq!(notice_path("/n/win/a-b_"), Some((Kind::Win, "a-b_")));
+        assert_eq!(notice_path("/n/bill/"), Some((Kind::Bill, "")));
+        assert_eq!(notice_path("/n/loss/a/b"), Some((Kind::Loss, "a/b")));
+        assert_eq!(notice_path("/c/x"), Some((Kind::Click, "x")));
+        for bad in ["/n", "/n/win", "/n/Win/x", "/n/click/x", "/c", "/n/won/x"] {
+            assert_eq!(notice_path(bad), None, "{bad:?}");
         }
     }
 }

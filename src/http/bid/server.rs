@@ -42,6 +42,15 @@ pub struct BidListener {
     pub threads: usize,
 }
 
+/// Which thread a bidder is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct BidThread {
+    /// Its place among them.
+    pub index: usize,
+    /// Where all of them listen.
+    pub listens: SocketAddr,
+}
+
 impl BidListener {
     /// Binds, starts the threads, and returns when all of them serve. `factory` makes the
     /// [`Bidder`] of the worker of that number, on that worker's thread, and again after a panic.
@@ -52,7 +61,7 @@ impl BidListener {
         self,
         limits: &Limits,
         exchanges: Arc<Exchanges>,
-        factory: impl Fn(usize) -> B + Send + Sync + 'static,
+        factory: impl Fn(BidThread) -> B + Send + Sync + 'static,
     ) -> io::Result<BidServer> {
         let threads = match self.threads {
             0 => thread::available_parallelism()?.get(),
@@ -68,7 +77,13 @@ impl BidListener {
             turned_away: AtomicUsize::new(0),
         });
         let worker_limits = WorkerLimits::new(limits);
-        let factory: Arc<Factory<B>> = Arc::new(factory);
+        let on = move |index| {
+            factory(BidThread {
+                index,
+                listens: local_addr,
+            })
+        };
+        let factory: Arc<Factory<B>> = Arc::new(on);
 
         let mut workers = Vec::with_capacity(threads);
         let mut dealers = Vec::with_capacity(threads);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub(super) use sweep::WorkerLimits;
 
@@ -29,7 +29,7 @@ use super::gzip::{Gunzip, GunzipError};
 use super::overload::Overload;
 use super::request::Gathered;
 use super::route::Coding;
-use super::{Answer, Bidder, Refused};
+use super::{Answer, Bidder, NoticeAnswer, NoticeAsked, NoticeReply, Refused};
 use crate::config::{Exchange, Exchanges};
 
 /// Buffers kept for the next body in pieces, and the largest that is kept: 8 × 64 KiB a worker.
@@ -155,6 +155,15 @@ impl<B: Bidder> Worker<B> {
         }
     }
 
+    /// Hands a notice to the bidder, whose answer may come later.
+    pub(super) fn notice(&self, asked: &NoticeAsked<'_>) -> oneshot::Receiver<NoticeAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let reply = NoticeReply(reply);
+        // Where it panics the answer is dropped, which is "try again".
+        let _ = self.with_bidder(|bidder| bidder.notice(asked, reply));
+        answer
+    }
+
     fn exchange(&self, index: usize) -> Option<&Exchange> {
         self.exchanges.iter().nth(index)
     }
@@ -230,6 +239,7 @@ impl<B: Bidder> Worker<B> {
                 Told {
                     status: StatusCode::OK,
                     content,
+                    location: None,
                 }
             }
             Some(Answer::Bid | Answer::Reason | Answer::NoBid) => {

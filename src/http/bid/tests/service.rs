@@ -151,8 +151,8 @@ fn connections_are_dealt_evenly_and_to_the_least_loaded() {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 2,
     };
-    let factory = move |index| Which {
-        index,
+    let factory = move |thread: BidThread| Which {
+        index: thread.index,
         workers: Arc::clone(&counts),
     };
     let server = listener

@@ -1,0 +1,391 @@
+//! The ledger's side of the admin listener: the report, live budgets, switches, contacts of other channels.
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Problem;
+use super::access::Caller;
+use super::routes::{Answer, Asked, json as json_answer, query, text_as};
+use super::switches::{blocking, lines};
+use crate::clock::Timestamp;
+use crate::config::Role;
+use crate::generation::Generation;
+use crate::ledger::{Dimension, Exposure, Ledger, Query, Row, Scopes, Standing, Switch};
+
+/// The ledger, or 404 where none runs.
+fn books(asked: &Asked<'_>) -> Result<Ledger, Problem> {
+    let books = asked.shared.state.books.clone();
+    books.ok_or_else(|| Problem::new(404, "no_ledger", "this service keeps no books"))
+}
+
+fn gone() -> Problem {
+    Problem::new(
+        503,
+        "ledger",
+        "the ledger does not answer: its journal cannot be written, or it has stopped; see the log and `kith_ledger_writes`",
+    )
+}
+
+/// `GET /v1/report?by=line_item,hour&from=…&until=…&format=json|csv`.
+pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
+    asked.caller.may_everywhere(Role::Read)?;
+    let (mut wanted, mut as_csv) = (Query::default(), false);
+    wanted.by = vec![Dimension::LineItem];
+    for (key, value) in query(asked.head.uri.query())? {
+        match key.as_str() {
+            "by" => wanted.by = dimensions(&value)?,
+            "from" => wanted.from = hour(&key, &value)?,
+            "until" => wanted.until = Some(hour(&key, &value)?),
+            "format" if value == "csv" => as_csv = true,
+            "format" if value == "json" => as_csv = false,
+            "format" => {
+                let detail = format!("`{value}` is no format: json or csv");
+                return Err(Problem::new(400, "query", detail));
+            }
+            _ => {
+                let detail =
+                    format!("there is no parameter `{key}`; there are by, from, until, format");
+                return Err(Problem::new(400, "query", detail));
+            }
+        }
+    }
+    let ledger = books(asked)?;
+    let by = wanted.by.clone();
+    let rows = blocking(asked, move |_| {
+        ledger
+            .ask(move |keeper| keeper.rows(&wanted))
+            .ok_or_else(gone)
+    })
+    .await?;
+    if as_csv {
+        return Ok(text_as("text/csv; charset=utf-8", csv(&by, &rows)));
+    }
+    let rows: Vec<Value> = rows.iter().map(|row| row_json(&by, row)).collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
+}
+
+fn dimensions(words: &str) -> Result<Vec<Dimension>, Problem> {
+    let mut by = Vec::new();
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        let known = Dimension::ALL
+            .into_iter()
+            .find(|dimension| dimension.as_str() == word);
+        let dimension = known.ok_or_else(|| {
+            let all = Dimension::ALL.map(Dimension::as_str).join(", ");
+            Problem::new(400, "query", format!("by: `{word}` is none of {all}"))
+        })?;
+        if !by.contains(&dimension) {
+            by.push(dimension);
+        }
+    }
+    Ok(by)
+}
+
+/// A time's hour since 1970, rounded down.
+fn hour(key: &str, text: &str) -> Result<u32, Problem> {
+    let time: Result<Timestamp, _> = text.parse();
+    let time = time.map_err(|error| Problem::new(400, "query", format!("{key}: {error}")))?;
+    Ok(u32::try_from(time.unix_seconds() / 3600).unwrap_or(0))
+}
+
+/// Nano units as a decimal text.
+pub(super) fn decimal(nano: i64) -> String {
+    let (sign, nano) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
+    let (units, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
+    let text = format!("{sign}{units}.{rest:09}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.to_owned()
+}
+
+/// A quotient with six places, or nothing where nothing is divided by.
+fn per(amount: f64, count: u64) -> Option<f64> {
+    (count > 0).then(|| (amount / count as f64 * 1e6).round() / 1e6)
+}
+
+/// What is worked out of a row's counts: eCPM, eCPC, win rate.
+fn rates(row: &Row) -> [(&'static str, Option<f64>); 3] {
+    let counts = &row.counts;
+    let spend = counts.spend as f64 / 1e9;
+    [
+        ("ecpm", per(spend * 1000.0, counts.impressions)),
+        ("ecpc", per(spend, counts.clicks)),
+        (
+            "win_rate",
+            per(counts.wins.max(counts.impressions) as f64, counts.bids),
+        ),
+    ]
+}
+
+fn counts(row: &Row) -> [(&'static str, u64); 4] {
+    let counts = &row.counts;
+    [
+        ("bids", counts.bids),
+        ("wins", counts.wins.max(counts.impressions)),
+        ("impressions", counts.impressions),
+        ("clicks", counts.clicks),
+    ]
+}
+
+fn row_json(by: &[Dimension], row: &Row) -> Value {
+    let mut shown = serde_json::Map::new();
+    for (dimension, name) in by.iter().zip(&row.of) {
+        shown.insert(dimension.as_str().into(), name.as_str().into());
+    }
+    for (name, count) in counts(row) {
+        shown.insert(name.into(), count.into());
+    }
+    shown.insert("spend".into(), decimal(row.counts.spend).into());
+    shown.insert("currency".into(), row.currency.as_str().into());
+    for (name, rate) in rates(row) {
+        shown.insert(name.into(), rate.into());
+    }
+    Value::Object(shown)
+}
+
+fn csv(by: &[Dimension], rows: &[Row]) -> String {
+    let quoted = |text: &str| match text.contains(['"', ',', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    };
+    let mut head: Vec<&str> = by.iter().map(|dimension| dimension.as_str()).collect();
+    head.extend([
+        "bids",
+        "wins",
+        "impressions",
+        "clicks",
+        "spend",
+        "currency",
+        "ecpm",
+        "ecpc",
+        "win_rate",
+    ]);
+    let mut text = head.join(",") + "\r\n";
+    for row in rows {
+        let mut cells: Vec<String> = row.of.iter().map(|name| quoted(name)).collect();
+        cells.extend(counts(row).map(|(_, count)| count.to_string()));
+        cells.push(decimal(row.counts.spend));
+        cells.push(row.currency.to_string());
+        cells.extend(
+            rates(row).map(|(_, rate)| rate.map_or(String::new(), |rate| rate.to_string())),
+        );
+        text += &cells.join(",");
+        text += "\r\n";
+    }
+    text
+}
+
+/// `GET /v1/budgets`: how each live budget stands, now.
+pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
+    asked.caller.may_everywhere(Role::Read)?;
+    let ledger = books(asked)?;
+    let standings = blocking(asked, move |_| {
+        ledger.ask(|keeper| keeper.standings()).ok_or_else(gone)
+    })
+    .await?;
+    let shown = standings.iter().map(|standing| {
+        let Standing {
+            of,
+            day,
+            currency,
+            limit,
+            spent,
+            reserved,
+            forgotten,
+            lent,
+        } = standing;
+        json!({
+            of.0: of.1,
+            "per": if day.is_some() { "day" } else { "total" },
+            "currency": currency.as_str(),
+            "limit": decimal(*limit),
+            "spent": decimal(*spent),
+            "reserved": decimal(*reserved),
+            "forgotten": decimal(*forgotten),
+            "lent": decimal(*lent),
+            "overspent": decimal(spent.saturating_sub(*limit).max(0)),
+        })
+    });
+    let shown: Vec<Value> = shown.collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "budgets": shown })))
+}
+
+/// `GET /v1/switches`: what is off. `POST`: `{"off": true, "line_item": "…"}`, or another of [`Switch::WORDS`], or none for everything.
+pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<Answer, Problem> {
+    let ledger = match *method {
+        Method::GET => {
+            asked.caller.may_everywhere(Role::Read)?;
+            books(asked)?
+        }
+        Method::POST => {
+            asked.caller.may_everywhere(Role::Operate)?;
+            let ledger = books(asked)?;
+            let (switch, off) = wanted(super::switches::document(asked, SWITCH).await?)?;
+            let by = Caller::clone(&asked.caller).name;
+            tracing::warn!(what = ?switch, off, by, "bidding is switched");
+            let to = ledger.clone();
+            blocking(asked, move |_| match to.switch(switch, off) {
+                true => Ok(()),
+                false => Err(gone()),
+            })
+            .await?;
+            ledger
+        }
+        _ => return Err(Problem::method("GET, HEAD, POST")),
+    };
+    let off = blocking(asked, move |_| {
+        let off = ledger.ask(|keeper| keeper.off().cloned().collect::<Vec<_>>());
+        off.ok_or_else(gone)
+    })
+    .await?;
+    let off: Vec<Value> = off
+        .iter()
+        .map(|switch| match switch.told() {
+            ("everything", _) => json!({"everything": true}),
+            (word, name) => json!({word: name}),
+        })
+        .collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "off": off })))
+}
+
+const SWITCH: &str = "{\"off\": true, \"line_item\": \"…\"}, or exchange, advertiser, campaign, or nothing beside `off` for all bidding";
+
+fn wanted(document: serde_json::Map<String, Value>) -> Result<(Switch, bool), Problem> {
+    let bad = |detail: String| Problem::new(422, "switch", detail);
+    let mut switch = Switch::Everything;
+    let mut off = None;
+    for (key, value) in &document {
+        match (key.as_str(), value) {
+            ("off", Value::Bool(value)) => off = Some(*value),
+            (word, Value::String(name)) if switch == Switch::Everything => {
+                let known = Switch::of(word, name);
+                switch = known
+                    .ok_or_else(|| bad(format!("there is no switch `{word}`; send {SWITCH}")))?;
+            }
+            (word, _) => return Err(bad(format!("`{word}` is not understood; send {SWITCH}"))),
+        }
+    }
+    let off = off.ok_or_else(|| bad(format!("`off` is missing; send {SWITCH}")))?;
+    Ok((switch, off))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExposureRow {
+    source: String,
+    id: String,
+    at: Option<Timestamp>,
+    line_item: Option<String>,
+    campaign: Option<String>,
+    advertiser: Option<String>,
+}
+
+/// `POST /v1/exposures`: a contact a line, `{"source", "id", "line_item" or "campaign" or "advertiser", "at"}`.
+pub(super) async fn exposures(asked: &mut Asked<'_>) -> Result<Answer, Problem> {
+    asked.caller.may_everywhere(Role::Upload)?;
+    let ledger = books(asked)?;
+    let text = lines(asked).await?;
+    let told = blocking(asked, move |state| {
+        let generation = state.datasets.live().load();
+        let now = (state.now)();
+        let (mut all, mut rejected) = (Vec::new(), Vec::new());
+        for (number, line) in (1u64..).zip(text.split('\n')) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            match exposure(line, &generation, now) {
+                Ok(exposure) => all.push(exposure),
+                Err(reason) => rejected.push(json!({"line": number, "reason": reason})),
+            }
+        }
+        let accepted = all.len();
+        match accepted == 0 || ledger.exposures(all) {
+            true => Ok(json!({"accepted": accepted, "rejected": rejected})),
+            false => Err(gone()),
+        }
+    })
+    .await?;
+    Ok(json_answer(StatusCode::OK, &told))
+}
+
+fn exposure(line: &str, generation: &Generation, now: Timestamp) -> Result<Exposure, String> {
+    let row: ExposureRow = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let keyer = &generation.frame.keyer;
+    let key = keyer
+        .user_key(&row.source, &row.id)
+        .map_err(|error| error.to_string())?;
+    let at = row.at.unwrap_or(now);
+    if at > now {
+        return Err("`at` is in the future".to_owned());
+    }
+    let (scopes, remembered) = match (&row.line_item, &row.campaign, &row.advertiser) {
+        (Some(id), None, None) => scopes_of(generation, "line item", id, |_, own| own == id),
+        (None, Some(id), None) => {
+            let found = scopes_of(generation, "campaign", id, |line_item, _| {
+                *line_item.campaign == **id
+            });
+            found.map(|(scopes, remembered)| {
+                (
+                    Scopes {
+                        line_item: u32::MAX,
+                        ..scopes
+                    },
+                    remembered,
+                )
+            })
+        }
+        (None, None, Some(id)) => {
+            let book = &generation.book;
+            let found = scopes_of(generation, "advertiser", id, |line_item, _| {
+                book.advertiser_of(line_item)
+                    .is_some_and(|of| *of.id == **id)
+            });
+            let wide = |scopes| Scopes {
+                line_item: u32::MAX,
+                campaign: u32::MAX,
+                ..scopes
+            };
+            found.map(|(scopes, remembered)| (wide(scopes), remembered))
+        }
+        _ => Err("say one of `line_item`, `campaign`, `advertiser`".to_owned()),
+    }?;
+    let at = u32::try_from(at.unix_seconds()).map_err(|_| "`at` is before 1970".to_owned())?;
+    Ok(Exposure {
+        key,
+        at,
+        scopes,
+        remembered,
+    })
+}
+
+/// What the line items that fit count for, and the longest that any of them remembers.
+fn scopes_of(
+    generation: &Generation,
+    what: &str,
+    id: &str,
+    fits: impl Fn(&crate::campaigns::LineItem, &str) -> bool,
+) -> Result<(Scopes, u32), String> {
+    let all = generation.book.line_items.iter();
+    let found = all.filter(|line_item| fits(line_item, &line_item.id));
+    let counted = found.filter_map(|line_item| generation.plan.counts_for(line_item.index));
+    counted
+        .reduce(|(scopes, longest), (_, remembered)| (scopes, longest.max(remembered)))
+        .ok_or_else(|| format!("no live {what} `{id}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nano_units_read_as_decimals() {
+        for (nano, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (5_000_000, "0.005"),
+            (12_000_000_000, "12"),
+            (-1_500_000_000, "-1.5"),
+        ] {
+            assert_eq!(decimal(nano), text);
+        }
+    }
+}

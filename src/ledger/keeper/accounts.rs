@@ -1,0 +1,326 @@
+//! From a book's budgets to accounts, purses and leases.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::*;
+
+/// A lease holds at least this part of the limit.
+const LEASE_PARTS: i64 = 256;
+/// And what so many seconds take of late.
+const LEASE_SECONDS: i64 = 10;
+/// And so many of the largest bids.
+const LEASE_BIDS: i64 = 64;
+
+impl Keeper {
+    /// The ledger's side of a book that is to be live: opens what accounts it needs. The first leases are in the journal's
+    /// next bytes.
+    pub fn plan(&mut self, book: &Book, now: Timestamp) -> Plan {
+        self.clock(now);
+        self.plans = self.plans.saturating_add(1);
+        // What the new book does not name is limited by nothing, and lends nothing.
+        for open in self.open.values_mut() {
+            open.limit = 0;
+            open.largest = 0;
+        }
+        let advertisers: Vec<u32> = book
+            .advertisers
+            .iter()
+            .map(|of| self.name(NameKind::Advertiser, &of.id))
+            .collect();
+        let creatives = book
+            .creatives
+            .iter()
+            .map(|of| self.name(NameKind::Creative, &of.id))
+            .collect();
+        let lines: Box<[Line]> = book
+            .line_items
+            .iter()
+            .map(|line_item| self.line(book, line_item, &advertisers))
+            .collect();
+        self.apply_switches();
+        self.open_days();
+        self.renew_leases();
+        Plan {
+            number: self.plans,
+            has_caps: lines.iter().any(|line| !line.caps.is_empty()),
+            lines,
+            creatives,
+            exchanges: self.exchanges.iter().map(Arc::clone).collect(),
+            frequency: Arc::clone(&self.frequency),
+            stopped: Arc::clone(&self.stopped),
+            halted: Arc::clone(&self.halted),
+            hold_seconds: match self.terms.mode {
+                BudgetMode::Bounded => Some(CAP_HOLD_SECONDS),
+                BudgetMode::Strict => None,
+            },
+        }
+    }
+
+    fn line(&mut self, book: &Book, line_item: &LineItem, advertisers: &[u32]) -> Line {
+        let advertiser = place(line_item.advertiser).and_then(|place| book.advertisers.get(place));
+        let scopes = Scopes {
+            line_item: self.name(NameKind::LineItem, &line_item.id),
+            campaign: self.name(NameKind::Campaign, &line_item.campaign),
+            advertiser: place(line_item.advertiser)
+                .and_then(|place| advertisers.get(place).copied())
+                .unwrap_or(u32::MAX),
+        };
+        let campaign = book.campaign_of(line_item);
+        let levels: [(u32, Budget, &[Cap], Scope); 3] = [
+            (
+                scopes.line_item,
+                line_item.budget,
+                &line_item.caps,
+                Scope::LineItem,
+            ),
+            (
+                scopes.campaign,
+                campaign.map_or_else(Budget::default, |of| of.budget),
+                campaign.map_or(&[], |of| &of.caps),
+                Scope::Campaign,
+            ),
+            (
+                scopes.advertiser,
+                advertiser.map_or_else(Budget::default, |of| of.budget),
+                advertiser.map_or(&[], |of| &of.caps),
+                Scope::Advertiser,
+            ),
+        ];
+        let largest = line_item.pricing.most().micros();
+        let currency = currency_of(line_item, advertiser);
+        let mut limits = arrayvec::ArrayVec::new();
+        let mut caps = Vec::new();
+        for (of, budget, own, scope) in levels {
+            for (limit, is_day) in [(budget.day, true), (budget.total, false)] {
+                if let Some(limit) = limit {
+                    let nano = limit.nanos.min(NANOS_MAX);
+                    let purses = self.purses(
+                        of,
+                        is_day,
+                        nano,
+                        (book.zone_of(line_item), currency),
+                        largest,
+                    );
+                    limits.push(Limit { nano, purses });
+                }
+            }
+            caps.extend(own.iter().map(|cap| ScopedCap {
+                count: cap.count,
+                seconds: cap.seconds,
+                scope,
+            }));
+        }
+        let remembered = caps.iter().map(|cap| cap.seconds).max().unwrap_or(0);
+        let (_, state) = self
+            .lines
+            .entry(scopes.line_item)
+            .and_modify(|(known, _)| *known = scopes)
+            .or_insert_with(|| (scopes, Arc::default()));
+        Line {
+            scopes,
+            zone: line_item.zone(),
+            currency,
+            limits,
+            caps: caps.into(),
+            remembered,
+            uncapped_without_id: line_item.uncapped_without_id,
+            state: Arc::clone(state),
+        }
+    }
+
+    /// The purses of a budget; opened where they are not.
+    fn purses(
+        &mut self,
+        of: u32,
+        is_day: bool,
+        limit: i64,
+        (zone, currency): (&jiff::tz::TimeZone, Currency),
+        largest: i64,
+    ) -> Purses {
+        if let Some(open) = self.open.get_mut(&(of, is_day)) {
+            // The zone may be another one since: the days that are open stay, the next is the new zone's.
+            open.limit = limit;
+            open.largest = open.largest.max(largest);
+            open.zone = zone.clone();
+            open.currency = currency;
+        } else {
+            let purses = match is_day {
+                false => {
+                    let account = self.account(of, NO_DAY);
+                    Purses::Total(self.purse(account))
+                }
+                true => Purses::Day([0, 1].map(|_| Arc::new(Purse::new(u32::MAX, NO_DAY)))),
+            };
+            let zone = zone.clone();
+            self.open.insert(
+                (of, is_day),
+                Open {
+                    purses,
+                    limit,
+                    largest,
+                    zone,
+                    currency,
+                },
+            );
+        }
+        let open = self.open.get(&(of, is_day));
+        let purses = open.map(|open| open.purses.clone());
+        purses.unwrap_or_else(|| Purses::Total(Arc::new(Purse::new(u32::MAX, NO_DAY))))
+    }
+
+    /// The account of somebody, of a day or in all; made where it is not there.
+    fn account(&mut self, of: u32, day: Day) -> u32 {
+        if let Some(number) = self.by_key.get(&(of, day)) {
+            return *number;
+        }
+        let number = self.next_account;
+        self.write(&Record::Account { number, of, day });
+        self.add_account(number, of, day);
+        number
+    }
+
+    pub(super) fn add_account(&mut self, number: u32, of: u32, day: Day) {
+        self.next_account = number.saturating_add(1);
+        self.by_key.insert((of, day), number);
+        let account = Account {
+            of,
+            day,
+            spent: 0,
+            held: 0,
+            before: 0,
+            before_until: 0,
+            level: 0,
+            taken: 0,
+            pace: 0,
+            largest: 0,
+            purse: None,
+        };
+        self.accounts.insert(number, account);
+    }
+
+    /// Forgets the accounts of days of which no notice can come any more.
+    pub(super) fn forget_days(&mut self) {
+        let valid = self.terms.longest_window().saturating_add(TOKEN_SECONDS);
+        // A day more on each side: zones.
+        let oldest = i64::from(self.now.saturating_sub(valid) / 86_400).saturating_sub(2);
+        let by_key = &mut self.by_key;
+        self.accounts.retain(|number, account| {
+            let is_over = account.day != NO_DAY && i64::from(account.day) < oldest;
+            let goes = is_over
+                && account
+                    .purse
+                    .as_ref()
+                    .is_none_or(|purse| purse.account() != *number);
+            if goes {
+                by_key.remove(&(account.of, account.day));
+            }
+            !goes
+        });
+    }
+
+    /// A total's purse. What was used before its account was read from the journal is in it.
+    fn purse(&mut self, number: u32) -> Arc<Purse> {
+        let Some(account) = self.accounts.get_mut(&number) else {
+            return Arc::new(Purse::new(number, NO_DAY));
+        };
+        let purse = account
+            .purse
+            .get_or_insert_with(|| Arc::new(Purse::new(number, NO_DAY)));
+        let purse = Arc::clone(purse);
+        purse.change(account.used().saturating_sub(purse.used()));
+        purse
+    }
+
+    /// Opens the accounts of days that have begun or soon will.
+    pub(super) fn open_days(&mut self) {
+        let mut due = Vec::new();
+        for ((of, _), open) in &self.open {
+            let Purses::Day([even, odd]) = &open.purses else {
+                continue;
+            };
+            if open.limit == 0 {
+                continue;
+            }
+            for at in [self.now_ms, self.now_ms.saturating_add(DAY_AHEAD_MS)] {
+                let Some(day) = day_in(&open.zone, at) else {
+                    continue;
+                };
+                let purse = if day & 1 == 0 { even } else { odd };
+                // A clock that stood still for a day finds the purse of the day before yesterday, or none.
+                if purse.day() != day {
+                    due.push((*of, day, Arc::clone(purse)));
+                }
+            }
+        }
+        for (of, day, purse) in due {
+            if purse.day() == day {
+                continue;
+            }
+            let largest = self.accounts.get_mut(&purse.account()).map(|account| {
+                account.purse = None;
+                account.largest
+            });
+            let number = self.account(of, day);
+            if let Some(account) = self.accounts.get_mut(&number) {
+                account.largest = account.largest.max(largest.unwrap_or(0));
+                purse.turn(number, day, account.used());
+                // What an earlier purse of it allowed is in the journal.
+                account.purse = Some(purse);
+            }
+        }
+    }
+
+    /// Lends bid threads what they may soon need, and takes back what they do not.
+    pub(super) fn renew_leases(&mut self) {
+        let mut raised = Vec::new();
+        for open in self.open.values() {
+            let limit = open.limit;
+            let both: &[Arc<Purse>] = match &open.purses {
+                Purses::Total(purse) => std::slice::from_ref(purse),
+                Purses::Day(days) => days,
+            };
+            for purse in both {
+                let number = purse.account();
+                let Some(account) = self.accounts.get_mut(&number) else {
+                    continue;
+                };
+                let taken = std::mem::take(&mut account.taken);
+                account.pace = account.pace.saturating_mul(7).saturating_add(taken) / 8;
+                let lease = (limit / LEASE_PARTS)
+                    .max(account.pace.saturating_mul(LEASE_SECONDS))
+                    .max(account.largest.max(open.largest).saturating_mul(LEASE_BIDS));
+                let used = purse.used();
+                let wanted = used.saturating_add(lease).min(limit).max(0);
+                let left = account.level.min(limit).saturating_sub(used);
+                let is_short = left < lease / 2 && wanted > account.level;
+                let is_long = account.level.saturating_sub(used) > lease.saturating_mul(3)
+                    && account.level > wanted;
+                if is_short {
+                    account.level = wanted;
+                } else if is_long {
+                    // First less is allowed, then what was taken meanwhile is looked at.
+                    purse.allow(wanted);
+                    account.level = wanted.max(purse.used());
+                }
+                if is_short || is_long || purse.allowed() != account.level {
+                    raised.push((number, account.level));
+                }
+            }
+        }
+        for (account, nano) in raised {
+            self.write(&Record::Level { account, nano });
+            self.raised.push(account);
+        }
+    }
+}
+
+/// The day at a time, in milliseconds, in a zone.
+pub(super) fn day_in(zone: &jiff::tz::TimeZone, at_ms: i64) -> Option<Day> {
+    let at = jiff::Timestamp::from_millisecond(at_ms).ok()?;
+    crate::campaigns::day_number(zone.to_datetime(at).date())
+}
+
+/// A budget is in the advertiser's currency, else the price's.
+fn currency_of(line_item: &LineItem, advertiser: Option<&Advertiser>) -> Currency {
+    let own = advertiser.and_then(|of| of.currency);
+    own.unwrap_or(line_item.currency)
+}

@@ -1,0 +1,256 @@
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::desk::Told;
+use super::keeper::Keeper;
+use super::records;
+use super::*;
+use crate::campaigns::{Book, compile};
+use crate::clock::Timestamp;
+use crate::config::{Billing, BudgetMode};
+use crate::ids::UserKey;
+use crate::money::{Currency, Price, Rates};
+
+mod budgets;
+mod caps;
+
+/// A ledger without threads, files and a clock: what it does is what the journal and the clock say.
+struct World {
+    keeper: Keeper,
+    desk: Desk,
+    told: Receiver<Told>,
+    book: Arc<Book>,
+    plan: Plan,
+    allowances: Allowances,
+    /// What is durable.
+    journal: Vec<u8>,
+    now_ms: i64,
+    terms: Terms,
+    number: u16,
+}
+
+/// Noon of a day in Paris.
+const NOON_MS: i64 = 1_795_172_400_000;
+const SECOND: i64 = 1_000;
+const HOUR: i64 = 3_600 * SECOND;
+
+fn terms(mode: BudgetMode) -> Terms {
+    Terms {
+        mode,
+        exchanges: vec![ExchangeTerms {
+            name: "demo".into(),
+            window: 3_600,
+            billing: Billing::Burl,
+        }],
+        frequency_keys: 1_000_000,
+        rates: Arc::new(Rates::none(Currency::USD)),
+    }
+}
+
+/// A book of line items of one advertiser in Paris; what each is beside its name, and what the campaign `all` of all of them and the
+/// advertiser are.
+fn book(line_items: &[&str], campaign: &str, advertiser: &str) -> Arc<Book> {
+    let items: Vec<String> = line_items
+        .iter()
+        .enumerate()
+        .map(|(n, rest)| {
+            format!(
+                r#"{{"id": "l{n}", "campaign": "all", "creatives": ["box"], "targeting": "country is null or country is not null",
+                "price": {{"cpm": "5"}}{rest}}}"#
+            )
+        })
+        .collect();
+    let document = format!(
+        r#"{{"advertisers": [{{"id": "acme", "domain": "acme.example", "currency": "USD", "time_zone": "Europe/Paris"{advertiser}}}],
+        "campaigns": [{{"id": "all", "advertiser": "acme"{campaign}}}],
+        "creatives": [{{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": "<p>"}}],
+        "line_items": [{}]}}"#,
+        items.join(",")
+    );
+    Arc::new(compile(document.as_bytes()).expect("a document"))
+}
+
+/// What one impression at the price of all line items costs: CPM 5 is five million nano units.
+const COST: i64 = 5_000_000;
+
+impl World {
+    fn new(mode: BudgetMode, book: &Arc<Book>) -> Self {
+        Self::from(terms(mode), book, records::MAGIC.to_vec(), NOON_MS)
+    }
+
+    /// From a journal, as a start reads it.
+    fn from(terms: Terms, book: &Arc<Book>, journal: Vec<u8>, now_ms: i64) -> Self {
+        let mut keeper = Keeper::new(terms.clone());
+        let whole = records::read(&journal, |record| assert!(keeper.replay(record)));
+        let mut journal = journal;
+        journal.truncate(whole.expect("a journal"));
+        let now = Timestamp::from_unix_ms(now_ms);
+        keeper.begin(now, [7; 32]);
+        let plan = keeper.plan(book, now);
+        let (tells, told) = sync_channel(100_000);
+        let desk = Desk::new(keeper.start(), 0, tells, keeper.shared_keys().clone());
+        let mut world = Self {
+            keeper,
+            desk,
+            told,
+            book: Arc::clone(book),
+            plan,
+            allowances: Allowances::seeded(1),
+            journal,
+            now_ms,
+            terms,
+            number: 0,
+        };
+        world.write();
+        world
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.now_ms)
+    }
+
+    /// The journal takes what is pending.
+    fn write(&mut self) {
+        self.journal.extend(self.keeper.take_out());
+        self.keeper.written();
+    }
+
+    fn turn(&mut self) {
+        for told in self.told.try_iter() {
+            self.keeper.told(told);
+        }
+        self.write();
+    }
+
+    /// Time passes, a second at a time or in larger steps.
+    fn pass(&mut self, ms: i64) {
+        let step = (ms / 100).max(SECOND);
+        let until = self.now_ms + ms;
+        while self.now_ms < until {
+            self.now_ms = (self.now_ms + step).min(until);
+            self.turn();
+            self.keeper.tick(self.now());
+            self.write();
+        }
+    }
+
+    /// The process dies and is started again; everything that is not in the journal is gone.
+    fn crash(&mut self) {
+        let journal = std::mem::take(&mut self.journal);
+        let number = self.number;
+        *self = Self::from(self.terms.clone(), &self.book.clone(), journal, self.now_ms);
+        self.number = number;
+    }
+
+    fn allow(&mut self, line_item: u32, keys: &[u128], beside: &[u32]) -> Result<(), Refused> {
+        self.allowances.begin(&self.plan, self.now());
+        let keys: Vec<UserKey> = keys.iter().map(|key| UserKey(*key)).collect();
+        self.allowances.counts_under(&keys);
+        let beside = beside.iter().copied();
+        self.allowances
+            .allow(&self.plan, &self.book, line_item, 0, COST, beside)
+    }
+
+    fn commit(&mut self, line_item: u32, test: bool) -> Result<Token, Refused> {
+        let proposed = Proposed {
+            line_item,
+            creative: 0,
+            exchange: 0,
+            price: Price::from_micros(COST).expect("a price"),
+            currency: Currency::USD,
+            nano: COST,
+            test,
+        };
+        let mut text = TokenText::new();
+        self.desk.tick();
+        let id = self.desk.commit(
+            &self.plan,
+            &self.book,
+            &mut self.allowances,
+            &proposed,
+            &mut text,
+        )?;
+        assert_ne!(id.0, 0);
+        let text = str::from_utf8(&text).expect("ASCII");
+        Ok(self.desk.open(text).expect("ours"))
+    }
+
+    /// Bids for a person with these keys, if it may.
+    fn bid(&mut self, line_item: u32, keys: &[u128]) -> Result<Token, Refused> {
+        let allowed = self.allow(line_item, keys, &[]);
+        self.desk.ask_for_more(&mut self.allowances);
+        allowed?;
+        self.commit(line_item, false)
+    }
+
+    /// How many bids it may make one after the other without a notice, up to so many.
+    fn bids(&mut self, line_item: u32, most: usize) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        while tokens.len() < most {
+            match self.bid(line_item, &[]) {
+                Ok(token) => tokens.push(token),
+                // Leases are renewed meanwhile.
+                Err(Refused::Budget) if tokens.len() % 64 != 63 => {
+                    self.turn();
+                    self.keeper.tick(self.now());
+                    self.write();
+                    match self.bid(line_item, &[]) {
+                        Ok(token) => tokens.push(token),
+                        Err(_) => break,
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        self.turn();
+        tokens
+    }
+
+    fn notice(&mut self, kind: Kind, token: &Token) -> Booked {
+        self.notice_at(kind, token, "5")
+    }
+
+    fn notice_at(&mut self, kind: Kind, token: &Token, price: &str) -> Booked {
+        for told in self.told.try_iter() {
+            self.keeper.told(told);
+        }
+        let said = Said {
+            price: read_price(Some(price), &[]),
+            currency: None,
+        };
+        let booked = self.keeper.notice(kind, token, said, self.now());
+        self.write();
+        booked
+    }
+}
+
+#[test]
+fn every_bid_has_an_id_of_its_own() {
+    let book = book(&[""], "", "");
+    let mut world = World::new(BudgetMode::Strict, &book);
+    let tokens = world.bids(0, 1_000);
+    let numbers: std::collections::HashSet<_> = tokens.iter().map(|token| token.bid).collect();
+    let short: std::collections::HashSet<_> =
+        tokens.iter().map(|token| token.bid.short()).collect();
+    assert_eq!((numbers.len(), short.len()), (1_000, 1_000));
+    world.crash();
+    let after = world.bid(0, &[]).expect("a bid");
+    assert!(!numbers.contains(&after.bid) && !short.contains(&after.bid.short()));
+}
+
+#[test]
+fn a_test_spends_nothing() {
+    let book = book(
+        &[r#", "budget": {"total": "0.01"}, "caps": [{"count": 1, "per": "1h"}]"#],
+        "",
+        "",
+    );
+    let mut world = World::new(BudgetMode::Strict, &book);
+    for _ in 0..5 {
+        world.allow(0, &[9], &[]).expect("allowed");
+        let token = world.commit(0, true).expect("taken");
+        assert_eq!(world.notice(Kind::Bill, &token).outcome, Outcome::Test);
+    }
+    assert!(world.bid(0, &[9]).is_ok());
+    assert_eq!(world.bid(0, &[9]), Err(Refused::Capped));
+}

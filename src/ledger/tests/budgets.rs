@@ -1,0 +1,272 @@
+//! Money: what is lent, held, spent and released.
+
+use super::*;
+
+const FIFTY: &str = r#", "budget": {"total": "0.25"}"#;
+
+fn spent(world: &mut World, token: &Token) -> i64 {
+    let booked = world.notice(Kind::Bill, token);
+    assert!(
+        matches!(booked.outcome, Outcome::Booked | Outcome::Late),
+        "{booked:?}"
+    );
+    booked.nano
+}
+
+#[test]
+fn a_strict_budget_is_held_until_a_loss_or_the_window_s_end() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 1_000);
+    assert_eq!(tokens.len(), 50, "0.25 at 0.005 each");
+    assert_eq!(
+        world.notice(Kind::Loss, &tokens[0]).outcome,
+        Outcome::Counted
+    );
+    assert_eq!(
+        world.notice(Kind::Loss, &tokens[0]).outcome,
+        Outcome::Repeated
+    );
+    assert_eq!(world.bids(0, 1_000).len(), 1, "one lost, one bid");
+    let total: i64 = tokens[1..11]
+        .iter()
+        .map(|token| spent(&mut world, token))
+        .sum();
+    assert_eq!(total, 10 * COST);
+    assert_eq!(
+        world.bids(0, 1_000).len(),
+        0,
+        "what is spent is not held twice, and not free"
+    );
+    world.pass(59 * 60 * SECOND);
+    assert_eq!(world.bids(0, 1_000).len(), 0);
+    world.pass(3 * 60 * SECOND);
+    assert_eq!(world.bids(0, 1_000).len(), 40, "the rest came back");
+}
+
+#[test]
+fn what_was_paid_less_than_bid_can_be_spent_again() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 1_000);
+    for token in &tokens {
+        assert_eq!(world.notice_at(Kind::Bill, token, "2.5").nano, COST / 2);
+    }
+    assert_eq!(world.bids(0, 1_000).len(), 25);
+}
+
+#[test]
+fn notices_come_in_any_order_and_book_once() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 3);
+    let [a, b, c] = tokens.as_slice() else {
+        panic!("three")
+    };
+    assert_eq!(world.notice(Kind::Bill, a).outcome, Outcome::Booked);
+    assert_eq!(world.notice(Kind::Win, a).outcome, Outcome::Counted);
+    for _ in 0..7 {
+        assert_eq!(world.notice(Kind::Bill, a).outcome, Outcome::Repeated);
+    }
+    // A loss after the bill changes nothing; a bill after the loss is booked all the same.
+    assert_eq!(world.notice(Kind::Loss, a).outcome, Outcome::Counted);
+    assert_eq!(world.notice(Kind::Loss, b).outcome, Outcome::Counted);
+    assert_eq!(world.notice(Kind::Bill, b).outcome, Outcome::Booked);
+    assert_eq!(world.notice(Kind::Click, c).outcome, Outcome::Counted);
+    assert_eq!(world.bids(0, 1_000).len(), 47);
+}
+
+#[test]
+fn a_price_is_capped_and_a_price_that_cannot_be_read_is_the_bid() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 4);
+    for (token, price, nano) in [
+        (&tokens[0], "7", COST),
+        (&tokens[1], "AUDIT", COST),
+        (&tokens[2], "0", 0),
+        (&tokens[3], "0.0000001", 1),
+    ] {
+        assert_eq!(
+            world.notice_at(Kind::Bill, token, price).nano,
+            nano,
+            "{price}"
+        );
+    }
+    let counters = world.keeper.counters();
+    let unreadable = counters.prices_unreadable[Unreadable::Audit as usize];
+    assert_eq!((counters.prices_over, unreadable), (1, 1));
+}
+
+#[test]
+fn a_late_notice_is_booked_and_told_apart_and_an_old_one_refused() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 2);
+    world.pass(2 * HOUR);
+    assert_eq!(world.notice(Kind::Bill, &tokens[0]).outcome, Outcome::Late);
+    assert_eq!(world.keeper.counters().late_nano, COST);
+    assert_eq!(world.bids(0, 1_000).len(), 49);
+    world.pass(23 * HOUR + 60 * SECOND);
+    assert_eq!(
+        world.notice(Kind::Bill, &tokens[1]).outcome,
+        Outcome::Expired
+    );
+    assert_eq!(
+        world.notice(Kind::Bill, &tokens[0]).outcome,
+        Outcome::Expired,
+        "nor is it booked twice"
+    );
+}
+
+/// A crash forgets which bids were open, and holds all that may have been promised until no notice of them can come.
+#[test]
+fn after_a_crash_what_may_be_promised_stays_held() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 20);
+    spent(&mut world, &tokens[0]);
+    world.crash();
+    assert_eq!(
+        world.bids(0, 1_000).len(),
+        0,
+        "the lease was the whole of so small a budget"
+    );
+    // Notices of bids before the crash book once, whatever was taken before it.
+    assert_eq!(
+        world.notice(Kind::Bill, &tokens[0]).outcome,
+        Outcome::Repeated
+    );
+    spent(&mut world, &tokens[1]);
+    world.crash();
+    assert_eq!(
+        world.notice(Kind::Bill, &tokens[1]).outcome,
+        Outcome::Repeated
+    );
+    world.pass(HOUR + 60 * SECOND);
+    assert_eq!(world.bids(0, 1_000).len(), 48);
+}
+
+/// After a stop everything is known to the unit.
+#[test]
+fn after_a_stop_only_what_is_open_stays_held() {
+    let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
+    let tokens = world.bids(0, 20);
+    spent(&mut world, &tokens[0]);
+    world.keeper.close();
+    world.write();
+    world.crash();
+    assert_eq!(world.bids(0, 1_000).len(), 30);
+}
+
+#[test]
+fn the_smallest_of_all_budgets_decides() {
+    let line = r#", "budget": {"total": "0.25", "day": "0.2"}"#;
+    for (campaign, advertiser, most) in [
+        ("", "", 40),
+        (r#", "budget": {"day": "0.15"}"#, "", 30),
+        (
+            r#", "budget": {"day": "0.15"}"#,
+            r#", "budget": {"total": "0.05"}"#,
+            10,
+        ),
+    ] {
+        let book = book(&[line, ""], campaign, advertiser);
+        let mut world = World::new(BudgetMode::Strict, &book);
+        assert_eq!(world.bids(0, 1_000).len(), most);
+        if most < 40 {
+            assert_eq!(
+                world.bids(1, 10).len(),
+                0,
+                "shared with all of the campaign"
+            );
+        } else {
+            assert_eq!(world.bids(1, 10).len(), 10);
+        }
+    }
+}
+
+#[test]
+fn a_day_s_budget_begins_anew_at_midnight_of_the_advertiser() {
+    let book = book(&[r#", "budget": {"day": "0.05"}"#], "", "");
+    let mut world = World::new(BudgetMode::Strict, &book);
+    let tokens = world.bids(0, 100);
+    assert_eq!(tokens.len(), 10);
+    world.pass(12 * HOUR - 60 * SECOND);
+    for token in &tokens[..5] {
+        spent(&mut world, token);
+    }
+    assert_eq!(
+        world.bids(0, 100).len(),
+        5,
+        "windows are over, it is the same day"
+    );
+    world.pass(60 * SECOND);
+    assert_eq!(world.bids(0, 100).len(), 10, "a new day");
+    // A bid of yesterday is booked on yesterday.
+    spent(&mut world, &tokens[6]);
+    world.pass(HOUR + 60 * SECOND);
+    assert_eq!(world.bids(0, 100).len(), 10);
+    for _ in 0..3 {
+        world.pass(24 * HOUR);
+        assert_eq!(world.bids(0, 100).len(), 10);
+    }
+    world.crash();
+    world.pass(24 * HOUR);
+    assert_eq!(world.bids(0, 100).len(), 10);
+}
+
+/// A journal that was begun anew leads to the same books.
+#[test]
+fn a_journal_begun_anew_says_the_same() {
+    let book = book(
+        &[r#", "budget": {"total": "0.25", "day": "0.2"}, "caps": [{"count": 2, "per": "24h"}]"#],
+        "",
+        "",
+    );
+    let mut world = World::new(BudgetMode::Strict, &book);
+    let tokens: Vec<Token> = (0..4)
+        .map(|n| world.bid(0, &[n / 2]).expect("a bid"))
+        .collect();
+    for token in &tokens {
+        spent(&mut world, token);
+    }
+    assert_eq!(world.bid(0, &[0]), Err(Refused::Capped));
+    world.journal = world.keeper.journal();
+    world.crash();
+    world.pass(2 * HOUR);
+    assert_eq!(world.bid(0, &[0]), Err(Refused::Capped));
+    assert_eq!(
+        world.notice(Kind::Bill, &tokens[1]).outcome,
+        Outcome::Repeated
+    );
+    let again = world.keeper.journal();
+    let mut other = Keeper::new(world.terms.clone());
+    records::read(&again, |record| assert!(other.replay(record))).expect("a journal");
+    assert_eq!(other.journal(), again);
+    assert_eq!(
+        (
+            world.bid(0, &[7]).is_ok(),
+            world.bid(0, &[7]).is_ok(),
+            world.bid(0, &[7])
+        ),
+        (true, true, Err(Refused::Capped))
+    );
+}
+
+/// What the journal cannot be told of does not count: nothing is lent that it does not hold.
+#[test]
+fn nothing_is_lent_before_the_journal_holds_it() {
+    let book = book(&[r#", "budget": {"total": "1000"}"#], "", "");
+    let mut world = World::new(BudgetMode::Strict, &book);
+    let mut bids = 0;
+    while world.bid(0, &[]).is_ok() {
+        bids += 1;
+        assert!(bids < 100_000);
+    }
+    for told in world.told.try_iter() {
+        world.keeper.told(told);
+    }
+    world.keeper.tick(world.now());
+    assert_eq!(
+        world.bid(0, &[]),
+        Err(Refused::Budget),
+        "asked for, not written"
+    );
+    world.write();
+    assert!(world.bid(0, &[]).is_ok());
+}
