@@ -143,6 +143,7 @@ impl KithBidder {
                 };
                 taken.put(sampler, wanted, &self.arena);
             }
+            self.desk.request();
             self.desk.ask_for_more(&mut scratch.allowances);
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.

@@ -216,6 +216,9 @@ impl Allowances {
                 false => Err(Refused::Nobody),
             };
         }
+        if self.now < plan.caps_unknown_until {
+            return Err(Refused::Unknown);
+        }
         if !self.is_copied {
             self.copy(plan);
         }

@@ -57,6 +57,8 @@ pub(super) struct Opened {
 pub(super) enum Told {
     /// A bid was opened.
     Opened(Opened),
+    /// So many requests were decided on.
+    Requests(u64),
     /// What is lent of an account did not hold so much.
     Wanted { account: u32, nano: i64 },
 }
@@ -84,6 +86,7 @@ pub struct Desk {
     start: u32,
     number: u16,
     next: u64,
+    requests: u64,
     told: Option<SyncSender<Told>>,
     keys: SharedKeys,
     own_keys: Arc<TokenKeys>,
@@ -102,6 +105,7 @@ impl Desk {
             start,
             number,
             next: 0,
+            requests: 0,
             told: Some(told),
             keys,
             own_keys,
@@ -114,14 +118,24 @@ impl Desk {
             start: (seed >> 32) as u32,
             number: seed as u16,
             next: 0,
+            requests: 0,
             told: None,
             keys: SharedKeys::default(),
             own_keys: Arc::default(),
         }
     }
 
-    /// Looks for new keys: now and then.
+    /// Counts a request that was decided on: by them the shape of traffic is learned.
+    pub fn request(&mut self) {
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// Looks for new keys, and tells of requests: now and then.
     pub fn tick(&mut self) {
+        let requests = std::mem::take(&mut self.requests);
+        if requests > 0 && self.tell(Told::Requests(requests)).is_err() {
+            self.requests = requests;
+        }
         self.own_keys = self.keys.get();
     }
 

@@ -376,12 +376,14 @@ impl Frequency {
         lens.fold(0, usize::saturating_add)
     }
 
-    /// All settled contacts, for the journal to begin anew with.
-    pub(super) fn each_settled(&self, mut each: impl FnMut(FrequencyKey, &Contact)) {
+    /// All contacts that are settled, or all that are held.
+    pub(super) fn each(&self, settled: bool, each: &mut impl FnMut(FrequencyKey, &Contact)) {
         for shard in &self.shards {
             for (key, contacts) in shard.lock().iter() {
-                for contact in contacts.iter().filter(|contact| contact.bid == SETTLED) {
-                    each(*key, contact);
+                for contact in contacts {
+                    if (contact.bid == SETTLED) == settled {
+                        each(*key, contact);
+                    }
                 }
             }
         }

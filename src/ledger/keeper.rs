@@ -18,6 +18,7 @@ mod accounts;
 mod figures;
 mod holds;
 mod notices;
+mod pacing;
 mod replay;
 mod switching;
 
@@ -27,9 +28,10 @@ use std::sync::atomic::AtomicBool;
 
 use self::accounts::day_in;
 use self::holds::{Flow, Past, share_of};
+use self::pacing::{Pace, Paced, Shape};
 use super::account::{Day, NANOS_MAX, NO_DAY, Purse, Purses};
 use super::desk::{Opened, SharedKeys, Told, held_of};
-use super::frequency::{Frequency, Scope, ScopedCap, Scopes};
+use super::frequency::{Contact, Frequency, Scope, ScopedCap, Scopes};
 use super::plan::{ExchangeDesk, Limit, Line, LineState, Plan, WHOLE_HOLD};
 use super::price::Unreadable;
 use super::records::{NameKind, Record, write};
@@ -56,6 +58,8 @@ const SLICES: u32 = 60;
 const KEY_SECONDS: u32 = 24 * 3600;
 /// How long before it begins a day's accounts are opened, in milliseconds.
 const DAY_AHEAD_MS: i64 = 12 * 3600 * 1000;
+/// How often shares of requests are found out anew, in milliseconds.
+const PACE_MS: i64 = 1_000;
 /// How often the journal is told of bids that the report counts, in seconds.
 const REPORT_SECONDS: u32 = 10;
 
@@ -107,6 +111,9 @@ struct Account {
     /// Taken since the last tick, and what a second takes of late.
     taken: i64,
     pace: i64,
+    /// What open bids are expected to come to, and what those that were opened since the last look.
+    expected: i64,
+    expected_taken: i64,
     /// The largest amount that was asked for.
     largest: i64,
     purse: Option<Arc<Purse>>,
@@ -122,6 +129,9 @@ struct Open {
     largest: i64,
     zone: jiff::tz::TimeZone,
     currency: Currency,
+    /// Of a total: the end of the last flight, where all of them end.
+    until_ms: Option<i64>,
+    pace: Pace,
 }
 
 /// Bids of one slice of time: what they cost if all are won, and how much of that is held.
@@ -169,6 +179,11 @@ pub struct Keeper {
     pasts: HashMap<u32, Past>,
     /// All that was ever booked.
     spent: BTreeMap<Currency, i64>,
+    /// By exchange: what of a bid is to come, in millionths, when it is new.
+    to_come: HashMap<u32, u32>,
+    shape: Shape,
+    paced: Vec<Paced>,
+    paced_at: i64,
     settled: Settled,
     report: Report,
     reported_at: u32,
@@ -184,6 +199,10 @@ pub struct Keeper {
     exchanges: Vec<Arc<ExchangeDesk>>,
     stopped: Arc<AtomicBool>,
     plans: u64,
+    /// Whether the last run ended with [`Keeper::close`].
+    was_closed: bool,
+    /// Until when it is not known what bids of a run before hold under caps.
+    caps_unknown_until: u32,
     /// Levels that are in `out` and not yet allowed.
     raised: Vec<u32>,
     out: Vec<u8>,
@@ -209,6 +228,10 @@ impl Keeper {
             flows: BTreeMap::new(),
             pasts: HashMap::new(),
             spent: BTreeMap::new(),
+            to_come: HashMap::new(),
+            shape: Shape::default(),
+            paced: Vec::new(),
+            paced_at: 0,
             settled: Settled::default(),
             report: Report::default(),
             reported_at: 0,
@@ -223,6 +246,8 @@ impl Keeper {
             exchanges: Vec::new(),
             stopped: Arc::default(),
             plans: 0,
+            was_closed: true,
+            caps_unknown_until: 0,
             raised: Vec::new(),
             out: Vec::new(),
             counters: Counters::default(),
@@ -235,6 +260,10 @@ impl Keeper {
         self.start = self.start.saturating_add(1);
         self.write(&Record::Start { start: self.start });
         let until = self.now.saturating_add(self.terms.longest_window());
+        if !self.was_closed && self.terms.mode == BudgetMode::Strict {
+            self.caps_unknown_until = until;
+        }
+        self.was_closed = false;
         for account in self.accounts.values_mut() {
             account.before = account.level.saturating_sub(account.spent).max(0);
             account.before_until = until;
@@ -335,6 +364,25 @@ impl Keeper {
         for (account, nano) in levels {
             self.write(&Record::Level { account, nano });
         }
+        // Held places are kept as if they had been billed, for as long as they would have been held.
+        let mut held = Vec::new();
+        let mut keep = |key: u64, contact: &Contact| held.push((key, *contact));
+        self.frequency.each(false, &mut keep);
+        for (
+            key,
+            Contact {
+                at, until, scopes, ..
+            },
+        ) in held
+        {
+            self.write(&Record::Contact {
+                key,
+                at,
+                until,
+                scopes,
+            });
+        }
+        self.write(&Record::Closed);
     }
 
     /// Which start this is, for desks.
@@ -388,6 +436,7 @@ impl Keeper {
     pub(super) fn told(&mut self, told: Told) {
         match told {
             Told::Opened(opened) => self.opened(opened),
+            Told::Requests(requests) => self.requests(requests),
             Told::Wanted { account, nano } => {
                 if let Some(account) = self.accounts.get_mut(&account) {
                     account.largest = account.largest.max(nano);
@@ -399,10 +448,14 @@ impl Keeper {
     fn opened(&mut self, opened: Opened) {
         let number = self.slice_number(opened.exchange, opened.at);
         self.flow_in(&opened, number);
+        let to_come = self.to_come.get(&opened.exchange);
+        let expected = held_of(opened.nano, to_come.copied().unwrap_or(WHOLE_HOLD));
         for of in &opened.accounts {
             if let Some(account) = self.accounts.get_mut(of) {
                 account.held = account.held.saturating_add(opened.held);
                 account.taken = account.taken.saturating_add(opened.held);
+                account.expected = account.expected.saturating_add(expected);
+                account.expected_taken = account.expected_taken.saturating_add(expected);
                 account.largest = account.largest.max(opened.nano);
             }
             let slices = self.slices.entry((*of, opened.exchange)).or_default();
@@ -445,6 +498,12 @@ impl Keeper {
         self.reprice();
         self.release_what_was_before();
         self.open_days();
+        self.requests(0);
+        let since = self.now_ms.saturating_sub(self.paced_at);
+        if since >= PACE_MS {
+            self.paced_at = self.now_ms;
+            self.pace((since as f64 / 1_000.0).min(60.0));
+        }
         self.renew_leases();
         if self.now >= self.reported_at.saturating_add(REPORT_SECONDS) {
             self.reported_at = self.now;

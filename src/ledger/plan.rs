@@ -39,6 +39,8 @@ pub struct Plan {
     pub(super) halted: Arc<AtomicBool>,
     /// How long a bid holds its place under caps, in seconds, where that is not the window.
     pub(super) hold_seconds: Option<u32>,
+    /// Until when it is not known what bids before a crash hold under caps.
+    pub(super) caps_unknown_until: u32,
 }
 
 impl Plan {
@@ -54,6 +56,7 @@ impl Plan {
             stopped: Arc::default(),
             halted: Arc::default(),
             hold_seconds: None,
+            caps_unknown_until: 0,
         })
     }
 
@@ -69,6 +72,7 @@ impl Plan {
             stopped: Arc::new(AtomicBool::new(true)),
             halted: Arc::default(),
             hold_seconds: None,
+            caps_unknown_until: 0,
         }
     }
 

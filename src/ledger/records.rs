@@ -44,6 +44,8 @@ impl NameKind {
 pub(super) enum Record {
     /// The service started; bids from here on have this number.
     Start { start: u32 },
+    /// The service stopped, and what was held under caps is known.
+    Closed,
     /// A key that tokens are sealed with, made at that second.
     Key { id: u8, at: u32, secret: [u8; 32] },
     /// From here on that number stands for that name.
@@ -80,6 +82,8 @@ pub(super) enum Record {
         row: super::report::Key,
         counts: super::report::Counts,
     },
+    /// So many requests came in that hour, since 1970.
+    Hour { hour: i64, requests: u64 },
     /// A switch was set (`off`) or taken back: 0 and 0 for all.
     Switch { kind: u8, name: Box<str>, off: bool },
 }
@@ -112,6 +116,7 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
     let mut body = Body(Vec::with_capacity(64));
     match record {
         Record::Start { start } => body.kind(1).number(*start),
+        Record::Closed => body.kind(13),
         Record::Key { id, at, secret } => body.kind(2).number(*id).number(*at).bytes(secret),
         Record::Name { number, kind, name } => body
             .kind(3)
@@ -154,6 +159,7 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             }
             body.signed(counts.spend)
         }
+        Record::Hour { hour, requests } => body.kind(12).signed(*hour).number(*requests),
         Record::Switch { kind, name, off } => body
             .kind(11)
             .number(*kind)
@@ -292,7 +298,7 @@ fn has_frame_after(bytes: &[u8], at: usize) -> bool {
         frame_head(bytes, at).is_some_and(|(length, crc, rest)| {
             let body = rest
                 .get(..length)
-                .filter(|_| (2..=BODY_BYTES_MAX).contains(&length));
+                .filter(|_| (1..=BODY_BYTES_MAX).contains(&length));
             body.is_some_and(|body| crc32fast::hash(body) == crc && read_body(body).is_some())
         })
     })
@@ -349,6 +355,11 @@ fn read_body(body: &[u8]) -> Option<Record> {
                 clicks: from.number()?,
                 spend: from.signed()?,
             },
+        },
+        13 => Record::Closed,
+        12 => Record::Hour {
+            hour: from.signed()?,
+            requests: from.number()?,
         },
         11 => Record::Switch {
             kind: from.number()?.try_into().ok()?,
@@ -478,6 +489,7 @@ mod tests {
         };
         vec![
             Record::Start { start: 7 },
+            Record::Closed,
             Record::Key {
                 id: 3,
                 at: 1_800_000_000,
@@ -540,6 +552,10 @@ mod tests {
                     clicks: 6,
                     spend: 5,
                 },
+            },
+            Record::Hour {
+                hour: 498_000,
+                requests: 77,
             },
             Record::Switch {
                 kind: 2,

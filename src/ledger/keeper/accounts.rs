@@ -2,6 +2,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::*;
+use crate::campaigns::Pacing;
+use crate::ledger::plan::ALWAYS;
 
 /// A lease holds at least this part of the limit.
 const LEASE_PARTS: i64 = 256;
@@ -20,6 +22,7 @@ impl Keeper {
         for open in self.open.values_mut() {
             open.limit = 0;
             open.largest = 0;
+            open.until_ms = Some(i64::MIN);
         }
         let advertisers: Vec<u32> = book
             .advertisers
@@ -31,6 +34,7 @@ impl Keeper {
             .iter()
             .map(|of| self.name(NameKind::Creative, &of.id))
             .collect();
+        self.paced.clear();
         let lines: Box<[Line]> = book
             .line_items
             .iter()
@@ -38,6 +42,7 @@ impl Keeper {
             .collect();
         self.apply_switches();
         self.open_days();
+        self.pace(1.0);
         self.renew_leases();
         Plan {
             number: self.plans,
@@ -45,6 +50,7 @@ impl Keeper {
             lines,
             creatives,
             exchanges: self.exchanges.iter().map(Arc::clone).collect(),
+            caps_unknown_until: self.caps_unknown_until,
             frequency: Arc::clone(&self.frequency),
             stopped: Arc::clone(&self.stopped),
             halted: Arc::clone(&self.halted),
@@ -89,6 +95,8 @@ impl Keeper {
         let currency = currency_of(line_item, advertiser);
         let mut limits = arrayvec::ArrayVec::new();
         let mut caps = Vec::new();
+        let mut budgets = Vec::new();
+        let until = line_item.flight.end.map(|end| end.unix_ms);
         for (of, budget, own, scope) in levels {
             for (limit, is_day) in [(budget.day, true), (budget.total, false)] {
                 if let Some(limit) = limit {
@@ -99,7 +107,9 @@ impl Keeper {
                         nano,
                         (book.zone_of(line_item), currency),
                         largest,
+                        until,
                     );
+                    budgets.push((of, is_day));
                     limits.push(Limit { nano, purses });
                 }
             }
@@ -115,6 +125,18 @@ impl Keeper {
             .entry(scopes.line_item)
             .and_modify(|(known, _)| *known = scopes)
             .or_insert_with(|| (scopes, Arc::default()));
+        let state = Arc::clone(state);
+        state
+            .share
+            .store(ALWAYS, std::sync::atomic::Ordering::Relaxed);
+        let pacing = line_item.pacing.unwrap_or(Pacing::Even);
+        if !budgets.is_empty() && pacing != Pacing::Asap {
+            self.paced.push(Paced {
+                state: Arc::clone(&state),
+                pacing,
+                budgets,
+            });
+        }
         Line {
             scopes,
             zone: line_item.zone(),
@@ -123,7 +145,7 @@ impl Keeper {
             caps: caps.into(),
             remembered,
             uncapped_without_id: line_item.uncapped_without_id,
-            state: Arc::clone(state),
+            state,
         }
     }
 
@@ -135,6 +157,7 @@ impl Keeper {
         limit: i64,
         (zone, currency): (&jiff::tz::TimeZone, Currency),
         largest: i64,
+        until: Option<i64>,
     ) -> Purses {
         if let Some(open) = self.open.get_mut(&(of, is_day)) {
             // The zone may be another one since: the days that are open stay, the next is the new zone's.
@@ -142,6 +165,8 @@ impl Keeper {
             open.largest = open.largest.max(largest);
             open.zone = zone.clone();
             open.currency = currency;
+            // As late as the latest; without end where one has none.
+            open.until_ms = open.until_ms.zip(until).map(|(one, other)| one.max(other));
         } else {
             let purses = match is_day {
                 false => {
@@ -159,6 +184,8 @@ impl Keeper {
                     largest,
                     zone,
                     currency,
+                    until_ms: until,
+                    pace: Pace::default(),
                 },
             );
         }
@@ -191,6 +218,8 @@ impl Keeper {
             level: 0,
             taken: 0,
             pace: 0,
+            expected: 0,
+            expected_taken: 0,
             largest: 0,
             purse: None,
         };

@@ -1,16 +1,18 @@
 //! How much of an open bid's price is held: in strict mode all of it, in bounded mode what such bids come to.
 //!
 //! Bids of an exchange are watched as they grow older. Their ages are cut into groups, each twice as long as the one before
-//! (a slice of the window, two, four, …), and for each group it is counted how many bids were open at its beginning and
-//! how many of them were billed within it: the hazard, as in the product-limit estimate of Kaplan and Meier (1958), so that lost
-//! notices and bids that are too young to tell count for nothing. What is still to come of a bid of some age is one less the
-//! product of what survives of all groups from its own on. Each hazard is taken at the upper end of its confidence, and as 1
-//! as long as too few bids were seen: a new exchange is held in full.
+//! (a slice of the window, two, four, …), and for each group it is counted how many bids were open at its beginning, how many
+//! of them were billed within it, and how many were open at its end: as in an estimate of cumulative incidence with competing
+//! risks (Kalbfleisch and Prentice 1980), for a bid that is lost is never billed. What is still to come of a bid of some age is
+//! what is billed in its group, and of those that stay open what comes in the next. Each share is taken at the upper end of
+//! its confidence, and as 1 as long as too few bids were seen: a new exchange is held in full.
 //!
-//! On the sum of an account's open bids lies a margin of four standard deviations besides; and whoever is near a budget's end
-//! holds in full (`desk.rs`, [`FULL_HOLD_BIDS`]). So the part that the open bids may exceed what is held is bounded by
+//! On the sum of an account's open bids lies a margin of three standard deviations besides; and whoever is near a budget's end
+//! holds in full (`FULL_HOLD_BIDS` in `desk.rs`). So the part that the open bids may exceed what is held is bounded by
 //! how far win rates leave their past; at worst, if all were won, by what the metric `kith_budget_bound` says.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 
@@ -21,44 +23,93 @@ const BIDS_MIN: f64 = 100.0;
 /// What is remembered of a slice when the next is learnt from.
 const MEMORY: f64 = 0.9;
 
+/// Bids of a group: open at its beginning, billed within it; and what they would cost and did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    bids: f64,
+    billed: f64,
+    money: f64,
+    spent: f64,
+    /// Of `money`, what is open at the end of the group.
+    open: f64,
+}
+
 /// What the past says of one exchange.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Past {
-    /// By group: bids open at its beginning, and of them those billed within it.
-    seen: [(f64, f64); GROUPS],
+    groups: [Seen; GROUPS],
+}
+
+/// What is still to come of a bid's price, in millionths, by the group of its age.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToCome {
+    /// At the upper end of what the past allows: what is held.
+    most: [u32; GROUPS],
+    /// On average, at the prices that are paid.
+    expected: [u32; GROUPS],
+}
+
+impl Default for ToCome {
+    fn default() -> Self {
+        Self {
+            most: [WHOLE_HOLD; GROUPS],
+            expected: [WHOLE_HOLD; GROUPS],
+        }
+    }
+}
+
+impl ToCome {
+    pub(super) fn expected_of_new(&self) -> u32 {
+        self.expected.first().copied().unwrap_or(WHOLE_HOLD)
+    }
 }
 
 impl Past {
-    fn learn(&mut self, group: usize, entered: u32, billed: u32) {
-        if let Some((bids, wins)) = self.seen.get_mut(group) {
-            *bids = *bids * MEMORY + f64::from(entered);
-            *wins = *wins * MEMORY + f64::from(billed);
+    fn learn(&mut self, flow: &Flow) {
+        if let Some(seen) = self.groups.get_mut(flow.group) {
+            seen.bids = seen.bids * MEMORY + f64::from(flow.entered);
+            seen.billed = seen.billed * MEMORY + f64::from(flow.billed);
+            seen.money = seen.money * MEMORY + flow.entered_nano as f64;
+            seen.spent = seen.spent * MEMORY + flow.billed_nano as f64;
+            seen.open = seen.open * MEMORY + flow.open as f64;
         }
     }
 
-    /// By group, what is still to come of a bid, in millionths.
-    pub(super) fn to_come(self) -> [u32; GROUPS] {
-        let mut hazards = [1.0; GROUPS];
-        if self.seen.first().is_none_or(|(bids, _)| *bids < BIDS_MIN) {
-            return [WHOLE_HOLD; GROUPS];
+    pub(super) fn to_come(self) -> ToCome {
+        let known = |seen: &Seen| seen.bids >= BIDS_MIN;
+        if !self.groups.first().is_some_and(known) {
+            return ToCome::default();
         }
-        let mut before = 1.0;
-        for (hazard, (bids, wins)) in hazards.iter_mut().zip(self.seen) {
-            *hazard = if bids < BIDS_MIN {
-                // As if half as many came as in the group before.
-                f64::min(1.0, before / 2.0)
+        // By group: which share is billed within it, at most and on average; and which share is open at its end.
+        let mut steps = [(1.0, 1.0, 0.0); GROUPS];
+        let mut before = (1.0, 1.0, 0.0);
+        for (step, seen) in steps.iter_mut().zip(&self.groups) {
+            *step = if known(seen) {
+                let share = seen.billed / seen.bids;
+                let deviation = (share * (1.0 - share) / seen.bids).max(0.0).sqrt();
+                let most = (share + 2.0 * deviation + 2.0 / seen.bids).min(1.0);
+                let money = seen.money.max(1.0);
+                (
+                    most,
+                    (seen.spent / money).min(1.0),
+                    (seen.open / money).min(1.0),
+                )
             } else {
-                let share = wins / bids;
-                let deviation = (share * (1.0 - share) / bids).max(0.0).sqrt();
-                (share + 3.0 * deviation + 5.0 / bids).min(1.0)
+                // As if half as many came as in the group before, and none was lost.
+                (before.0 / 2.0, before.1 / 2.0, 1.0)
             };
-            before = *hazard;
+            before = *step;
         }
-        let mut survives = 1.0;
-        let mut to_come = [WHOLE_HOLD; GROUPS];
-        for (share, hazard) in to_come.iter_mut().zip(hazards).rev() {
-            survives *= 1.0 - hazard;
-            *share = ((1.0 - survives) * f64::from(WHOLE_HOLD)).ceil() as u32;
+        let mut after = (0.0, 0.0);
+        let mut to_come = ToCome::default();
+        let shares = to_come.most.iter_mut().zip(&mut to_come.expected);
+        for ((most, expected), step) in shares.zip(steps).rev() {
+            after = (
+                f64::min(1.0, step.0 + step.2 * after.0),
+                f64::min(1.0, step.1 + step.2 * after.1),
+            );
+            let millionths = |share: f64| (share * f64::from(WHOLE_HOLD)).round() as u32;
+            (*most, *expected) = (millionths(after.0), millionths(after.1));
         }
         to_come
     }
@@ -76,6 +127,8 @@ pub(super) struct Flow {
     /// Those when its group of ages began, and of them those billed since.
     entered: u32,
     billed: u32,
+    entered_nano: i64,
+    billed_nano: i64,
     group: usize,
 }
 
@@ -108,12 +161,13 @@ impl Keeper {
             flow.live = flow.live.saturating_add(1);
             if flow.group == 0 {
                 flow.entered = flow.entered.saturating_add(1);
+                flow.entered_nano = flow.entered_nano.saturating_add(opened.nano);
             }
         }
     }
 
     /// A bid of this run is settled.
-    pub(super) fn flow_out(&mut self, token: &crate::ledger::token::Token, billed: bool) {
+    pub(super) fn flow_out(&mut self, token: &crate::ledger::token::Token, billed: Option<i64>) {
         let number = self.slice_number(token.exchange, token.at);
         let Some(flows) = self.flows.get_mut(&(token.exchange, token.spends)) else {
             return;
@@ -125,13 +179,17 @@ impl Keeper {
                 .saturating_sub(share_of(flow.held, token.nano, flow.open));
             flow.open = flow.open.saturating_sub(token.nano).max(0);
             flow.live = flow.live.saturating_sub(1);
-            flow.billed = flow.billed.saturating_add(u32::from(billed));
+            if let Some(nano) = billed {
+                flow.billed = flow.billed.saturating_add(1);
+                flow.billed_nano = flow.billed_nano.saturating_add(nano);
+            }
         }
     }
 
     /// Looks at what bids came to as they grew older, and in bounded mode holds for each what is still to come of it.
     pub(super) fn reprice(&mut self) {
-        let mut shares: HashMap<u32, [u32; GROUPS]> = HashMap::new();
+        let is_bounded = self.terms.mode == BudgetMode::Bounded;
+        let mut shares: HashMap<u32, (u32, ToCome)> = HashMap::new();
         for desk in &self.exchanges {
             let seconds = slice_seconds(desk.window);
             let current = self.now.checked_div(seconds).unwrap_or(0);
@@ -143,73 +201,75 @@ impl Keeper {
             for flow in own.flat_map(|(_, flows)| flows.iter_mut()) {
                 let group = group_of(current.saturating_sub(flow.number));
                 while flow.group < group {
-                    past.learn(flow.group, flow.entered, flow.billed);
-                    flow.entered = flow.live;
-                    flow.billed = 0;
+                    past.learn(flow);
+                    (flow.entered, flow.billed) = (flow.live, 0);
+                    (flow.entered_nano, flow.billed_nano) = (flow.open, 0);
                     flow.group = flow.group.saturating_add(1);
                 }
             }
-            let to_come = match self.terms.mode {
-                BudgetMode::Strict => [WHOLE_HOLD; GROUPS],
-                BudgetMode::Bounded => past.to_come(),
-            };
-            let youngest = to_come.first().copied().unwrap_or(WHOLE_HOLD);
-            desk.hold
-                .store(youngest, std::sync::atomic::Ordering::Relaxed);
-            shares.insert(desk.number, to_come);
+            let to_come = past.to_come();
+            let youngest = to_come.most.first().copied().unwrap_or(WHOLE_HOLD);
+            self.to_come.insert(desk.number, to_come.expected_of_new());
+            let held = if is_bounded { youngest } else { WHOLE_HOLD };
+            desk.hold.store(held, Relaxed);
+            shares.insert(desk.number, (current, to_come));
         }
-        if self.terms.mode == BudgetMode::Strict {
-            return;
-        }
-        let share = |exchange: u32, age: u32| {
-            let of = shares.get(&exchange);
-            of.and_then(|of| of.get(group_of(age)).copied())
-                .unwrap_or(WHOLE_HOLD)
+        let share = |exchange: u32, number: u32| {
+            let share = shares.get(&exchange).and_then(|(current, of)| {
+                let group = group_of(current.saturating_sub(number));
+                Some((
+                    of.most.get(group).copied()?,
+                    of.expected.get(group).copied()?,
+                ))
+            });
+            share.unwrap_or((WHOLE_HOLD, WHOLE_HOLD))
         };
-        let currents: HashMap<u32, u32> = self
-            .exchanges
-            .iter()
-            .map(|desk| {
-                (
-                    desk.number,
-                    self.now
-                        .checked_div(slice_seconds(desk.window))
-                        .unwrap_or(0),
-                )
-            })
-            .collect();
-        let age = |exchange: u32, number: u32| {
-            let current = currents.get(&exchange).copied().unwrap_or(0);
-            current.saturating_sub(number)
-        };
-        for ((exchange, _), flows) in &mut self.flows {
-            for flow in flows {
-                flow.held = held_of(flow.open, share(*exchange, age(*exchange, flow.number)));
+        if is_bounded {
+            for ((exchange, _), flows) in &mut self.flows {
+                for flow in flows {
+                    flow.held = held_of(flow.open, share(*exchange, flow.number).0);
+                }
             }
         }
-        let mut sums: BTreeMap<u32, (i64, i64, f64)> = BTreeMap::new();
+        let mut sums: BTreeMap<u32, Sum> = BTreeMap::new();
         for ((account, exchange), slices) in &mut self.slices {
-            let (open, held, variance) = sums.entry(*account).or_default();
+            let sum = sums.entry(*account).or_default();
             for slice in slices {
-                let share = share(*exchange, age(*exchange, slice.number));
-                slice.held = held_of(slice.open, share);
-                *open = open.saturating_add(slice.open);
-                *held = held.saturating_add(slice.held);
-                let share = f64::from(share) / f64::from(WHOLE_HOLD);
-                *variance += slice.open as f64 * share * (1.0 - share);
+                let (most, expected) = share(*exchange, slice.number);
+                if is_bounded {
+                    slice.held = held_of(slice.open, most);
+                }
+                sum.open = sum.open.saturating_add(slice.open);
+                sum.held = sum.held.saturating_add(slice.held);
+                let expected = held_of(slice.open, expected);
+                sum.expected = sum.expected.saturating_add(expected);
+                let share = f64::from(most) / f64::from(WHOLE_HOLD);
+                sum.variance += slice.open as f64 * share * (1.0 - share);
             }
         }
         for (number, account) in &mut self.accounts {
-            let (open, held, variance) = sums.get(number).copied().unwrap_or_default();
-            let margin = 4.0 * (variance * account.largest as f64).max(0.0).sqrt();
-            let held = held.saturating_add(margin as i64).min(open);
-            let more = held.saturating_sub(account.held);
-            if more != 0 {
+            let sum = sums.remove(number).unwrap_or_default();
+            account.expected = sum.expected;
+            if is_bounded {
+                let margin = 3.0 * (sum.variance * account.largest as f64).max(0.0).sqrt();
+                let held = sum.held.saturating_add(margin as i64).min(sum.open);
+                let more = held.saturating_sub(account.held);
                 account.held = held;
                 account.change(*number, more);
             }
         }
     }
+}
+
+/// An account's open bids.
+#[derive(Default)]
+struct Sum {
+    /// What they cost if all are won, what they are expected to come to, and what is held for them.
+    open: i64,
+    expected: i64,
+    held: i64,
+    /// Of what they come to, over the largest of them.
+    variance: f64,
 }
 
 /// A part of what is held: that of so much of what is open.
@@ -228,25 +288,26 @@ mod tests {
     #[test]
     fn who_has_no_past_is_held_in_full_and_a_long_one_by_it() {
         let mut past = Past::default();
-        assert_eq!(past.to_come(), [WHOLE_HOLD; GROUPS]);
-        // A tenth is billed in the first group, a hundredth in the second, nothing after.
+        assert_eq!(past.to_come().most, [WHOLE_HOLD; GROUPS]);
+        // A tenth is billed in the first group, a hundredth in the second, nothing after, at half the price.
         for _ in 0..50 {
-            for (group, billed) in [
-                (0, 10_000),
-                (1, 1_000),
-                (2, 0),
-                (3, 0),
-                (4, 0),
-                (5, 0),
-                (6, 0),
-            ] {
-                past.learn(group, 100_000, billed);
+            for (group, billed) in (0..GROUPS).zip([10_000, 1_000, 0, 0, 0, 0, 0]) {
+                past.learn(&Flow {
+                    entered: 100_000,
+                    billed,
+                    entered_nano: 200_000,
+                    billed_nano: i64::from(billed),
+                    open: 150_000,
+                    group,
+                    ..Flow::default()
+                });
             }
         }
-        let to_come = past.to_come();
-        assert!((109_000..112_000).contains(&to_come[0]), "{to_come:?}");
-        assert!((10_000..11_000).contains(&to_come[1]), "{to_come:?}");
-        assert!(to_come[2] < 100 && to_come[6] > 0, "{to_come:?}");
+        let ToCome { most, expected } = past.to_come();
+        assert!((107_000..109_000).contains(&most[0]), "{most:?}");
+        assert!((10_000..11_000).contains(&most[1]), "{most:?}");
+        assert!(most[2] < 100 && most[6] > 0, "{most:?}");
+        assert_eq!(expected[..3], [53_750, 5_000, 0]);
         assert_eq!(
             [0, 1, 2, 3, 6, 7, 62, 63, 1_000].map(group_of),
             [0, 1, 1, 2, 2, 3, 5, 6, 6]

@@ -243,7 +243,7 @@ impl Keeper {
         if is_settled || token.bid.start != self.start {
             return;
         }
-        self.flow_out(token, false);
+        self.flow_out(token, None);
         self.let_go_of_slices(token);
         for key in &token.keys {
             self.frequency.let_go(*key, token.bid.short());
@@ -254,7 +254,7 @@ impl Keeper {
     fn let_go_of(&mut self, token: &Token, nano: i64) {
         if token.bid.start == self.start {
             if !self.settled.has(Kind::Loss, token.bid, token.at) {
-                self.flow_out(token, true);
+                self.flow_out(token, Some(nano));
                 self.let_go_of_slices(token);
             }
             return;

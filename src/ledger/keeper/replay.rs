@@ -10,7 +10,11 @@ impl Keeper {
     #[must_use]
     pub(in crate::ledger) fn replay(&mut self, record: Record) -> bool {
         match record {
-            Record::Start { start } => self.start = start,
+            Record::Start { start } => {
+                self.start = start;
+                self.was_closed = false;
+            }
+            Record::Closed => self.was_closed = true,
             Record::Key { id, at, secret } => {
                 self.now = self.now.max(at);
                 self.add_key(id, at, secret);
@@ -64,6 +68,7 @@ impl Keeper {
                 *spent = spent.saturating_add(counts.spend.saturating_sub(before));
                 self.report.set(row, counts);
             }
+            Record::Hour { hour, requests } => self.shape.learn(hour, requests),
             Record::Switch { kind, name, off } => {
                 let Some(switch) = Switch::numbered(kind, name) else {
                     return false;
@@ -86,6 +91,9 @@ impl Keeper {
         let mut out = MAGIC.to_vec();
         let mut put = |record: Record| write(&record, &mut out);
         put(Record::Start { start: self.start });
+        if self.was_closed {
+            put(Record::Closed);
+        }
         for (key, at) in self.keys.0.iter().zip(&self.key_made) {
             put(Record::Key {
                 id: key.id,
@@ -120,6 +128,9 @@ impl Keeper {
                 });
             }
         }
+        for (hour, requests) in self.shape.known() {
+            put(Record::Hour { hour, requests });
+        }
         for switch in &self.off {
             let name = switch.told().1.into();
             put(Record::Switch {
@@ -137,7 +148,7 @@ impl Keeper {
                 bids,
             });
         });
-        self.frequency.each_settled(|key, contact| {
+        self.frequency.each(true, &mut |key, contact: &Contact| {
             put(Record::Contact {
                 key,
                 at: contact.at,

@@ -182,7 +182,8 @@ fn the_smallest_of_all_budgets_decides() {
 
 #[test]
 fn a_day_s_budget_begins_anew_at_midnight_of_the_advertiser() {
-    let book = book(&[r#", "budget": {"day": "0.05"}"#], "", "");
+    let line_item = r#", "budget": {"day": "0.05"}, "pacing": "asap""#;
+    let book = book(&[line_item], "", "");
     let mut world = World::new(BudgetMode::Strict, &book);
     let tokens = world.bids(0, 100);
     assert_eq!(tokens.len(), 10);
