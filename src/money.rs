@@ -388,6 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn a_showing_of_many_impressions_costs_as_many() {
+        let price = Price::from_micros(4_200_001).expect("a price");
+        assert_eq!(Multiplier::ONE.nanos_of(price), Some(4_200_001));
+        let half = Multiplier::from_millionths(500_000).expect("one");
+        assert_eq!(half.nanos_of(price), Some(2_100_001), "rounded up");
+        let most = Multiplier::from_millionths(PRICE_MICROS_MAX).expect("one");
+        let dear = Price::from_micros(PRICE_MICROS_MAX).expect("a price");
+        assert_eq!(most.nanos_of(dear), Some(1_000_000_000_000_000_000));
+    }
+
+    #[test]
     fn rates_convert_both_ways_and_know_their_limits() {
         let eur = "eur".parse().expect("a code");
         let rates = Rates::new(Currency::USD, [(eur, 0.8)]).expect("good rates");

@@ -1,5 +1,5 @@
 //! `docs/conformance.md` is held to what it claims: all rows of the protocol's checklist, each once and in order, each with
-//! tests that exist, or with who owns it.
+//! tests that exist.
 //!
 //! Judging is a pure function of the page's text and of a way to read files ([`flaws`]), so that each flaw has a small case below.
 
@@ -7,12 +7,6 @@ use std::path::Path;
 
 /// Rows of the checklist.
 const ROWS: u32 = 150;
-/// What the tests' cell of a row begins with that belongs to budgets, caps, pacing and notices. Only those in [`MONEY_ROWS`] may
-/// say so.
-const MONEY: &str = "money: not built yet";
-/// A row that is shown goes from here, or the test below fails.
-const MONEY_ROWS: &[u32] = &[148, 149, 150];
-
 /// One line of the table.
 struct Row<'t> {
     line: usize,
@@ -69,7 +63,7 @@ fn has_test(source: &str, name: &str) -> bool {
 }
 
 /// What is wrong with the page, one line each. `read` reads a file by its path from the repository's root.
-fn flaws(page: &str, money: &[u32], read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+fn flaws(page: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let mut found = Vec::new();
     let rows = rows(page);
     let mut expected = 1;
@@ -82,17 +76,8 @@ fn flaws(page: &str, money: &[u32], read: &dyn Fn(&str) -> Option<String>) -> Ve
         }
         expected = number + 1;
         let tests = named(row.tests);
-        let says = |what: &str| row.tests.starts_with(what);
-        if tests.is_empty() && !says(MONEY) {
-            found.push(format!(
-                "line {line}: row {number} has neither a test nor an owner"
-            ));
-        }
-        if says(MONEY) != money.contains(&number) {
-            let list = "MONEY_ROWS";
-            found.push(format!(
-                "line {line}: row {number} and {list} do not say the same"
-            ));
+        if tests.is_empty() {
+            found.push(format!("line {line}: row {number} has no test"));
         }
         for (path, name) in tests {
             match read(path) {
@@ -115,7 +100,7 @@ fn every_row_of_the_checklist_has_its_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let page = read("docs/conformance.md").expect("the page");
-    let found = flaws(&page, MONEY_ROWS, &read);
+    let found = flaws(&page, &read);
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
@@ -130,22 +115,21 @@ fn page(cell: impl Fn(u32) -> Option<String>) -> String {
 
 const GOOD: &str = "`src/a.rs::shows`";
 
-fn told(page: &str, money: &[u32]) -> Vec<String> {
+fn told(page: &str) -> Vec<String> {
     let read = |path: &str| {
         let source = "#[test]\n#[ignore = \"long\"]\n// why\nfn shows() {}\n\nfn helper() {}\n";
         (path == "src/a.rs").then(|| source.to_owned())
     };
-    flaws(page, money, &read)
+    flaws(page, &read)
 }
 
 #[test]
 fn what_is_well_is_left_alone() {
     let cell = |row| match row {
-        7 => "money: not built yet".to_owned(),
         9 => format!("{GOOD}, {GOOD}; `wseat` and `bseat`: both count"),
         _ => GOOD.to_owned(),
     };
-    assert_eq!(told(&page(|row| Some(cell(row))), &[7]), [""; 0]);
+    assert_eq!(told(&page(|row| Some(cell(row)))), [""; 0]);
 }
 
 #[test]
@@ -159,8 +143,8 @@ fn each_flaw_is_found() {
             })
         })
     };
-    let check = |page: &str, not_yet: &[u32], want: &str| {
-        let found = told(page, not_yet);
+    let check = |page: &str, want: &str| {
+        let found = told(page);
         assert!(
             matches!(&found[..], [flaw] if flaw.contains(want)),
             "{want}: {found:?}"
@@ -168,39 +152,23 @@ fn each_flaw_is_found() {
     };
     check(
         &page(|row| (row != 5).then(|| GOOD.to_owned())),
-        &[],
         "row 5 should stand here, not 6",
     );
     check(
         &page(|row| (row != 150).then(|| GOOD.to_owned())),
-        &[],
         "ends before row 150",
     );
     let doubled = with(6, GOOD).replace("| 6 |", "| 6 | `src/a.rs::shows` |\n| 6 |");
-    check(&doubled, &[], "row 7 should stand here, not 6");
-    check(
-        &with(7, "words, and `wseat`"),
-        &[],
-        "row 7 has neither a test nor an owner",
-    );
-    check(&with(7, ""), &[], "row 7 has neither a test nor an owner");
-    check(&with(7, MONEY), &[], "row 7 and MONEY_ROWS");
-    check(&with(7, GOOD), &[7], "row 7 and MONEY_ROWS");
-    check(&with(7, "`src/b.rs::shows`"), &[], "no file src/b.rs");
-    check(
-        &with(7, "`src/a.rs::gone`"),
-        &[],
-        "no test gone in src/a.rs",
-    );
-    check(
-        &with(7, "`src/a.rs::helper`"),
-        &[],
-        "no test helper in src/a.rs",
-    );
+    check(&doubled, "row 7 should stand here, not 6");
+    check(&with(7, "words, and `wseat`"), "row 7 has no test");
+    check(&with(7, ""), "row 7 has no test");
+    check(&with(7, "`src/b.rs::shows`"), "no file src/b.rs");
+    check(&with(7, "`src/a.rs::gone`"), "no test gone in src/a.rs");
+    check(&with(7, "`src/a.rs::helper`"), "no test helper in src/a.rs");
     let turned = with(6, GOOD)
         .replace("| 6 |", "| x |")
         .replace("| 7 |", "| 6 |")
         .replace("| x |", "| 7 |");
-    assert!(!told(&turned, &[]).is_empty());
-    assert!(!told("no table", &[]).is_empty());
+    assert!(!told(&turned).is_empty());
+    assert!(!told("no table").is_empty());
 }

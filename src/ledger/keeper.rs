@@ -364,6 +364,9 @@ impl Keeper {
         for (account, nano) in levels {
             self.write(&Record::Level { account, nano });
         }
+        for (row, counts) in self.report.take_unsaved() {
+            self.write(&Record::Row { row, counts });
+        }
         // Held places are kept as if they had been billed, for as long as they would have been held.
         let mut held = Vec::new();
         let mut keep = |key: u64, contact: &Contact| held.push((key, *contact));

@@ -290,7 +290,7 @@ fn bounded_budgets_keep_their_declared_bound() {
 
 /// A day whose traffic is known ends within a hundredth of its budget, and each hour within a tenth of its share of the traffic.
 #[test]
-#[ignore = "takes a minute; scripts/money runs it"]
+#[ignore = "takes minutes; scripts/long-tests runs it"]
 #[expect(clippy::print_stderr, reason = "what it came to is to be looked at")]
 fn an_even_day_ends_within_a_hundredth_of_its_budget() {
     let (from, count) = seeds();

@@ -1,0 +1,355 @@
+//! Money over real sockets: bids, notices, the report, switches, and what a restart remembers.
+
+#![allow(clippy::disallowed_methods, reason = "a test may wait")]
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kith::config::Config;
+use kith::service::Service;
+use serde_json::{Value, json};
+
+/// A service that bids on two exchanges, billed by burl and by nurl.
+struct Kith {
+    service: Service,
+    agent: ureq::Agent,
+}
+
+impl Kith {
+    fn start(dir: &Path, more: &str) -> Self {
+        let toml = format!(
+            "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
+             [limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n\
+             [exchanges.second]\ndefault_tmax_ms = 60000\nbilling = \"nurl\"\nprice_macro = \"%%WINNING_PRICE%%\"\n{more}",
+            dir.display().to_string()
+        );
+        let config = Config::from_toml(&toml, "test").expect("a configuration");
+        let service = Service::start(config).expect("a service");
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = config.max_redirects(0).build().into();
+        let kith = Self { service, agent };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while kith.get(&kith.admin("/readyz")).0 != 200 {
+            assert!(Instant::now() < deadline, "never ready");
+            thread::sleep(Duration::from_millis(5));
+        }
+        kith
+    }
+
+    fn admin(&self, path: &str) -> String {
+        format!("http://{}{path}", self.service.admin_addr())
+    }
+
+    fn get(&self, url: &str) -> (u16, String) {
+        let mut answer = self.agent.get(url).call().expect("an answer");
+        let text = answer.body_mut().read_to_string().expect("a text");
+        (answer.status().as_u16(), text)
+    }
+
+    fn post(&self, url: &str, body: &str) -> (u16, String) {
+        let request = self
+            .agent
+            .post(url)
+            .header("content-type", "application/json");
+        let mut answer = request.send(body).expect("an answer");
+        let text = answer.body_mut().read_to_string().expect("a text");
+        (answer.status().as_u16(), text)
+    }
+
+    /// Makes line items live: what each is beside its id.
+    fn campaigns(&self, version: u32, line_items: &[(&str, Value)]) {
+        let items: Vec<Value> = line_items
+            .iter()
+            .map(|(id, more)| {
+                let mut item = json!({"id": id, "creatives": ["box"], "targeting": "country = 'USA'",
+                    "price": {"cpm": "5", "currency": "USD"}});
+                for (key, value) in more.as_object().expect("an object") {
+                    item[key] = value.clone();
+                }
+                item
+            })
+            .collect();
+        let document = json!({
+            "advertisers": [{"id": "acme", "domain": "acme.example", "currency": "USD"}],
+            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "secure": true,
+                "adm": "<a href='${KITH_CLICK_URL}'>x</a>"}],
+            "line_items": items,
+        });
+        let url = self.admin(&format!("/v1/datasets/campaigns/versions/{version}"));
+        let request = self
+            .agent
+            .put(&url)
+            .header("content-type", "application/json");
+        let mut answer = request.send(&document.to_string()).expect("an answer");
+        let text = answer.body_mut().read_to_string().expect("a text");
+        assert_eq!(answer.status(), 201, "{text}");
+    }
+
+    /// The bid for a person, if there is one.
+    fn bid(&self, exchange: &str, person: &str) -> Option<Value> {
+        let request = json!({"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
+            "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": person}});
+        let url = format!("http://{}/bid/{exchange}", self.service.bid_addr());
+        let (status, text) = self.post(&url, &request.to_string());
+        match status {
+            204 => None,
+            200 => {
+                let answer: Value = serde_json::from_str(&text).expect("JSON");
+                Some(answer["seatbid"][0]["bid"][0].clone())
+            }
+            other => panic!("{other}: {text}"),
+        }
+    }
+
+    fn report(&self, by: &str) -> Vec<Value> {
+        let (status, text) = self.get(&self.admin(&format!("/v1/report?by={by}")));
+        assert_eq!(status, 200, "{text}");
+        let report: Value = serde_json::from_str(&text).expect("JSON");
+        report["rows"].as_array().expect("rows").clone()
+    }
+}
+
+fn url<'b>(bid: &'b Value, notice: &str) -> &'b str {
+    bid[notice].as_str().expect("a URL")
+}
+
+fn paid(bid: &Value, notice: &str, price: &str) -> String {
+    let url = url(bid, notice).replace("%%WINNING_PRICE%%", price);
+    url.replace("${AUCTION_PRICE}", price)
+        .replace("${AUCTION_CURRENCY}", "USD")
+        .replace("${AUCTION_LOSS}", "102")
+}
+
+#[test]
+fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    kith.campaigns(1, &[("one", json!({}))]);
+    let bid = kith.bid("demo", "a").expect("a bid");
+    assert!(
+        url(&bid, "burl").ends_with("?p=${AUCTION_PRICE}&c=${AUCTION_CURRENCY}"),
+        "{bid}"
+    );
+    assert!(
+        url(&bid, "lurl").ends_with("?p=${AUCTION_PRICE}&l=${AUCTION_LOSS}"),
+        "{bid}"
+    );
+    // By GET or POST, again and again: an impression.
+    for _ in 0..4 {
+        assert_eq!(kith.get(&paid(&bid, "burl", "2.5")).0, 204);
+        assert_eq!(kith.post(&paid(&bid, "burl", "9"), "").0, 204);
+        assert_eq!(kith.get(&paid(&bid, "nurl", "2.5")).0, 204);
+    }
+    assert_eq!(
+        kith.report("line_item"),
+        [
+            json!({"line_item": "one", "bids": 1, "wins": 1, "impressions": 1, "clicks": 0, "spend": "0.0025", "currency": "USD",
+            "ecpm": 2.5, "ecpc": null, "win_rate": 1.0})
+        ]
+    );
+    // A price over the bid, one that was left as it was, a loss with a code that nobody knows.
+    let over = kith.bid("demo", "a").expect("a bid");
+    assert_eq!(kith.get(&paid(&over, "burl", "7")).0, 204);
+    let literal = kith.bid("demo", "a").expect("a bid");
+    assert_eq!(
+        kith.get(&paid(&literal, "burl", "%24%7BAUCTION_PRICE%7D"))
+            .0,
+        204
+    );
+    let lost = kith.bid("demo", "a").expect("a bid");
+    assert_eq!(
+        kith.get(&paid(&lost, "lurl", "").replace("l=102", "l=9999"))
+            .0,
+        204
+    );
+    // Where the win notice bills, the billing notice does not.
+    let second = kith.bid("second", "a").expect("a bid");
+    assert!(
+        url(&second, "nurl").contains("?p=%%WINNING_PRICE%%&"),
+        "{second}"
+    );
+    assert_eq!(kith.get(&paid(&second, "burl", "1")).0, 204);
+    assert_eq!(kith.get(&paid(&second, "nurl", "4")).0, 204);
+    let of = |rows: &[Value]| -> Vec<(String, String)> {
+        let shown = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
+        rows.iter()
+            .map(|row| (shown(row, "exchange"), shown(row, "spend")))
+            .collect()
+    };
+    let rows = kith.report("exchange");
+    assert_eq!(
+        of(&rows),
+        [
+            ("demo".into(), "0.0125".into()),
+            ("second".into(), "0.004".into())
+        ]
+    );
+    // Tokens that are none of ours.
+    let burl = url(&bid, "burl");
+    let (base, rest) = burl.split_at(burl.find("/n/bill/").expect("a path") + "/n/bill/".len());
+    let forged: String = rest.chars().rev().collect();
+    for bad in [
+        format!("{base}x"),
+        format!("{base}{}", forged.replace('?', "")),
+        base.to_owned(),
+    ] {
+        assert_eq!(kith.get(&bad).0, 404, "{bad}");
+    }
+    let (_, metrics) = kith.get(&kith.admin("/metrics"));
+    assert!(metrics.contains("kith_notices_total{outcome=\"forged\"}"));
+    // What is not understood is said.
+    for (query, says) in [
+        ("by=colour", "none of line_item"),
+        ("form=csv", "no parameter"),
+        ("from=today", "RFC 3339"),
+    ] {
+        let (status, text) = kith.get(&kith.admin(&format!("/v1/report?{query}")));
+        assert_eq!((status, text.contains(says)), (400, true), "{text}");
+    }
+    let (_, csv) = kith.get(&kith.admin("/v1/report?by=creative&format=csv"));
+    assert_eq!(
+        csv.lines().next(),
+        Some("creative,bids,wins,impressions,clicks,spend,currency,ecpm,ecpc,win_rate")
+    );
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    // The click's redirect goes where the creative says.
+    let click = burl.replace("/n/bill/", "/c/");
+    let answer = kith.agent.get(&click).call().expect("an answer");
+    let location = answer
+        .headers()
+        .get("location")
+        .and_then(|value| value.to_str().ok());
+    assert_eq!(
+        (answer.status().as_u16(), location),
+        (302, Some("https://acme.example/"))
+    );
+}
+
+#[test]
+fn a_budget_is_kept_over_restarts_and_told_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let strict = "[budget]\nmode = \"strict\"\n";
+    let kith = Kith::start(dir.path(), strict);
+    kith.campaigns(
+        1,
+        &[(
+            "one",
+            json!({"budget": {"total": "0.05"}, "pacing": "asap"}),
+        )],
+    );
+    let bids: Vec<Value> = (0..20)
+        .map_while(|n| kith.bid("demo", &format!("p{n}")))
+        .collect();
+    assert_eq!(bids.len(), 10);
+    assert_eq!(kith.get(&paid(&bids[0], "burl", "5")).0, 204);
+    assert_eq!(kith.get(&paid(&bids[1], "lurl", "")).0, 204);
+    assert!(kith.bid("demo", "x").is_some(), "one was lost");
+    assert!(kith.bid("demo", "x").is_none());
+    kith.service.drain();
+    let kith = Kith::start(dir.path(), strict);
+    assert!(kith.bid("demo", "x").is_none());
+    // A notice of a bid before the stop, sent to where the service is now.
+    let here = |url: String| {
+        let path = url
+            .find("/n/")
+            .map(|at| url[at..].to_owned())
+            .expect("a path");
+        format!("http://{}{path}", kith.service.bid_addr())
+    };
+    assert_eq!(
+        kith.get(&here(paid(&bids[0], "burl", "5"))).0,
+        204,
+        "taken before"
+    );
+    assert_eq!(kith.get(&here(paid(&bids[2], "burl", "2"))).0, 204);
+    let rows = kith.report("line_item");
+    assert_eq!(
+        (&rows[0]["impressions"], &rows[0]["spend"], &rows[0]["bids"]),
+        (&json!(2), &json!("0.007"), &json!(11))
+    );
+    let (_, budgets) = kith.get(&kith.admin("/v1/budgets"));
+    let budgets: Value = serde_json::from_str(&budgets).expect("JSON");
+    assert_eq!(
+        budgets["budgets"],
+        json!([{"line_item": "one", "per": "total", "currency": "USD", "limit": "0.05", "spent": "0.007", "reserved": "0.043",
+            "forgotten": "0.043", "lent": "0", "overspent": "0"}])
+    );
+}
+
+#[test]
+fn switches_stop_bids_at_once_and_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    kith.campaigns(1, &[("one", json!({}))]);
+    let switches = kith.admin("/v1/switches");
+    for what in [
+        json!({"line_item": "one"}),
+        json!({"advertiser": "acme"}),
+        json!({"campaign": "one"}),
+        json!({"exchange": "demo"}),
+        json!({}),
+    ] {
+        let mut off = what.clone();
+        off["off"] = true.into();
+        let (status, text) = kith.post(&switches, &off.to_string());
+        assert_eq!(status, 200, "{text}");
+        assert!(kith.bid("demo", "a").is_none(), "{what}");
+        assert_eq!(
+            kith.bid("second", "a").is_some(),
+            what.get("exchange").is_some(),
+            "{what}"
+        );
+        off["off"] = false.into();
+        assert_eq!(kith.post(&switches, &off.to_string()).0, 200);
+        assert!(kith.bid("demo", "a").is_some(), "{what}");
+    }
+    for (bad, says) in [
+        ("{}", "`off` is missing"),
+        (r#"{"off": true, "colour": "red"}"#, "no switch `colour`"),
+    ] {
+        let (status, text) = kith.post(&switches, bad);
+        assert_eq!((status, text.contains(says)), (422, true), "{text}");
+    }
+    assert_eq!(
+        kith.post(&switches, r#"{"off": true, "exchange": "demo"}"#)
+            .0,
+        200
+    );
+    kith.service.drain();
+    let kith = Kith::start(dir.path(), "");
+    assert!(kith.bid("demo", "a").is_none() && kith.bid("second", "a").is_some());
+    let (_, text) = kith.get(&kith.admin("/v1/switches"));
+    assert_eq!(text, r#"{"off":[{"exchange":"demo"}]}"#);
+}
+
+#[test]
+fn contacts_of_other_channels_count() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    kith.campaigns(1, &[("one", json!({"caps": [{"count": 2, "per": "24h"}]}))]);
+    let exposures = kith.admin("/v1/exposures");
+    let rows = [
+        r#"{"source": "buyeruid", "id": "a", "line_item": "one"}"#,
+        r#"{"source": "buyeruid", "id": "a", "line_item": "one", "at": "2026-01-01T00:00:00Z"}"#,
+        r#"{"source": "buyeruid", "id": "a", "line_item": "two"}"#,
+        r#"{"source": "buyeruid", "id": "a"}"#,
+        "nonsense",
+    ];
+    let (status, text) = kith.post(&exposures, &rows.join("\n"));
+    let told: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, &told["accepted"]), (200, &json!(2)), "{text}");
+    let lines: Vec<&Value> = told["rejected"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| &row["line"])
+        .collect();
+    assert_eq!(lines, [&json!(3), &json!(4), &json!(5)]);
+    assert!(
+        kith.bid("demo", "a").is_some(),
+        "one contact, the other is long ago"
+    );
+    assert!(kith.bid("demo", "a").is_none(), "a contact and an open bid");
+    assert!(kith.bid("demo", "b").is_some());
+}
