@@ -127,6 +127,8 @@ pub struct Proposal<'a> {
     pub size: Option<Size>,
     /// Its markup, escaped for JSON.
     pub adm: &'a str,
+    /// The same in pieces, between which a click's URL stands, where clicks can be counted.
+    pub adm_pieces: Option<&'a [Box<str>]>,
     /// For which seat.
     pub seat: &'a str,
     /// CPM in the decision's currency.
@@ -159,6 +161,7 @@ impl<'a> Proposal<'a> {
             price: self.price,
             line_item_json: &self.line_item.bid_json,
             adm_json: self.adm,
+            adm_pieces: self.adm_pieces,
             creative_json: &self.creative.bid_json,
             dealid: self.deal,
             slotinpod: self.slotinpod,
@@ -548,7 +551,10 @@ impl<'a> Auction<'a, '_> {
                 (Some((ask, ad)), _) => {
                     campaigns::filled(native::markup(ask, ad, arena), arena, said)
                 }
-                (None, Some(markup)) => markup.filled(arena, said),
+                (None, Some(markup)) => {
+                    proposal.adm_pieces = markup.clicks();
+                    markup.filled(arena, said)
+                }
                 (None, None) => "",
             };
             match self.room.checked_sub(
@@ -782,6 +788,7 @@ impl<'a> Auction<'a, '_> {
             creative_place,
             size: fit.size,
             adm: "",
+            adm_pieces: None,
             seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
             price,
             deal: None,

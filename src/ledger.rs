@@ -33,7 +33,7 @@ mod tests;
 
 pub use account::Day;
 pub use allowances::{Allowances, Refused, State};
-pub use desk::{Desk, Proposed, TokenText};
+pub use desk::{Desk, Proposed};
 pub use frequency::{CONTACTS_MAX, FrequencyKey, Scope, ScopedCap, Scopes};
 pub use keeper::{
     Booked, CAP_HOLD_SECONDS, Counters, ExchangeTerms, Figures, Keeper, Outcome, Said, Standing,
@@ -46,4 +46,4 @@ pub use price::{PriceKey, Unreadable, read as read_price};
 pub use report::{Counts, Dimension, Key, Query, Row};
 pub use settled::Kind;
 pub use switches::Switch;
-pub use token::{BadToken, BidNumber, TOKEN_CHARS_MAX, Token};
+pub use token::{BadToken, BidNumber, TOKEN_CHARS_MAX, Token, TokenText};

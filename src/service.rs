@@ -23,7 +23,7 @@ use crate::http::bid::{BidListener, BidServer, BidThread};
 use crate::http::bidder::{Books, KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
-use crate::ledger::{self, ExchangeTerms, Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Terms};
 use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads, MoneyMetrics};
 use crate::openrtb::NoticeUrls;
 use crate::priority;
@@ -102,7 +102,7 @@ impl Service {
             .map_err(StartError::VendorList)?;
         let exchanges = Arc::clone(&frame.exchanges);
         let registry = registry()?;
-        let ledger = Ledger::start(ledger_terms(&config), storage.clone(), Timestamp::now)?;
+        let ledger = Ledger::start(Terms::of(&config), storage.clone(), Timestamp::now)?;
         let mut settings = Settings::of(&config, frame);
         settings.ledger = Some(ledger.clone());
         let (datasets, live) = Datasets::open(settings, storage, &registry)?;
@@ -258,21 +258,6 @@ fn register_states(
 /// Some blocks of the file system below a folder, in bytes.
 fn disk_bytes(dir: &Path, blocks: impl Fn(&StatVfs) -> u64) -> f64 {
     rustix::fs::statvfs(dir).map_or(f64::NAN, |disk| blocks(&disk) as f64 * disk.f_frsize as f64)
-}
-
-/// What of a configuration the ledger goes by.
-fn ledger_terms(config: &Config) -> ledger::Terms {
-    let terms = |exchange: &Exchange| ExchangeTerms {
-        name: exchange.name.as_str().into(),
-        window: u32::try_from(exchange.billing_window.as_secs()).unwrap_or(u32::MAX / 4),
-        billing: exchange.billing,
-    };
-    ledger::Terms {
-        mode: config.budget.mode,
-        exchanges: config.exchanges.iter().map(terms).collect(),
-        frequency_keys: config.limits.frequency_keys,
-        rates: Arc::new(config.currency.rates.clone()),
-    }
 }
 
 fn start_bids(

@@ -213,17 +213,23 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
         Some("creative,bids,wins,impressions,clicks,spend,currency,ecpm,ecpc,win_rate")
     );
     assert_eq!(csv.lines().count(), 2, "{csv}");
-    // The click's redirect goes where the creative says.
-    let click = burl.replace("/n/bill/", "/c/");
-    let answer = kith.agent.get(&click).call().expect("an answer");
-    let location = answer
-        .headers()
-        .get("location")
-        .and_then(|value| value.to_str().ok());
-    assert_eq!(
-        (answer.status().as_u16(), location),
-        (302, Some("https://acme.example/"))
-    );
+    // The markup's link counts a click and goes where the creative says.
+    let adm = bid["adm"].as_str().expect("markup");
+    let click = adm.split('\'').nth(1).expect("a link");
+    assert!(click.contains("/c/"), "{adm}");
+    for _ in 0..2 {
+        let answer = kith.agent.get(click).call().expect("an answer");
+        let location = answer.headers().get("location");
+        let location = location.and_then(|value| value.to_str().ok());
+        let want = (302, Some("https://acme.example/"));
+        assert_eq!((answer.status().as_u16(), location), want);
+    }
+    let clicks = || kith.report("exchange")[0]["clicks"].clone();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while clicks() != json!(1) {
+        assert!(Instant::now() < deadline, "{}", clicks());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -338,6 +338,16 @@ fn the_corpus_is_answered_as_it_is_explained() {
                         own.retain(|key, _| {
                             !["id", "nurl", "burl", "lurl"].contains(&key.as_str())
                         });
+                        // A click's URL is the bid's own, too.
+                        let adm = bid["adm"].as_str().unwrap_or_default();
+                        if let Some((before, after)) = adm.split_once("/c/") {
+                            let at = before.rfind("http").expect("a URL");
+                            let rest = after.trim_start_matches(|c: char| {
+                                c.is_ascii_alphanumeric() || "-_".contains(c)
+                            });
+                            let adm = format!("{}${{KITH_CLICK_URL}}{rest}", &adm[..at]);
+                            bid["adm"] = adm.into();
+                        }
                         bid
                     })
                     .collect()

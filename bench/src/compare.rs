@@ -11,6 +11,8 @@
 //! | `nobid-1.5k` | the whole way for people who are known, over all line items; nothing matches |
 //! | `bid-1.5k` | the whole way for people who are wanted, to a bid |
 //! | `read-2.8k` | reading and the privacy gate: the same server without line items, so that it stops there |
+//! | `notices-1.5k` | as `bid-1.5k`, with the URLs of notices, their tokens sealed, in each bid; the ledger's own thread is on the account |
+//! | `money-1.5k` | as `notices-1.5k`, with budgets, pacing and caps on every line item |
 //! | `mix-2.8k` | the whole way, about 83 % bids |
 
 use std::fmt::Write as _;
@@ -64,13 +66,15 @@ impl Effort {
 }
 
 /// The rows, in the order in which they are measured; each bare one before those of its bodies.
-pub const ROWS: [&str; 6] = [
+pub const ROWS: [&str; 8] = [
     "bare-hyper-1.5k",
     "nobid-1.5k",
     "bid-1.5k",
     "bare-hyper-2.8k",
     "read-2.8k",
     "mix-2.8k",
+    "notices-1.5k",
+    "money-1.5k",
 ];
 
 /// What was measured, as `--json` prints it.
@@ -193,6 +197,10 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
     let empty = scene::generation(empty, config).map_err(io::Error::other)?;
     // Threads take the affinity of the one that starts them.
     servers::on_server_core();
+    let money = scene::with_money(&full, effort.size, config).map_err(io::Error::other)?;
+    let noticed = scene::again(&full, effort.size, config).map_err(io::Error::other)?;
+    let noticed = Rc::new(servers::kith_with_books(config, noticed)?);
+    let money = Rc::new(servers::kith_with_books(config, money)?);
     let full = Rc::new(servers::kith(config, full)?);
     let empty = Rc::new(servers::kith(config, Arc::new(empty))?);
     let bare = Rc::new(servers::bare()?);
@@ -207,6 +215,8 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
         (&empty, 3, heavy, Who::Wanted, &none),
         // A hundred draws of the tests are far from the mean.
         (&full, 3, heavy, Who::Mixed(83), &(0.70..=0.95)),
+        (&noticed, 0, light, Who::Wanted, &all),
+        (&money, 0, light, Who::Wanted, &all),
     ];
     let plan = |(name, (server, bare, weight, who, bids)): (_, (&Rc<Measured>, _, _, _, &_))| {
         let bodies = bodies(weight, who, effort.size.people, effort.bodies);

@@ -84,16 +84,50 @@ pub fn config() -> Result<Config, String> {
 /// # Errors
 /// Where the scene itself is wrong.
 pub fn generation(size: Size, config: &Config) -> Result<Generation, String> {
-    let keyer = Keyer::new(&SecretKey::from_bytes([7; 32]));
+    let people = Members::Exact(Arc::new(audience(size.people, &keyer())?));
+    with(people, book(&document(size.line_items))?, config)
+}
+
+/// The same once more.
+///
+/// # Errors
+/// Where the scene itself is wrong.
+pub fn again(of: &Generation, size: Size, config: &Config) -> Result<Generation, String> {
+    let people = of.datasets.first().map(|dataset| dataset.members.clone());
+    let people = people.ok_or("no audience")?;
+    with(people, book(&document(size.line_items))?, config)
+}
+
+/// The same people, and line items that have budgets, pacing and caps besides.
+///
+/// # Errors
+/// Where the scene itself is wrong.
+pub fn with_money(of: &Generation, size: Size, config: &Config) -> Result<Generation, String> {
+    let people = of.datasets.first().map(|dataset| dataset.members.clone());
+    let people = people.ok_or("no audience")?;
+    let limits = r#","budget":{"day":"1000000","total":"100000000"},"pacing":"even","caps":[{"count":900,"per":"24h"},{"count":1000,"per":"7d"}]}"#;
+    // The last brace of each line item is the one behind its price.
+    let document = document(size.line_items).replace(
+        r#""currency":"USD"}}"#,
+        &format!(r#""currency":"USD"}}{limits}"#),
+    );
+    with(people, book(&document)?, config)
+}
+
+fn keyer() -> Keyer {
+    Keyer::new(&SecretKey::from_bytes([7; 32]))
+}
+
+fn with(members: Members, book: Book, config: &Config) -> Result<Generation, String> {
     let live = LiveVersion {
         name: "crm".parse().map_err(|e| format!("{e}"))?,
         ordinal: 0,
         version: 1,
-        members: Members::Exact(Arc::new(audience(size.people, &keyer)?)),
+        members,
         purposes: Purposes::PROFILE,
     };
-    let book = Arc::new(book(size.line_items)?);
-    let frame = Frame::of(config, keyer);
+    let book = Arc::new(book);
+    let frame = Frame::of(config, keyer());
     Ok(Generation::assemble(1, book, Some(1), vec![live], frame))
 }
 
@@ -136,8 +170,8 @@ fn audience(people: usize, keyer: &Keyer) -> Result<Audience, String> {
     Audience::from_bytes(&file).map_err(|e| e.to_string())
 }
 
-fn book(line_items: usize) -> Result<Book, String> {
-    compile(document(line_items).as_bytes()).map_err(|mistakes| {
+fn book(document: &str) -> Result<Book, String> {
+    compile(document.as_bytes()).map_err(|mistakes| {
         mistakes
             .first()
             .map_or_else(String::new, ToString::to_string)

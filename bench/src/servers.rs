@@ -19,13 +19,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use kith::clock::Timestamp;
 use kith::config::Config;
 use kith::datasets::Live;
 use kith::generation::Generation;
 use kith::http::bid::{BidListener, BidServer};
-use kith::http::bidder::{KithBidder, Shared};
-use kith::ledger::Desk;
+use kith::http::bidder::{Books, KithBidder, Shared};
+use kith::ledger::{Desk, Ledger, Terms};
 use kith::metrics::{BidMetrics, BidThreads};
+use kith::openrtb::NoticeUrls;
+use kith::storage::Storage;
 use prometheus::core::Collector as _;
 
 /// The core that servers run on, and the one that the load comes from.
@@ -57,22 +60,26 @@ pub struct Measured {
     pub address: SocketAddr,
     /// The path that is asked.
     pub path: &'static str,
-    /// The kernel's number of its only working thread.
-    thread: u32,
+    /// The kernel's numbers of its working threads: one, and with it the ledger's where books are kept.
+    threads: Vec<u32>,
     kith: Option<(BidServer, Arc<BidThreads>)>,
+    /// The folder of the books.
+    _books: Option<tempfile::TempDir>,
 }
 
 impl Measured {
-    /// CPU time that its thread has used so far, in nanoseconds, user and kernel.
+    /// CPU time that its threads have used so far, in nanoseconds, user and kernel.
     ///
     /// # Errors
     /// Where the kernel does not tell.
     pub fn cpu_ns(&self) -> io::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.thread))?;
-        text.split_whitespace()
-            .next()
-            .and_then(|word| word.parse().ok())
-            .ok_or_else(|| io::Error::other("the kernel's schedstat has another form"))
+        let used = |thread: &u32| {
+            let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
+            let first = text.split_whitespace().next();
+            let used: Option<u64> = first.and_then(|word| word.parse().ok());
+            used.ok_or_else(|| io::Error::other("the kernel's schedstat has another form"))
+        };
+        self.threads.iter().map(used).sum()
     }
 
     /// Requests that it answered without a decision, for want of time.
@@ -117,8 +124,9 @@ pub fn bare() -> io::Result<Measured> {
     Ok(Measured {
         address,
         path: "/bid/demo",
-        thread,
+        threads: vec![thread],
         kith: None,
+        _books: None,
     })
 }
 
@@ -163,13 +171,41 @@ fn serve_bare(tell: &mpsc::Sender<Told>) -> io::Result<()> {
 /// # Errors
 /// Where no port or thread is to be had.
 pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured> {
+    serve(config, generation, None)
+}
+
+/// The same, and its books are kept: in a folder that goes with it.
+///
+/// # Errors
+/// Where no port, thread or folder is to be had.
+pub fn kith_with_books(config: &Config, mut generation: Generation) -> io::Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    let storage = Storage::start(folder.path()).map_err(io::Error::other)?;
+    let ledger = Ledger::start(Terms::of(config), storage, Timestamp::now);
+    let ledger = ledger.map_err(io::Error::other)?;
+    generation.plan = ledger.plan(&generation.book);
+    serve(config, Arc::new(generation), Some((ledger, folder)))
+}
+
+fn serve(
+    config: &Config,
+    generation: Arc<Generation>,
+    books: Option<(Ledger, tempfile::TempDir)>,
+) -> io::Result<Measured> {
     let exchanges = Arc::new(config.exchanges.clone());
     let live = Live::new(generation);
     let threads = Arc::new(BidThreads::new(Arc::clone(&exchanges), 4));
     let shared = Shared {
         ready: Arc::new(AtomicBool::new(true)),
         imps_max: config.limits.imps_per_request,
-        books: None,
+        books: books.as_ref().map(|(ledger, _)| Books {
+            ledger: ledger.clone(),
+            urls: Arc::new([NoticeUrls::new(
+                "https://bid.kith.example",
+                "${AUCTION_PRICE}",
+            )]),
+            price_keys: Arc::new([Vec::new()]),
+        }),
     };
     let listener = BidListener {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -181,19 +217,36 @@ pub fn kith(config: &Config, generation: Arc<Generation>) -> io::Result<Measured
     let enlisted = Arc::clone(&threads);
     let server = listener.start(&config.limits, exchanges, move |_| {
         tell.store(this_thread(), Ordering::Relaxed);
-        KithBidder::new(
-            shared.clone(),
-            live.reader(),
-            Desk::alone(1),
-            enlisted.enlist(),
-        )
+        let desk = match &shared.books {
+            Some(books) => books.ledger.desk(),
+            None => Desk::alone(1),
+        };
+        KithBidder::new(shared.clone(), live.reader(), desk, enlisted.enlist())
     })?;
+    let mut own = vec![told.load(Ordering::Relaxed)];
+    if books.is_some() {
+        own.push(thread_named("kith-ledger")?);
+    }
     Ok(Measured {
         address: server.local_addr(),
         path: "/bid/demo",
-        thread: told.load(Ordering::Relaxed),
+        threads: own,
         kith: Some((server, threads)),
+        _books: books.map(|(_, folder)| folder),
     })
+}
+
+/// The kernel's number of this process's newest thread of that name.
+fn thread_named(name: &str) -> io::Result<u32> {
+    let mut newest = None;
+    for task in fs::read_dir("/proc/self/task")? {
+        let path = task?.path();
+        if fs::read_to_string(path.join("comm"))?.trim() == name {
+            let number = path.file_name().and_then(|number| number.to_str());
+            newest = newest.max(number.and_then(|number| number.parse().ok()));
+        }
+    }
+    newest.ok_or_else(|| io::Error::other(format!("no thread is called {name}")))
 }
 
 /// The kernel's number of the calling thread.

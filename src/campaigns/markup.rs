@@ -78,6 +78,11 @@ impl Markup {
         }
     }
 
+    /// The pieces between which a click's URL stands, where there are some, and no privacy macro that the request fills in.
+    pub fn clicks(&self) -> Option<&[Box<str>]> {
+        (self.pieces.len() > 1 && self.privacy.is_empty()).then_some(&self.pieces)
+    }
+
     /// All of it with the privacy macros filled in. A value must be of letters, digits and `-_.~=` only.
     pub fn filled<'a>(
         &'a self,

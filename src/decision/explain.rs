@@ -8,7 +8,7 @@ use bumpalo::Bump;
 use serde_json::{Value, json};
 
 use super::{NoBid, Recorder, Refusal, Scratch, decide};
-use crate::campaigns::{Factor, LineItem};
+use crate::campaigns::{CLICK_MACRO, Factor, LineItem};
 use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::{Generation, LiveDataset};
@@ -306,7 +306,7 @@ pub fn explain(
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
         "reason": reason.map(NoBid::as_str),
         "why": reason.map(NoBid::why),
-        "response": response(request, decision.currency, proposals),
+        "response": response(request, decision.currency, proposals, &arena),
     });
     Explanation { document }
 }
@@ -315,13 +315,21 @@ fn response(
     request: &Request<'_>,
     currency: crate::money::Currency,
     proposals: &[super::Proposal<'_>],
+    arena: &Bump,
 ) -> Value {
     if proposals.is_empty() {
         return Value::Null;
     }
     let bids: Vec<BidOut<'_>> = (1u64..)
         .zip(proposals)
-        .map(|(id, proposal)| proposal.bid_out(BidId(id)))
+        .map(|(id, proposal)| {
+            let mut bid = proposal.bid_out(BidId(id));
+            // What a click's URL is, only a bid that is made knows.
+            if let Some(pieces) = proposal.adm_pieces {
+                bid.adm_json = arena.alloc_str(&pieces.join(CLICK_MACRO));
+            }
+            bid
+        })
         .collect();
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);

@@ -9,6 +9,7 @@ use super::operator::{Explained, ExplainedImp, Operator};
 use super::page::{self, Page};
 use super::stop::Stop;
 use super::{DemoError, EXCHANGE, REQUESTS};
+use crate::campaigns::CLICK_MACRO;
 
 /// How often a request is asked again that was answered late because the machine was busy.
 const TRIES: usize = 5;
@@ -159,6 +160,19 @@ pub(super) fn decided(answer: &Answer) -> Result<Value, String> {
     }
 }
 
+/// Markup with the macro again where a click's URL stands, which is the bid's own.
+fn without_clicks(adm: &str) -> String {
+    let mut text = String::new();
+    let mut rest = adm;
+    while let Some((before, after)) = rest.split_once("/c/") {
+        let begins = before.rfind("http").unwrap_or(before.len());
+        text.push_str(before.get(..begins).unwrap_or(before));
+        text.push_str(CLICK_MACRO);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_".contains(c));
+    }
+    text + rest
+}
+
 /// A response without the ids of its bids, which are new with each answer.
 pub(super) fn without_ids(mut response: Value) -> Value {
     let seats = response.get_mut("seatbid").and_then(Value::as_array_mut);
@@ -170,6 +184,9 @@ pub(super) fn without_ids(mut response: Value) -> Value {
         // Each bid has its own id, and notices of its own.
         for own in ["id", "nurl", "burl", "lurl"] {
             bid.remove(own);
+        }
+        if let Some(Value::String(adm)) = bid.get_mut("adm") {
+            *adm = without_clicks(adm);
         }
     }
     response

@@ -76,7 +76,7 @@ impl KithBidder {
             live,
             arena: Bump::new(),
             scratch: Scratch::that_asks(Allowances::seeded(0)),
-            token: TokenText::new(),
+            token: TokenText::default(),
             desk,
             counters,
             wall: WallClock::read(),
@@ -172,7 +172,7 @@ impl KithBidder {
                 match committed {
                     Ok(id) => {
                         let mut bid = proposal.bid_out(id);
-                        let token = str::from_utf8(&self.token).unwrap_or("");
+                        let token = self.token.as_str();
                         if !token.is_empty() {
                             let token: &str = self.arena.alloc_str(token);
                             bid.notices = urls.map(|urls| (urls, token));

@@ -190,14 +190,15 @@ impl Allowances {
         self.is_copied = true;
         self.contacts.clear();
         self.histories.clear();
-        for key in &self.keys {
+        // All at once, so that one wait for memory covers them.
+        let keys = self.keys.iter();
+        let may_have: ArrayVec<bool, KEYS_MAX> =
+            keys.map(|key| plan.frequency.may_have(*key)).collect();
+        for (key, may_have) in self.keys.iter().zip(may_have) {
             let from = self.contacts.len();
-            if plan
-                .frequency
-                .copy(*key, self.now, &mut self.contacts)
-                .is_none()
-            {
-                self.unknown = true;
+            if may_have {
+                let copied = plan.frequency.copy(*key, self.now, &mut self.contacts);
+                self.unknown |= copied.is_none();
             }
             let until = self.contacts.len();
             self.histories.push(History { from, until });

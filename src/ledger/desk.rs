@@ -14,7 +14,7 @@ use super::account::Purse;
 use super::allowances::{Allowances, Refused};
 use super::frequency::{Contact, NotHeld, Scopes};
 use super::plan::{Line, Plan, WHOLE_HOLD};
-use super::token::{ACCOUNTS_MAX, BidNumber, TOKEN_CHARS_MAX, Token, TokenKey, TokenKeys};
+use super::token::{ACCOUNTS_MAX, BidNumber, Token, TokenKey, TokenKeys, TokenText};
 use crate::campaigns::Book;
 use crate::money::{Currency, Price};
 use crate::openrtb::BidId;
@@ -76,9 +76,6 @@ impl SharedKeys {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
-
-/// A token as text.
-pub type TokenText = ArrayVec<u8, TOKEN_CHARS_MAX>;
 
 /// One bid thread's desk.
 #[derive(Debug)]

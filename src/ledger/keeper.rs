@@ -41,7 +41,7 @@ use super::switches::Switch;
 use super::token::TokenKeys;
 use crate::campaigns::{Advertiser, Book, Budget, Cap, LineItem};
 use crate::clock::Timestamp;
-use crate::config::{Billing, BudgetMode};
+use crate::config::{Billing, BudgetMode, Config, Exchange};
 use crate::money::{Currency, Rates};
 
 pub use figures::{Figures, Sums};
@@ -88,6 +88,21 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// What a configuration says.
+    pub fn of(config: &Config) -> Self {
+        let terms = |exchange: &Exchange| ExchangeTerms {
+            name: exchange.name.as_str().into(),
+            window: u32::try_from(exchange.billing_window.as_secs()).unwrap_or(u32::MAX / 4),
+            billing: exchange.billing,
+        };
+        Self {
+            mode: config.budget.mode,
+            exchanges: config.exchanges.iter().map(terms).collect(),
+            frequency_keys: config.limits.frequency_keys,
+            rates: Arc::new(config.currency.rates.clone()),
+        }
+    }
+
     fn longest_window(&self) -> u32 {
         let windows = self.exchanges.iter().map(|exchange| exchange.window);
         windows.max().unwrap_or(0)

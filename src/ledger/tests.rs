@@ -162,7 +162,7 @@ impl World {
             nano: COST,
             test,
         };
-        let mut text = TokenText::new();
+        let mut text = TokenText::default();
         self.desk.tick();
         let id = self.desk.commit(
             &self.plan,
@@ -172,8 +172,7 @@ impl World {
             &mut text,
         )?;
         assert_ne!(id.0, 0);
-        let text = str::from_utf8(&text).expect("ASCII");
-        Ok(self.desk.open(text).expect("ours"))
+        Ok(self.desk.open(text.as_str()).expect("ours"))
     }
 
     /// Bids for a person with these keys, if it may.

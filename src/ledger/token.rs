@@ -57,6 +57,40 @@ impl BidNumber {
     }
 }
 
+/// A token as text, in a place that is used again and again.
+pub struct TokenText {
+    chars: [u8; TOKEN_CHARS_MAX],
+    length: usize,
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenText({})", self.length)
+    }
+}
+
+impl Default for TokenText {
+    fn default() -> Self {
+        Self {
+            chars: [0; TOKEN_CHARS_MAX],
+            length: 0,
+        }
+    }
+}
+
+impl TokenText {
+    /// The text; empty where there is no token.
+    pub fn as_str(&self) -> &str {
+        let text = self.chars.get(..self.length);
+        text.and_then(|text| str::from_utf8(text).ok())
+            .unwrap_or("")
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.length = 0;
+    }
+}
+
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -126,11 +160,7 @@ impl TokenKey {
     }
 
     /// Writes the token as text.
-    pub(super) fn seal(
-        &self,
-        token: &Token,
-        out: &mut ArrayVec<u8, TOKEN_CHARS_MAX>,
-    ) -> Option<()> {
+    pub(super) fn seal(&self, token: &Token, text: &mut TokenText) -> Option<()> {
         let nonce = nonce(token.bid);
         let mut block = [0; 16];
         let (first, last) = block.split_at_mut(12);
@@ -143,17 +173,11 @@ impl TokenKey {
         bytes.try_extend_from_slice(&block).ok()?;
         write_body(token, &mut bytes)?;
         let (head, body) = bytes.split_at_mut_checked(HEAD_BYTES)?;
-        let tag = self
+        let sealed = self
             .seal
-            .encrypt_in_place_detached(&nonce.into(), head, body)
-            .ok()?;
-        bytes.try_extend_from_slice(&tag).ok()?;
-        let room = base64::encoded_len(bytes.len(), false)?;
-        out.clear();
-        for _ in 0..room {
-            out.try_push(0).ok()?;
-        }
-        URL_SAFE_NO_PAD.encode_slice(&bytes, out).ok()?;
+            .encrypt_in_place_detached(&nonce.into(), head, body);
+        bytes.try_extend_from_slice(&sealed.ok()?).ok()?;
+        text.length = URL_SAFE_NO_PAD.encode_slice(&bytes, &mut text.chars).ok()?;
         Some(())
     }
 
@@ -364,9 +388,9 @@ mod tests {
     }
 
     fn text(token: &Token, key: &TokenKey) -> String {
-        let mut out = ArrayVec::new();
+        let mut out = TokenText::default();
         key.seal(token, &mut out).expect("it fits");
-        String::from_utf8(out.to_vec()).expect("ASCII")
+        out.as_str().to_owned()
     }
 
     fn a_token() -> Token {

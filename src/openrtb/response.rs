@@ -25,6 +25,8 @@ pub struct BidOut<'a> {
     pub line_item_json: &'a str,
     /// Markup, escaped for JSON, without the quotes.
     pub adm_json: &'a str,
+    /// The same in pieces, between which a click's URL stands: for a bid whose clicks come to us.
+    pub adm_pieces: Option<&'a [Box<str>]>,
     /// What all bids with its creative say, from [`CreativeOut::part`].
     pub creative_json: &'a str,
     /// The deal it answers, if any.
@@ -46,6 +48,8 @@ pub struct BidOut<'a> {
 pub struct NoticeUrls {
     /// Each member of a bid, up to the token and from there on.
     parts: [(Box<str>, Box<str>); 3],
+    /// A click's, as the inside of a JSON string.
+    click: Box<str>,
 }
 
 impl NoticeUrls {
@@ -62,7 +66,11 @@ impl NoticeUrls {
         };
         let paid = format!("?p={price}&c=${{AUCTION_CURRENCY}}");
         let lost = format!("?p={price}&l=${{AUCTION_LOSS}}");
+        let mut click = Vec::new();
+        string(&mut click, &format!("{base}/c/"));
+        click.pop();
         Self {
+            click: into_text(click.split_off(1)),
             parts: [
                 part("nurl", "win", &paid),
                 part("burl", "bill", &paid),
@@ -276,7 +284,18 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
     bid.price.write(out);
     out.extend_from_slice(bid.line_item_json.as_bytes());
     out.extend_from_slice(b",\"adm\":\"");
-    out.extend_from_slice(bid.adm_json.as_bytes());
+    match (bid.adm_pieces, bid.notices) {
+        (Some(pieces), Some((urls, token))) => {
+            for (nth, piece) in pieces.iter().enumerate() {
+                if nth > 0 {
+                    out.extend_from_slice(urls.click.as_bytes());
+                    out.extend_from_slice(token.as_bytes());
+                }
+                out.extend_from_slice(piece.as_bytes());
+            }
+        }
+        (Some(_), None) | (None, _) => out.extend_from_slice(bid.adm_json.as_bytes()),
+    }
     out.push(b'"');
     out.extend_from_slice(bid.creative_json.as_bytes());
     if let Some(deal) = bid.dealid {
@@ -404,6 +423,7 @@ mod tests {
             price: Price::from_micros(4_200_000).expect("a price"),
             line_item_json: r#","adid":"li","cid":"c""#,
             adm_json: "<a href=\\\"x\\\">",
+            adm_pieces: None,
             creative_json,
             dealid: (impid == "2").then_some("deal \"one\""),
             dsa_json: "",
