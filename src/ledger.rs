@@ -32,7 +32,7 @@ mod token;
 mod tests;
 
 pub use account::Day;
-pub use allowances::{Allowances, Refused, State};
+pub use allowances::{Allowances, BudgetState, Refused, State};
 pub use desk::{Desk, Proposed};
 pub use frequency::{CONTACTS_MAX, FrequencyKey, Scope, ScopedCap, Scopes};
 pub use keeper::{

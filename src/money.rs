@@ -157,6 +157,19 @@ impl fmt::Display for Price {
     }
 }
 
+/// An amount in nano units of a currency, to be shown as a decimal: `0.005`, `12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nanos(pub i64);
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, nano) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        let (units, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
+        let text = format!("{sign}{units}.{rest:09}");
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 /// How many impressions one showing counts for, as a screen out of home has many viewers: in millionths, over 0 and up to a
 /// million. A price is of one impression, so that what is spent is the price times this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -396,6 +409,20 @@ mod tests {
         let most = Multiplier::from_millionths(PRICE_MICROS_MAX).expect("one");
         let dear = Price::from_micros(PRICE_MICROS_MAX).expect("a price");
         assert_eq!(most.nanos_of(dear), Some(1_000_000_000_000_000_000));
+    }
+
+    #[test]
+    fn nano_units_read_as_decimals() {
+        for (nano, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (5_000_000, "0.005"),
+            (12_000_000_000, "12"),
+            (-1_500_000_000, "-1.5"),
+            (i64::MIN, "-9223372036.854775808"),
+        ] {
+            assert_eq!(Nanos(nano).to_string(), text);
+        }
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test may wait")]
 
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,10 +14,25 @@ use kith::config::Config;
 use kith::service::Service;
 use serde_json::{Value, json};
 
+/// What a Kith is asked.
+struct Asked {
+    bid: SocketAddr,
+    admin: SocketAddr,
+    agent: ureq::Agent,
+}
+
 /// A service that bids on two exchanges, billed by burl and by nurl.
 struct Kith {
     service: Service,
-    agent: ureq::Agent,
+    asked: Asked,
+}
+
+impl std::ops::Deref for Kith {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
 }
 
 impl Kith {
@@ -26,19 +45,27 @@ impl Kith {
         );
         let config = Config::from_toml(&toml, "test").expect("a configuration");
         let service = Service::start(config).expect("a service");
+        let asked = Asked::at(service.bid_addr(), service.admin_addr());
+        Self { service, asked }
+    }
+}
+
+impl Asked {
+    /// Returns when it is ready.
+    fn at(bid: SocketAddr, admin: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = config.max_redirects(0).build().into();
-        let kith = Self { service, agent };
+        let asked = Self { bid, admin, agent };
         let deadline = Instant::now() + Duration::from_secs(30);
-        while kith.get(&kith.admin("/readyz")).0 != 200 {
+        while asked.get(&asked.admin("/readyz")).0 != 200 {
             assert!(Instant::now() < deadline, "never ready");
             thread::sleep(Duration::from_millis(5));
         }
-        kith
+        asked
     }
 
     fn admin(&self, path: &str) -> String {
-        format!("http://{}{path}", self.service.admin_addr())
+        format!("http://{}{path}", self.admin)
     }
 
     fn get(&self, url: &str) -> (u16, String) {
@@ -90,7 +117,7 @@ impl Kith {
     fn bid(&self, exchange: &str, person: &str) -> Option<Value> {
         let request = json!({"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
             "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": person}});
-        let url = format!("http://{}/bid/{exchange}", self.service.bid_addr());
+        let url = format!("http://{}/bid/{exchange}", self.bid);
         let (status, text) = self.post(&url, &request.to_string());
         match status {
             204 => None,
@@ -261,7 +288,7 @@ fn a_budget_is_kept_over_restarts_and_told_of() {
             .find("/n/")
             .map(|at| url[at..].to_owned())
             .expect("a path");
-        format!("http://{}{path}", kith.service.bid_addr())
+        format!("http://{}{path}", kith.asked.bid)
     };
     assert_eq!(
         kith.get(&here(paid(&bids[0], "burl", "5"))).0,
@@ -358,4 +385,125 @@ fn contacts_of_other_channels_count() {
     );
     assert!(kith.bid("demo", "a").is_none(), "a contact and an open bid");
     assert!(kith.bid("demo", "b").is_some());
+    // An explanation says so, and how the line item stands.
+    let request = json!({"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
+        "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": "a"}});
+    let (status, text) = kith.post(&kith.admin("/v1/explain/demo"), &request.to_string());
+    let told: Value = serde_json::from_str(&text).expect("JSON");
+    let one = &told["imps"][0]["line_items"][0];
+    assert_eq!((status, &one["reason"]), (200, &json!("capped")), "{one:#}");
+    assert_eq!(
+        one["ledger"],
+        json!({"budgets": [], "pacing_share": 1.0, "stopped": false,
+            "caps": [{"of": "line_item", "count": 2, "per_seconds": 86400, "shown": 2}]})
+    );
+}
+
+/// Kith as a process of its own, which can be killed.
+struct Process(Child);
+
+impl Process {
+    fn start(dir: &Path) -> (Self, Asked) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kith"))
+            .arg("serve")
+            .env("KITH__BID__LISTEN", "127.0.0.1:0")
+            .env("KITH__ADMIN__LISTEN", "127.0.0.1:0")
+            .env("KITH__DATA__DIR", dir)
+            .env("KITH__BUDGET__MODE", "strict")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kith runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let address = |line: &str, name: &str| -> Option<SocketAddr> {
+            let (_, rest) = line.split_once(&format!("{name}="))?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        let said = lines.by_ref().map_while(Result::ok);
+        let found = said
+            .map(|line| Some((address(&line, " bid")?, address(&line, " admin")?)))
+            .find_map(|found| found);
+        let (bid, admin) = found.expect("kith says where it listens");
+        thread::spawn(move || lines.for_each(drop));
+        (Self(child), Asked::at(bid, admin))
+    }
+}
+
+impl Drop for Process {
+    /// As `kill -9` does.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whatever moment it is killed at: a notice that was answered is booked, and none is booked twice.
+#[test]
+fn a_kill_at_any_moment_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut process, mut kith) = Process::start(dir.path());
+    let budget = json!({"budget": {"total": "1000"}, "pacing": "asap"});
+    kith.campaigns(1, &[("one", budget)]);
+    let mut answered = 0u64;
+    for round in 0..6 {
+        let bids = (0..40).map_while(|n| kith.bid("demo", &format!("p{n}")));
+        let urls: Vec<String> = bids.map(|bid| paid(&bid, "burl", "5")).collect();
+        let path = |url: &String| url[url.find("/n/").expect("a path")..].to_owned();
+        let paths: Vec<String> = urls.iter().map(path).collect();
+        let over = AtomicBool::new(false);
+        let told: Vec<(String, bool)> = thread::scope(|threads| {
+            let senders = [0, 1].map(|half| {
+                let (paths, kith, over) = (&paths, &kith, &over);
+                threads.spawn(move || {
+                    let own = paths.iter().skip(half).step_by(2);
+                    own.map(|path| {
+                        let url = format!("http://{}{path}", kith.bid);
+                        let answer =
+                            (!over.load(Ordering::Relaxed)).then(|| kith.agent.get(&url).call());
+                        let taken = matches!(&answer, Some(Ok(answer)) if answer.status() == 204);
+                        (path.clone(), taken)
+                    })
+                    .collect::<Vec<_>>()
+                })
+            });
+            thread::sleep(Duration::from_millis(3 + round * 7));
+            drop(process);
+            over.store(true, Ordering::Relaxed);
+            let all = senders.map(|sender| sender.join().expect("no panic"));
+            all.into_iter().flatten().collect()
+        });
+        answered += told.iter().filter(|(_, taken)| *taken).count() as u64;
+        (process, kith) = Process::start(dir.path());
+        let booked = kith
+            .report("line_item")
+            .first()
+            .map_or(0, |row| row["impressions"].as_u64().expect("a count"));
+        let in_doubt: Vec<&String> = told
+            .iter()
+            .filter(|(_, taken)| !taken)
+            .map(|(path, _)| path)
+            .collect();
+        let most = answered + in_doubt.len() as u64;
+        assert!(
+            (answered..=most).contains(&booked),
+            "round {round}: {booked} of {answered} to {most}"
+        );
+        // All of them once more: what was booked is not booked again, the rest is.
+        for (path, _) in &told {
+            let url = format!("http://{}{path}", kith.bid);
+            assert_eq!(kith.get(&url).0, 204);
+        }
+        answered += in_doubt.len() as u64;
+        let rows = kith.report("line_item");
+        assert_eq!(rows[0]["impressions"], json!(answered), "round {round}");
+        let spend = format!("{}", answered as f64 * 0.005);
+        let spend = spend.get(..7).unwrap_or(&spend);
+        assert!(
+            rows[0]["spend"]
+                .as_str()
+                .expect("a text")
+                .starts_with(spend.trim_end_matches('0')),
+            "{rows:?}"
+        );
+    }
+    assert!(answered > 100, "{answered}");
 }

@@ -14,7 +14,8 @@ use crate::config::Exchange;
 use crate::generation::{Generation, LiveDataset};
 use crate::identity::IdOutcome;
 use crate::ids::UserKey;
-use crate::money::Price;
+use crate::ledger::{Allowances, Scope, State};
+use crate::money::{Nanos, Price};
 use crate::openrtb::{BidId, BidOut, Request, write_bids};
 use crate::privacy::Gate;
 
@@ -205,7 +206,7 @@ pub fn explain(
     now: Timestamp,
 ) -> Explanation {
     let arena = Bump::new();
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::that_asks(Allowances::explaining());
     let mut listener = Listener {
         generation,
         now,
@@ -228,6 +229,19 @@ pub fn explain(
         &mut listener,
     );
     let proposals = decision.outcome.unwrap_or(&[]);
+    let (plan, book) = (&generation.plan, &generation.book);
+    let places = listener
+        .considered
+        .iter()
+        .map(|considered| considered.index);
+    let standings: BTreeMap<u32, Value> = places
+        .collect::<BTreeSet<u32>>()
+        .into_iter()
+        .filter_map(|place| {
+            let state = scratch.allowances.state(plan, book, place)?;
+            Some((place, standing(&state)))
+        })
+        .collect();
     let imps: Vec<Value> = request
         .imp
         .iter()
@@ -239,9 +253,10 @@ pub fn explain(
                 .filter(|considered| considered.imp == place)
                 .map(|Considered { index, id, verdict, .. }| {
                     let price = listener.prices.get(&(place, *index));
+                    let ledger = standings.get(index);
                     let bids = proposals.iter().any(|bid| bid.imp == place && bid.line_item.id == *id);
                     match verdict {
-                        Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null, "price": price}),
+                        Ok(()) if bids => json!({"id": id, "outcome": "bid", "reason": null, "price": price, "ledger": ledger}),
                         other => {
                             let dropped = || {
                                 let mut dropped = listener.dropped.iter();
@@ -251,7 +266,7 @@ pub fn explain(
                                 .err()
                                 .or_else(|| dropped().map(|(.., refusal)| *refusal))
                                 .unwrap_or(Refusal::Outbid);
-                            json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why(), "price": price})
+                            json!({"id": id, "outcome": "refused", "reason": refusal.as_str(), "why": refusal.why(), "price": price, "ledger": ledger})
                         }
                     }
                 })
@@ -334,6 +349,42 @@ fn response(
     let mut out = Vec::new();
     write_bids(&mut out, request.id, currency, &bids);
     serde_json::from_slice(&out).unwrap_or(Value::Null)
+}
+
+/// How a line item stands with the ledger: its budgets, how much of its traffic pacing lets through, its caps.
+fn standing(state: &State) -> Value {
+    let units = |nano: i64| number(&Nanos(nano).to_string());
+    let budgets = state.budgets.iter().map(|budget| {
+        json!({
+            "of": word(budget.of),
+            "per": if budget.is_day { "day" } else { "total" },
+            "limit": units(budget.limit),
+            "used": budget.used.map(units),
+            "lent": budget.lent.map(units),
+        })
+    });
+    let caps = state.caps.iter().map(|(cap, shown)| {
+        json!({
+            "of": word(cap.scope),
+            "count": cap.count,
+            "per_seconds": cap.seconds,
+            "shown": shown,
+        })
+    });
+    json!({
+        "budgets": budgets.collect::<Vec<_>>(),
+        "pacing_share": state.share,
+        "caps": caps.collect::<Vec<_>>(),
+        "stopped": state.stopped,
+    })
+}
+
+fn word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::LineItem => "line_item",
+        Scope::Campaign => "campaign",
+        Scope::Advertiser => "advertiser",
+    }
 }
 
 /// So many millionths as a JSON number.

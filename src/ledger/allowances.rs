@@ -8,8 +8,8 @@
 use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::account::Day;
-use super::frequency::{Contact, FrequencyKey, counted, key_of, reached};
+use super::account::{Day, Purses};
+use super::frequency::{Contact, FrequencyKey, Scope, counted, key_of, reached};
 use super::plan::{Line, Plan};
 use super::token::KEYS_MAX;
 use crate::campaigns::Book;
@@ -46,6 +46,8 @@ struct History {
 pub struct Allowances {
     /// Whether anything is asked; otherwise everything is allowed.
     asks: bool,
+    /// Whether the smallest number is drawn every time.
+    explains: bool,
     plan: u64,
     now: u32,
     now_ms: i64,
@@ -72,6 +74,15 @@ impl Allowances {
         }
     }
 
+    /// Which takes part in every request that its pacing leaves anything of: for explanations.
+    pub fn explaining() -> Self {
+        Self {
+            asks: true,
+            explains: true,
+            ..Self::default()
+        }
+    }
+
     /// Begins a request: nobody is known yet.
     pub fn begin(&mut self, plan: &Plan, now: Timestamp) {
         if self.plan != plan.number {
@@ -88,7 +99,7 @@ impl Allowances {
         let x = self.random;
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.drawn = (x >> 32) as u32;
+        self.drawn = if self.explains { 0 } else { (x >> 32) as u32 };
     }
 
     /// The person, by what may be used of the request's ids.
@@ -252,7 +263,7 @@ impl Allowances {
     /// For people: each cap of a line item and how many contacts count under it, the largest of the person's histories; and each
     /// budget's limit and what is left to take.
     pub fn state(&mut self, plan: &Plan, book: &Book, line_item: u32) -> Option<State> {
-        let line = plan.line(line_item)?;
+        let line = plan.line(line_item).filter(|_| self.asks)?;
         if !self.is_copied {
             self.copy(plan);
         }
@@ -267,10 +278,13 @@ impl Allowances {
         let day = self.day(line, book);
         let budgets = line.limits.iter().map(|limit| {
             let purse = day.and_then(|day| limit.purses.on(day));
-            (
-                limit.nano,
-                purse.map(|purse| (purse.used(), purse.allowed())),
-            )
+            BudgetState {
+                of: limit.of,
+                is_day: matches!(limit.purses, Purses::Day(_)),
+                limit: limit.nano,
+                used: purse.map(|purse| purse.used()),
+                lent: purse.map(|purse| purse.room(limit.nano).max(0)),
+            }
         });
         Some(State {
             budgets: budgets.collect(),
@@ -283,11 +297,26 @@ impl Allowances {
     }
 }
 
+/// How a budget stands, in nano units.
+#[derive(Debug, Clone, Copy)]
+pub struct BudgetState {
+    /// Whose it is.
+    pub of: Scope,
+    /// Whether it is of a day.
+    pub is_day: bool,
+    /// What may be spent.
+    pub limit: i64,
+    /// What is spent, or held for open bids; nothing while its day is not open.
+    pub used: Option<i64>,
+    /// What may be bid without asking further.
+    pub lent: Option<i64>,
+}
+
 /// How a line item stands with the ledger.
 #[derive(Debug)]
 pub struct State {
-    /// Limit, and what is used and lent of it, in nano units; nothing while its day is not open.
-    pub budgets: Vec<(i64, Option<(i64, i64)>)>,
+    /// Its budgets.
+    pub budgets: Vec<BudgetState>,
     /// With which probability it takes part.
     pub share: f64,
     /// Whether it is switched off.

@@ -505,3 +505,140 @@ impl Office {
         self.begun_with = length;
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::config::{Billing, BudgetMode};
+    use crate::ledger::{Allowances, ExchangeTerms, Proposed, Refused, TokenText};
+    use crate::money::{Currency, Price, Rates};
+    use crate::storage::Faults;
+
+    fn book() -> Arc<Book> {
+        let document = br#"{"advertisers": [{"id": "acme", "domain": "acme.example"}],
+            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 1, "h": 1, "adm": "<p>"}],
+            "line_items": [{"id": "one", "creatives": ["box"], "targeting": "test", "budget": {"total": "10"},
+                "pacing": "asap", "price": {"cpm": "5", "currency": "USD"}}]}"#;
+        Arc::new(crate::campaigns::compile(document).expect("a document"))
+    }
+
+    /// A clock that stands still: what these tests wait for is not told by it.
+    fn noon() -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_014_400)
+    }
+
+    fn start(dir: &Path, faults: &Arc<Faults>) -> Result<Ledger, LedgerError> {
+        let terms = Terms {
+            mode: BudgetMode::Strict,
+            exchanges: vec![ExchangeTerms {
+                name: "demo".into(),
+                window: 3_600,
+                billing: Billing::Burl,
+            }],
+            frequency_keys: 1_000,
+            rates: Arc::new(Rates::none(Currency::USD)),
+        };
+        let storage = Storage::start_with(dir, Arc::clone(faults)).expect("storage");
+        Ledger::start(terms, storage, noon)
+    }
+
+    fn bid(desk: &mut Desk, plan: &Plan, book: &Book) -> Result<Token, Refused> {
+        let mut allowances = Allowances::seeded(0);
+        allowances.begin(plan, noon());
+        allowances.allow(plan, book, 0, 0, 5_000_000, std::iter::empty())?;
+        let proposed = Proposed {
+            line_item: 0,
+            creative: 0,
+            exchange: 0,
+            price: Price::from_micros(5_000_000).expect("a price"),
+            currency: Currency::USD,
+            nano: 5_000_000,
+            test: false,
+        };
+        let mut text = TokenText::default();
+        desk.tick();
+        desk.commit(plan, book, &mut allowances, &proposed, &mut text)?;
+        Ok(desk.open(text.as_str()).expect("ours"))
+    }
+
+    fn answer(ledger: &Ledger, token: &Token) -> Answered {
+        let (tell, told) = channel();
+        let hearer = Box::new(move |answered| tell.send(answered).expect("somebody hears"));
+        ledger.notice(Kind::Bill, token.clone(), Said::default(), hearer);
+        told.recv().expect("an answer")
+    }
+
+    fn until(what: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !what() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "never");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Nobody is told that a notice is booked before the journal holds it, and nothing is bid meanwhile; what could not be written is
+    /// written when it can be.
+    #[test]
+    fn a_full_disk_stops_bids_and_loses_no_notice() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let faults = Arc::new(Faults::default());
+        let (ledger, book) = (start(dir.path(), &faults).expect("started"), book());
+        let (plan, mut desk) = (ledger.plan(&book), ledger.desk());
+        let tokens: Vec<Token> = (0..3)
+            .map(|_| bid(&mut desk, &plan, &book).expect("a bid"))
+            .collect();
+        let booked = |answered| match answered {
+            Answered::Booked(booked) => Some(booked.outcome),
+            Answered::TryAgain => None,
+        };
+        assert_eq!(booked(answer(&ledger, &tokens[0])), Some(Outcome::Booked));
+        faults.write.store(true, Relaxed);
+        assert_eq!(booked(answer(&ledger, &tokens[1])), None);
+        assert!(!ledger.writes());
+        assert_eq!(bid(&mut desk, &plan, &book), Err(Refused::Stopped));
+        assert_eq!(booked(answer(&ledger, &tokens[1])), None, "sent again");
+        faults.write.store(false, Relaxed);
+        until(|| ledger.writes());
+        assert!(bid(&mut desk, &plan, &book).is_ok());
+        assert_eq!(booked(answer(&ledger, &tokens[1])), Some(Outcome::Repeated));
+        assert_eq!(booked(answer(&ledger, &tokens[2])), Some(Outcome::Booked));
+        // As a crash would: nothing is closed.
+        let copy = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(copy.path().join("ledger")).expect("made");
+        std::fs::copy(dir.path().join(JOURNAL), copy.path().join(JOURNAL)).expect("copied");
+        let again = start(copy.path(), &Arc::default()).expect("started");
+        for token in &tokens {
+            assert_eq!(booked(answer(&again, token)), Some(Outcome::Repeated));
+        }
+        let spent = again.ask(|keeper| keeper.standings()).expect("an answer");
+        assert!(spent.is_empty(), "no plan yet");
+        again.plan(&book);
+        let spent = again.ask(|keeper| keeper.standings()).expect("an answer");
+        assert_eq!(spent[0].spent, 15_000_000);
+    }
+
+    #[test]
+    fn a_damaged_journal_is_no_start() {
+        let dir = tempfile::tempdir().expect("a folder");
+        drop(start(dir.path(), &Arc::default()).expect("started"));
+        let path = dir.path().join(JOURNAL);
+        let mut bytes = std::fs::read(&path).expect("a journal");
+        bytes[12] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let told = start(dir.path(), &Arc::default()).expect_err("damaged");
+        assert!(
+            told.to_string().contains("begin with nothing spent"),
+            "{told}"
+        );
+        // What a crash leaves at its end is cut off.
+        bytes[12] ^= 1;
+        bytes.extend([9, 0, 0, 0, 1]);
+        std::fs::write(&path, &bytes).expect("written");
+        drop(start(dir.path(), &Arc::default()).expect("started"));
+        drop(start(dir.path(), &Arc::default()).expect("and again"));
+    }
+}

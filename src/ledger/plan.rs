@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 
 use super::account::Purses;
-use super::frequency::{Frequency, ScopedCap, Scopes};
+use super::frequency::{Frequency, Scope, ScopedCap, Scopes};
 use super::token::ACCOUNTS_MAX;
 use crate::money::Currency;
 
@@ -130,6 +130,8 @@ pub(super) struct ExchangeDesk {
 /// One budget that a line item spends from.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
+    /// Whose budget it is.
+    pub(super) of: Scope,
     /// Nano units.
     pub(super) nano: i64,
     pub(super) purses: Purses,

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::config::Role;
 use crate::generation::Generation;
 use crate::ledger::{Dimension, Exposure, Ledger, Query, Row, Scopes, Standing, Switch};
+use crate::money::Nanos;
 
 /// The ledger, or 404 where none runs.
 fn books(asked: &Asked<'_>) -> Result<Ledger, Problem> {
@@ -89,12 +90,8 @@ fn hour(key: &str, text: &str) -> Result<u32, Problem> {
 }
 
 /// Nano units as a decimal text.
-pub(super) fn decimal(nano: i64) -> String {
-    let (sign, nano) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
-    let (units, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
-    let text = format!("{sign}{units}.{rest:09}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    text.to_owned()
+fn decimal(nano: i64) -> String {
+    Nanos(nano).to_string()
 }
 
 /// A quotient with six places, or nothing where nothing is divided by.
@@ -370,22 +367,4 @@ fn scopes_of(
     counted
         .reduce(|(scopes, longest), (_, remembered)| (scopes, longest.max(remembered)))
         .ok_or_else(|| format!("no live {what} `{id}`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nano_units_read_as_decimals() {
-        for (nano, text) in [
-            (0, "0"),
-            (1, "0.000000001"),
-            (5_000_000, "0.005"),
-            (12_000_000_000, "12"),
-            (-1_500_000_000, "-1.5"),
-        ] {
-            assert_eq!(decimal(nano), text);
-        }
-    }
 }

@@ -110,7 +110,11 @@ impl Keeper {
                         until,
                     );
                     budgets.push((of, is_day));
-                    limits.push(Limit { nano, purses });
+                    limits.push(Limit {
+                        of: scope,
+                        nano,
+                        purses,
+                    });
                 }
             }
             caps.extend(own.iter().map(|cap| ScopedCap {
