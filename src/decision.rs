@@ -297,7 +297,7 @@ fn decide_behind<'a>(
                         membership.probe(generation, &ids);
                     }
                     if is_counted {
-                        allowances.counts_under(&ids);
+                        allowances.counts_under(&generation.plan, &ids);
                     }
                 }
                 Some(_) | None => {}

@@ -54,6 +54,8 @@
 
 pub mod ids;
 
+mod lines;
+
 pub mod clock;
 
 pub mod money;

@@ -32,7 +32,7 @@ const MAY_ASK_THE_TIME: &[&str] = &["clock", "http", "cli", "datasets", "service
 /// The only module that may swap a generation.
 const MAY_SWAP: &[&str] = &["datasets"];
 /// The only modules that may hold `unsafe`, each in files whose `//!` says so.
-const MAY_BE_UNSAFE: &[&str] = &["audience", "priority"];
+const MAY_BE_UNSAFE: &[&str] = &["audience", "lines", "priority"];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &[
     "utils", "util", "types", "manager", "common", "helpers", "misc",

@@ -178,8 +178,8 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         frequency_keys: count(
             "frequency_keys",
             1_000_000_000,
-            "10000000",
-            "ids of which it is remembered what they were shown, for frequency caps; beyond them capped line items do not bid",
+            "4000000",
+            "ids of which it is remembered what they were shown, about three times each, for frequency caps; beyond them capped line items do not bid; 64 bytes each, taken when the first line item with a cap is live",
         ),
         upload_bytes,
         uploads: count("uploads", 1024, "4", "uploads at once; more are 429"),

@@ -103,14 +103,24 @@ impl Allowances {
     }
 
     /// The person, by what may be used of the request's ids.
-    pub fn counts_under(&mut self, keys: &[UserKey]) {
+    pub fn counts_under(&mut self, plan: &Plan, keys: &[UserKey]) {
         self.keys.clear();
         let keys = keys.iter().take(KEYS_MAX);
         self.keys.extend(keys.map(|key| key_of(*key)));
+        // Asked for when line items are found and priced, a while from now.
+        for key in &self.keys {
+            plan.frequency.prefetch(*key);
+        }
     }
 
     pub(super) fn keys(&self) -> &[FrequencyKey] {
         &self.keys
+    }
+
+    /// The keys, and room that is not needed any more: the histories that were copied are forgotten.
+    pub(super) fn keys_and_room(&mut self) -> (&[FrequencyKey], &mut Vec<Contact>) {
+        self.is_copied = false;
+        (&self.keys, &mut self.contacts)
     }
 
     /// Seconds since 1970.
@@ -201,16 +211,10 @@ impl Allowances {
         self.is_copied = true;
         self.contacts.clear();
         self.histories.clear();
-        // All at once, so that one wait for memory covers them.
-        let keys = self.keys.iter();
-        let may_have: ArrayVec<bool, KEYS_MAX> =
-            keys.map(|key| plan.frequency.may_have(*key)).collect();
-        for (key, may_have) in self.keys.iter().zip(may_have) {
+        for key in &self.keys {
             let from = self.contacts.len();
-            if may_have {
-                let copied = plan.frequency.copy(*key, self.now, &mut self.contacts);
-                self.unknown |= copied.is_none();
-            }
+            let copied = plan.frequency.copy(*key, self.now, &mut self.contacts);
+            self.unknown |= copied.is_none();
             let until = self.contacts.len();
             self.histories.push(History { from, until });
         }

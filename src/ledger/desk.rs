@@ -331,7 +331,7 @@ impl Taken<'_> {
 fn enter(
     plan: &Plan,
     line: &Line,
-    allowances: &Allowances,
+    allowances: &mut Allowances,
     window: u32,
     bid: u64,
 ) -> Result<(), Refused> {
@@ -341,9 +341,9 @@ fn enter(
     let at = allowances.now();
     let until = at.saturating_add(plan.hold_seconds.unwrap_or(window).min(window));
     let contact = Contact::held(at, until, line.scopes, bid);
-    let keys = allowances.keys();
+    let (keys, room) = allowances.keys_and_room();
     for (place, key) in keys.iter().enumerate() {
-        if let Err(why) = plan.frequency.hold(*key, &line.caps, contact) {
+        if let Err(why) = plan.frequency.hold(*key, &line.caps, contact, room) {
             leave(plan, line, keys.get(..place).unwrap_or(&[]), bid);
             return Err(match why {
                 NotHeld::Capped => Refused::Capped,

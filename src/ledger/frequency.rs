@@ -4,33 +4,39 @@
 //! *hold*). It counts for its line item, its campaign and its advertiser at once, and is kept under the key of an id. Whoever has
 //! several ids has as many histories; a cap counts in each, and the largest decides.
 //!
-//! **Shape.** Shards of a map from key to contacts, each behind a lock that bid threads only ever *try*: somebody else is in
-//! there for a hundred nanoseconds, or, when the scheduler took the processor from him, for a millisecond. Then the
-//! answer is "not now", which is a no-bid for the capped line item and never a cap that is skipped. A bid looks at
-//! histories once a request (a copy), and when it is committed its holds are counted again and entered under the lock, so that two
-//! threads that bid for one person at once cannot both take the last place.
+//! **Shape.** A table of buckets, each two cache lines that are fetched together: a word with the bucket's lock, what it holds and
+//! bits by which most keys that are not in it are told without the lock, and [`INLINE`] contacts. What more there is of
+//! a bucket spills into a map. The table never grows or moves, so no bid waits for that; its memory is taken when the first plan
+//! with a cap is made.
 //!
-//! **Bounds.** [`CONTACTS_MAX`] a key, `keys_max` keys; what is over refuses capped line items rather than forget. Cost:
-//! 24 bytes a contact, about 60 a key.
+//! Bid threads only ever *try* a bucket's lock: somebody else is in there for a hundred nanoseconds, or, when the scheduler
+//! took the processor from him, for a millisecond. Then the answer is "not now", which is a no-bid for the capped line
+//! item and never a cap that is skipped. A bid looks at histories once a request (a copy), and when it is committed its holds are
+//! counted again and entered under the lock, so that two threads that bid for one person at once cannot both take the last place.
+//!
+//! **Bounds.** [`CONTACTS_MAX`] a key; `keys_max` keys with three contacts each, however they are spread. What is over refuses
+//! capped line items rather than forget. Only contacts that are paid for are let in beyond that, up to as many again.
+//! Cost: 64 bytes a key of `keys_max`, and about as much a contact that spills.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::ids::UserKey;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::spin_loop;
+use std::io;
 use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Release},
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::yield_now;
+
+use crate::ids::UserKey;
+use crate::lines::{Pair, Pairs, prefetch};
 
 /// Most contacts kept of one key. Whoever has more is refused by every cap until some are over.
 pub const CONTACTS_MAX: usize = 1024;
 /// How often a bid thread tries a lock before it gives up: about 50 µs.
 const TRIES: usize = 50;
 const ROUNDS: usize = 20;
-const SHARDS: usize = 256;
 
 /// A user key, cut to 64 bits: two people of a thousand million share one with a chance of three in a hundred.
 pub type FrequencyKey = u64;
@@ -164,240 +170,458 @@ pub(super) enum NotHeld {
     Unknown,
 }
 
-/// Keys are keyed hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-struct AsIs(u64);
+/// Contacts of a bucket that stand in it.
+const INLINE: usize = 3;
+/// Words of one of them.
+const CONTACT_WORDS: usize = 5;
+/// Maps that spilled contacts are spread over.
+const SPILLS: usize = 64;
+/// Parts of the table, of which one is swept at a time.
+const PARTS: usize = 1024;
 
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
+/// A bucket's first word: one bit that it is locked, two for how many contacts stand in it, 29 for how many were spilled, and
+/// one of 32 for each key in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head(u64);
+
+impl Head {
+    const LOCKED: u64 = 1;
+    const SPILLED_MAX: usize = (1 << 29) - 1;
+
+    fn of(inline: usize, spilled: usize, seen: u32) -> Self {
+        let inline = (inline as u64 & 3) << 1;
+        let spilled = (spilled.min(Self::SPILLED_MAX) as u64) << 3;
+        Self(inline | spilled | u64::from(seen) << 32)
     }
 
-    fn write(&mut self, _: &[u8]) {}
+    fn is_locked(self) -> bool {
+        self.0 & Self::LOCKED != 0
+    }
 
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
+    fn inline(self) -> usize {
+        (self.0 >> 1 & 3) as usize
+    }
+
+    fn spilled(self) -> usize {
+        (self.0 as u32 >> 3) as usize
+    }
+
+    fn seen(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// A key's bit, by its lowest.
+    fn bit(key: FrequencyKey) -> u32 {
+        1u32.wrapping_shl(key as u32)
     }
 }
 
-type Histories = HashMap<FrequencyKey, Vec<Contact>, BuildHasherDefault<AsIs>>;
-
-/// Histories of some keys, and bits by which most keys that have none are told without a lock: one bit a key, set before the key
-/// goes in, and all of them set anew when histories that are over are swept out.
-#[derive(Debug)]
-struct Shard {
-    seen: Box<[AtomicU64]>,
-    histories: Mutex<Histories>,
+fn two(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }
 
-/// Bits a key that may be there, and most in a shard.
-const SEEN_BITS: usize = 8;
-const SEEN_WORDS_MAX: usize = 1 << 14;
+type Entry = (FrequencyKey, Contact);
+type Spilled = HashMap<usize, Vec<Entry>>;
 
-impl Shard {
-    fn new(keys_max: usize) -> Self {
-        let words = keys_max.saturating_mul(SEEN_BITS) / 64;
-        let words = words.clamp(1, SEEN_WORDS_MAX).next_power_of_two();
-        Self {
-            seen: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            histories: Mutex::default(),
-        }
-    }
+/// Whether to give up on a lock that somebody stays in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// A bid thread's.
+    Some,
+    /// The ledger's.
+    All,
+}
 
-    /// The word and the bit of a key. Others of its bits chose the shard, and choose the place in the map.
-    fn bit(&self, key: FrequencyKey) -> Option<(&AtomicU64, u64)> {
-        let mask = self.seen.len().saturating_sub(1);
-        let word = usize::try_from(key >> 30).unwrap_or(0) & mask;
-        Some((self.seen.get(word)?, 1 << ((key >> 24) & 63)))
-    }
-
-    fn may_have(&self, key: FrequencyKey) -> bool {
-        self.bit(key)
-            .is_none_or(|(word, bit)| word.load(Acquire) & bit != 0)
-    }
-
-    fn sees(&self, key: FrequencyKey) {
-        if let Some((word, bit)) = self.bit(key) {
-            word.fetch_or(bit, Release);
-        }
-    }
-
-    /// The histories, unless somebody stays in them.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Histories>> {
-        for _ in 0..ROUNDS {
-            for _ in 0..TRIES {
-                match self.histories.try_lock() {
-                    Ok(guard) => return Some(guard),
-                    Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                    Err(TryLockError::WouldBlock) => spin_loop(),
-                }
+/// Tries until it is done, or patience is over.
+fn patiently<T>(patience: Patience, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+    let mut rounds = 0usize;
+    while rounds < ROUNDS || patience == Patience::All {
+        for _ in 0..TRIES {
+            if let Some(done) = done() {
+                return Some(done);
             }
-            // Perhaps it is this processor that whoever is in there waits for.
-            yield_now();
+            spin_loop();
         }
-        None
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Histories> {
-        self.histories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes out what is over.
-    fn sweep(&self, histories: &mut Histories, now: u32) {
-        histories.retain(|_, contacts| {
-            contacts.retain(|contact| !contact.is_over(now));
-            !contacts.is_empty()
-        });
-        // Nobody enters a key meanwhile; who looks for one that stays finds its bit in the old word or in the new.
-        let mut seen = vec![0u64; self.seen.len()];
-        let mask = self.seen.len().saturating_sub(1);
-        for key in histories.keys() {
-            let word = usize::try_from(key >> 30).unwrap_or(0) & mask;
-            if let Some(word) = seen.get_mut(word) {
-                *word |= 1 << ((key >> 24) & 63);
-            }
+        // Perhaps it is this processor that whoever is in there waits for.
+        match rounds < ROUNDS {
+            true => yield_now(),
+            false => std::thread::park_timeout(std::time::Duration::from_micros(100)),
         }
-        for (word, seen) in self.seen.iter().zip(seen) {
-            word.store(seen, Release);
-        }
+        rounds = rounds.saturating_add(1);
     }
+    None
 }
 
 /// The histories of all keys.
 #[derive(Debug)]
 pub(super) struct Frequency {
-    shards: Box<[Shard]>,
-    /// Most keys of a shard.
-    keys_max: usize,
+    buckets: Pairs,
+    spills: Box<[Mutex<Spilled>]>,
+    /// Contacts that were spilled, and how many may be.
+    spilled: AtomicUsize,
+    spilled_max: usize,
+    /// Contacts in each part of the table when it was swept last.
+    counts: Box<[AtomicU32]>,
+    is_ready: AtomicBool,
+    /// Contacts that were paid for and had no room.
+    forgotten: AtomicU64,
+}
+
+/// A bucket that is locked by whoever has this.
+struct Bucket<'f> {
+    table: &'f Frequency,
+    place: usize,
+    pair: &'f Pair,
+    inline: usize,
+    seen: u32,
+    /// The map that its other contacts are in, where there are any or were.
+    spill: Option<MutexGuard<'f, Spilled>>,
+    spilled: usize,
+    patience: Patience,
 }
 
 impl Frequency {
-    /// With room for so many keys.
-    pub(super) fn new(keys_max: usize) -> Self {
-        let keys_max = keys_max.div_ceil(SHARDS);
+    /// With room for so many keys. The error is the system's: it has not that much memory.
+    pub(super) fn new(keys_max: usize) -> io::Result<Self> {
+        let buckets = keys_max.div_ceil(2);
+        let inline = buckets.saturating_mul(INLINE);
+        Ok(Self {
+            buckets: Pairs::zeroed(buckets)?,
+            spills: (0..SPILLS).map(|_| Mutex::default()).collect(),
+            spilled: AtomicUsize::new(0),
+            spilled_max: keys_max
+                .saturating_mul(3)
+                .saturating_sub(inline)
+                .max(keys_max),
+            counts: (0..PARTS).map(|_| AtomicU32::new(0)).collect(),
+            is_ready: AtomicBool::new(false),
+            forgotten: AtomicU64::new(0),
+        })
+    }
+
+    /// With room for nobody.
+    pub(super) fn none() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Shard::new(keys_max)).collect(),
-            keys_max,
+            buckets: Pairs::none(),
+            spills: Box::default(),
+            spilled: AtomicUsize::new(0),
+            spilled_max: 0,
+            counts: Box::default(),
+            is_ready: AtomicBool::new(false),
+            forgotten: AtomicU64::new(0),
         }
     }
 
-    fn shard(&self, key: FrequencyKey) -> Option<&Shard> {
-        let place = usize::try_from(key >> 48 & 0xff).unwrap_or(0);
-        self.shards.get(place)
+    /// Takes the table's memory now, so that no bid waits until the system gives it.
+    pub(super) fn get_ready(&self) {
+        if !self.is_ready.swap(true, Relaxed) {
+            self.buckets.touch();
+        }
+    }
+
+    /// A key's bucket, by its upper bits.
+    fn place(&self, key: FrequencyKey) -> usize {
+        let wide = u128::from(key).saturating_mul(self.buckets.len() as u128);
+        (wide >> 64) as usize
+    }
+
+    /// Has a key's bucket at hand soon.
+    pub(super) fn prefetch(&self, key: FrequencyKey) {
+        if let Some(pair) = self.buckets.get(self.place(key)) {
+            prefetch(pair);
+        }
+    }
+
+    fn open(&self, place: usize, patience: Patience) -> Option<Bucket<'_>> {
+        let pair = self.buckets.get(place)?;
+        let [word, ..] = &pair.0;
+        let head = patiently(patience, || {
+            let head = word.load(Relaxed);
+            let is_mine = !Head(head).is_locked()
+                && word
+                    .compare_exchange(head, head | Head::LOCKED, Acquire, Relaxed)
+                    .is_ok();
+            is_mine.then_some(Head(head))
+        })?;
+        let mut bucket = Bucket {
+            table: self,
+            place,
+            pair,
+            inline: head.inline(),
+            seen: head.seen(),
+            spill: None,
+            spilled: head.spilled(),
+            patience,
+        };
+        if bucket.spilled > 0 && !bucket.open_spill() {
+            return None;
+        }
+        Some(bucket)
     }
 
     /// Whether a key may have contacts. Most keys that have none are told without a lock.
-    pub(super) fn may_have(&self, key: FrequencyKey) -> bool {
-        self.shard(key).is_none_or(|shard| shard.may_have(key))
+    fn may_have(&self, key: FrequencyKey) -> bool {
+        self.buckets.get(self.place(key)).is_none_or(|pair| {
+            let [word, ..] = &pair.0;
+            Head(word.load(Acquire)).seen() & Head::bit(key) != 0
+        })
     }
 
     /// Appends a copy of a key's contacts that count for anything still; `None` where that cannot be told now.
     pub(super) fn copy(&self, key: FrequencyKey, now: u32, into: &mut Vec<Contact>) -> Option<()> {
-        let shard = self.shard(key)?;
-        if let Some(contacts) = shard.try_lock()?.get(&key) {
-            into.extend(contacts.iter().filter(|contact| !contact.is_over(now)));
+        if self.may_have(key) {
+            let bucket = self.open(self.place(key), Patience::Some)?;
+            bucket.copy(key, now, into);
         }
         Some(())
     }
 
-    /// Enters a hold under one key, unless a cap says no.
+    /// Enters a hold under one key, unless a cap says no. `scratch` is overwritten.
     pub(super) fn hold(
         &self,
         key: FrequencyKey,
         caps: &[ScopedCap],
         contact: Contact,
+        scratch: &mut Vec<Contact>,
     ) -> Result<(), NotHeld> {
         let now = contact.at;
-        let shard = self.shard(key).ok_or(NotHeld::Unknown)?;
-        let mut histories = shard.try_lock().ok_or(NotHeld::Unknown)?;
-        if !histories.contains_key(&key) && !self.has_room(shard, &mut histories, now) {
-            return Err(NotHeld::Unknown);
-        }
-        shard.sees(key);
-        let contacts = histories.entry(key).or_default();
-        contacts.retain(|contact| !contact.is_over(now));
-        if reached(caps, &contact.scopes, contacts, now).is_some() {
+        let bucket = self.open(self.place(key), Patience::Some);
+        let mut bucket = bucket.ok_or(NotHeld::Unknown)?;
+        scratch.clear();
+        bucket.retain(|_, contact| !contact.is_over(now));
+        bucket.copy(key, now, scratch);
+        if reached(caps, &contact.scopes, scratch, now).is_some() {
             return Err(NotHeld::Capped);
         }
-        contacts.push(contact);
-        Ok(())
+        match bucket.push((key, contact), self.spilled_max) {
+            true => Ok(()),
+            false => Err(NotHeld::Unknown),
+        }
     }
 
     /// Takes a bid's hold back. Waits; for what was entered must go.
     pub(super) fn let_go(&self, key: FrequencyKey, bid: u64) {
-        let Some(shard) = self.shard(key) else { return };
-        let mut histories = shard.lock();
-        if let Some(contacts) = histories.get_mut(&key) {
-            contacts.retain(|contact| contact.bid != bid.max(1));
-            if contacts.is_empty() {
-                histories.remove(&key);
-            }
+        if let Some(mut bucket) = self.open(self.place(key), Patience::All) {
+            bucket.retain(|of, contact| of != key || contact.bid != bid.max(1));
         }
     }
 
     /// A bid was billed, or a contact reported: it is settled, and the bid's hold is no more.
     pub(super) fn settle(&self, key: FrequencyKey, bid: Option<u64>, contact: Contact, now: u32) {
-        let Some(shard) = self.shard(key) else { return };
-        let mut histories = shard.lock();
-        if !histories.contains_key(&key) && !self.has_room(shard, &mut histories, now) {
-            // The one case in which something is forgotten: the table is full of people who all were shown something.
+        let Some(mut bucket) = self.open(self.place(key), Patience::All) else {
             return;
-        }
-        shard.sees(key);
-        let contacts = histories.entry(key).or_default();
-        let stays = |contact: &Contact| {
-            !contact.is_over(now) && bid.is_none_or(|bid| contact.bid != bid.max(1))
         };
-        contacts.retain(stays);
-        if contacts.len() < CONTACTS_MAX {
-            contacts.push(contact);
+        let mut of_key = 0usize;
+        bucket.retain(|of, contact| {
+            let is_released = bid.is_some_and(|bid| of == key && contact.bid == bid.max(1));
+            let stays = !contact.is_over(now) && !is_released;
+            of_key = of_key.saturating_add(usize::from(stays && of == key));
+            stays
+        });
+        let has_room = of_key < CONTACTS_MAX;
+        if has_room && !bucket.push((key, contact), self.spilled_max.saturating_mul(2)) {
+            self.forgotten.fetch_add(1, Relaxed);
         }
     }
 
-    /// Whether one more key has room in a shard, after what is over was taken out where need be.
-    fn has_room(&self, shard: &Shard, histories: &mut Histories, now: u32) -> bool {
-        if histories.len() >= self.keys_max {
-            shard.sweep(histories, now);
-        }
-        histories.len() < self.keys_max
-    }
-
-    /// Takes out what is over, a shard at a time: `turn` grows by one a call.
+    /// Takes out what is over, a part of the table at a time: `turn` grows by one a call.
     pub(super) fn sweep(&self, turn: usize, now: u32) {
-        let place = turn.checked_rem(SHARDS).unwrap_or(0);
-        if let Some(shard) = self.shards.get(place) {
-            shard.sweep(&mut shard.lock(), now);
+        let part = turn.checked_rem(PARTS).unwrap_or(0);
+        let of_part = self.buckets.len().div_ceil(PARTS);
+        let from = part.saturating_mul(of_part);
+        let mut count = 0u32;
+        for (pair, place) in self.buckets.iter().skip(from).take(of_part).zip(from..) {
+            let [word, ..] = &pair.0;
+            if word.load(Relaxed) == 0 {
+                continue;
+            }
+            if let Some(mut bucket) = self.open(place, Patience::Some) {
+                bucket.retain(|_, contact| !contact.is_over(now));
+                let contacts = bucket.inline.saturating_add(bucket.spilled);
+                count = count.saturating_add(u32::try_from(contacts).unwrap_or(u32::MAX));
+            }
+        }
+        if let Some(of_part) = self.counts.get(part) {
+            of_part.store(count, Relaxed);
         }
     }
 
-    /// How many keys have a history.
-    pub(super) fn keys(&self) -> usize {
-        let lens = self.shards.iter().map(|shard| shard.lock().len());
-        lens.fold(0, usize::saturating_add)
+    /// How many contacts there are, as of the last sweep of each part.
+    pub(super) fn contacts(&self) -> usize {
+        let counts = self.counts.iter().map(|count| count.load(Relaxed) as usize);
+        counts.fold(0, usize::saturating_add)
+    }
+
+    /// How many contacts that were paid for had no room.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Relaxed)
     }
 
     /// All contacts that are settled, or all that are held.
     pub(super) fn each(&self, settled: bool, each: &mut impl FnMut(FrequencyKey, &Contact)) {
-        for shard in &self.shards {
-            for (key, contacts) in shard.lock().iter() {
-                for contact in contacts {
+        for (place, pair) in self.buckets.iter().enumerate() {
+            let [word, ..] = &pair.0;
+            if word.load(Acquire) == 0 {
+                continue;
+            }
+            if let Some(bucket) = self.open(place, Patience::All) {
+                bucket.each(|key, contact| {
                     if (contact.bid == SETTLED) == settled {
-                        each(*key, contact);
+                        each(key, contact);
                     }
-                }
+                });
             }
         }
     }
 }
 
+impl Bucket<'_> {
+    /// Goes into the map of what was spilled.
+    fn open_spill(&mut self) -> bool {
+        if self.spill.is_some() {
+            return true;
+        }
+        let Some(spill) = self.table.spills.get(self.place % SPILLS) else {
+            return false;
+        };
+        self.spill = patiently(self.patience, || match spill.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        self.spill.is_some()
+    }
+
+    fn words(&self, slot: usize) -> Option<&[AtomicU64; CONTACT_WORDS]> {
+        let [_, contacts @ ..] = &self.pair.0;
+        let (contacts, _) = contacts.as_chunks::<CONTACT_WORDS>();
+        contacts.get(slot)
+    }
+
+    fn get(&self, slot: usize) -> Option<Entry> {
+        let words = self.words(slot)?;
+        let [key, times, scopes, advertiser, bid] = words.each_ref().map(|word| word.load(Relaxed));
+        let contact = Contact {
+            at: times as u32,
+            until: (times >> 32) as u32,
+            scopes: Scopes {
+                line_item: scopes as u32,
+                campaign: (scopes >> 32) as u32,
+                advertiser: advertiser as u32,
+            },
+            bid,
+        };
+        Some((key, contact))
+    }
+
+    fn set(&self, slot: usize, (key, contact): Entry) {
+        let scopes = contact.scopes;
+        let values = [
+            key,
+            two(contact.at, contact.until),
+            two(scopes.line_item, scopes.campaign),
+            scopes.advertiser.into(),
+            contact.bid,
+        ];
+        if let Some(words) = self.words(slot) {
+            for (word, value) in words.iter().zip(values) {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+
+    fn each(&self, mut each: impl FnMut(FrequencyKey, &Contact)) {
+        for slot in 0..self.inline {
+            if let Some((key, contact)) = self.get(slot) {
+                each(key, &contact);
+            }
+        }
+        let spilled = self.spill.as_ref().and_then(|map| map.get(&self.place));
+        for (key, contact) in spilled.into_iter().flatten() {
+            each(*key, contact);
+        }
+    }
+
+    fn copy(&self, key: FrequencyKey, now: u32, into: &mut Vec<Contact>) {
+        self.each(|of, contact| {
+            if of == key && !contact.is_over(now) {
+                into.push(*contact);
+            }
+        });
+    }
+
+    /// Takes out what does not stay, and what was spilled back in where there is room then.
+    fn retain(&mut self, mut stays: impl FnMut(FrequencyKey, &Contact) -> bool) {
+        let mut kept = 0usize;
+        for slot in 0..self.inline {
+            let Some((key, contact)) = self.get(slot) else {
+                break;
+            };
+            if stays(key, &contact) {
+                if kept != slot {
+                    self.set(kept, (key, contact));
+                }
+                kept = kept.saturating_add(1);
+            }
+        }
+        self.inline = kept;
+        if let Some(mut map) = self.spill.take() {
+            if let Some(entries) = map.get_mut(&self.place) {
+                let before = entries.len();
+                entries.retain(|(key, contact)| stays(*key, contact));
+                while self.inline < INLINE
+                    && let Some(entry) = entries.pop()
+                {
+                    self.set(self.inline, entry);
+                    self.inline = self.inline.saturating_add(1);
+                }
+                self.spilled = entries.len();
+                let gone = before.saturating_sub(self.spilled);
+                self.table.spilled.fetch_sub(gone, Relaxed);
+                if entries.is_empty() {
+                    map.remove(&self.place);
+                }
+            }
+            self.spill = Some(map);
+        }
+        let mut seen = 0;
+        self.each(|key, _| seen |= Head::bit(key));
+        self.seen = seen;
+    }
+
+    /// Puts one in; not where that many are spilled already.
+    fn push(&mut self, entry: Entry, spilled_max: usize) -> bool {
+        if self.inline < INLINE {
+            self.set(self.inline, entry);
+            self.inline = self.inline.saturating_add(1);
+        } else {
+            if self.spilled >= Head::SPILLED_MAX
+                || self.table.spilled.load(Relaxed) >= spilled_max
+                || !self.open_spill()
+            {
+                return false;
+            }
+            if let Some(map) = &mut self.spill {
+                map.entry(self.place).or_default().push(entry);
+                self.spilled = self.spilled.saturating_add(1);
+                self.table.spilled.fetch_add(1, Relaxed);
+            }
+        }
+        self.seen |= Head::bit(entry.0);
+        true
+    }
+}
+
+impl Drop for Bucket<'_> {
+    fn drop(&mut self) {
+        self.spill = None;
+        let [word, ..] = &self.pair.0;
+        word.store(Head::of(self.inline, self.spilled, self.seen).0, Release);
+    }
+}
+
 #[cfg(test)]
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test may panic"
-)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -418,9 +642,16 @@ mod tests {
 
     #[test]
     fn a_hold_takes_a_place_until_it_is_over_or_let_go() {
-        let frequency = Frequency::new(1000);
+        let frequency = Frequency::new(1000).expect("memory");
         let caps = [cap(2, 100, Scope::LineItem)];
-        let hold = |at, bid| frequency.hold(9, &caps, Contact::held(at, at + 30, SCOPES, bid));
+        let hold = |at, bid| {
+            frequency.hold(
+                9,
+                &caps,
+                Contact::held(at, at + 30, SCOPES, bid),
+                &mut Vec::new(),
+            )
+        };
         assert_eq!(hold(1000, 1), Ok(()));
         assert_eq!(hold(1000, 2), Ok(()));
         assert_eq!(hold(1001, 3), Err(NotHeld::Capped));
@@ -435,25 +666,40 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_refuses_and_never_forgets() {
-        let frequency = Frequency::new(SHARDS);
+    fn a_full_table_refuses_and_never_forgets_what_is_held() {
+        let frequency = Frequency::new(2).expect("memory");
         let caps = [cap(1, 100, Scope::Advertiser)];
-        let hold = |key, at| frequency.hold(key, &caps, Contact::held(at, at + 30, SCOPES, key));
-        assert_eq!(hold(1, 1000), Ok(()));
-        assert_eq!(hold(2, 1000), Err(NotHeld::Unknown), "its shard is full");
-        assert_eq!(hold(1, 1001), Err(NotHeld::Capped));
-        assert_eq!(hold(2, 1030), Ok(()), "what is over makes room");
-        assert_eq!(frequency.keys(), 1);
+        let hold = |key, at| {
+            let contact = Contact::held(at, at + 30, SCOPES, key);
+            frequency.hold(key, &caps, contact, &mut Vec::new())
+        };
+        let room = INLINE as u64 + 3;
+        for key in 0..room {
+            assert_eq!(hold(key, 1000), Ok(()));
+        }
+        assert_eq!(hold(room, 1000), Err(NotHeld::Unknown), "no room");
+        for key in 0..room {
+            assert_eq!(hold(key, 1001), Err(NotHeld::Capped));
+        }
+        // Whoever paid has a place for as long as there is any.
+        for key in room..2 * room {
+            frequency.settle(key, None, Contact::settled(1001, 1101, SCOPES), 1001);
+        }
+        assert_eq!(frequency.forgotten(), 3);
+        assert_eq!(hold(room, 1030), Err(NotHeld::Capped));
+        assert_eq!(hold(room + 8, 1030), Ok(()), "what is over makes room");
+        frequency.sweep(0, 1101);
+        assert_eq!(frequency.contacts(), 0);
     }
 
     #[test]
-    fn whoever_is_in_a_shard_makes_a_cap_unknown() {
-        let frequency = Frequency::new(1000);
+    fn whoever_is_in_a_bucket_makes_a_cap_unknown() {
+        let frequency = Frequency::new(1000).expect("memory");
         frequency.settle(5, None, Contact::settled(0, 9, SCOPES), 0);
-        let inside = frequency.shards[0].lock();
+        let inside = frequency.open(0, Patience::Some);
         assert!(frequency.copy(5, 0, &mut Vec::new()).is_none());
-        assert!(frequency.may_have(5) && !frequency.may_have(5 << 24));
-        let held = frequency.hold(5, &[], Contact::held(1, 2, SCOPES, 1));
+        assert!(frequency.may_have(5) && !frequency.may_have(6));
+        let held = frequency.hold(5, &[], Contact::held(1, 2, SCOPES, 1), &mut Vec::new());
         assert_eq!(held, Err(NotHeld::Unknown));
         drop(inside);
         assert!(frequency.copy(5, 0, &mut Vec::new()).is_some());
@@ -461,7 +707,7 @@ mod tests {
 
     #[test]
     fn threads_that_bid_at_once_share_the_places() {
-        let frequency = Frequency::new(1000);
+        let frequency = Frequency::new(1000).expect("memory");
         let caps = [cap(10, 1000, Scope::Campaign)];
         let taken: usize = std::thread::scope(|threads| {
             let takers = [1u64, 2, 3].map(|thread| {
@@ -469,7 +715,7 @@ mod tests {
                 threads.spawn(move || {
                     let own = (0..1000u64).filter(|n| {
                         let contact = Contact::held(50, 90, SCOPES, thread << 32 | n);
-                        frequency.hold(7, caps, contact) == Ok(())
+                        frequency.hold(7, caps, contact, &mut Vec::new()) == Ok(())
                     });
                     own.count()
                 })
@@ -489,7 +735,7 @@ mod tests {
             steps in prop::collection::vec((0u32..40, 0u32..3, 0u32..2, any::<bool>()), 1..60),
             count in 1u32..4, seconds in 1u32..60,
         ) {
-            let frequency = Frequency::new(1000);
+            let frequency = Frequency::new(1000).expect("memory");
             let mut shown: Vec<(u32, Scopes)> = Vec::new();
             let mut now = 1000;
             for (bid, (wait, line_item, campaign, settles)) in (1u64..).zip(steps) {
@@ -501,7 +747,7 @@ mod tests {
                 };
                 let free = of(&|other| other.line_item == line_item, seconds) < count as usize
                     && of(&|other| other.campaign == campaign, seconds * 2) < count as usize + 1;
-                let held = frequency.hold(3, &caps, Contact::held(now, now + 200, scopes, bid));
+                let held = frequency.hold(3, &caps, Contact::held(now, now + 200, scopes, bid), &mut Vec::new());
                 prop_assert_eq!(held.is_ok(), free);
                 if held.is_ok() && settles {
                     frequency.settle(3, Some(bid), Contact::settled(now, now + 200, scopes), now);
@@ -510,6 +756,65 @@ mod tests {
                     frequency.let_go(3, bid);
                 }
             }
+        }
+
+        /// Many keys in few buckets, as lists that each stand alone.
+        #[test]
+        fn buckets_keep_what_a_map_would(
+            steps in prop::collection::vec((0u64..24, 0u32..3, 0u8..5, 1u64..40), 1..300),
+        ) {
+            let frequency = Frequency::new(8).expect("memory");
+            let mut model: std::collections::BTreeMap<u64, Vec<Contact>> = Default::default();
+            let mut now = 1000;
+            for (key, wait, what, bid) in steps {
+                now += wait;
+                // Keys of one bucket, and of one bit.
+                let key = (key % 6) | ((key / 6) << 60);
+                for contacts in model.values_mut() {
+                    contacts.retain(|contact| !contact.is_over(now));
+                }
+                let of_key = model.entry(key).or_default();
+                let contact = Contact::held(now, now + 20, SCOPES, bid);
+                match what {
+                    0 | 1 => {
+                        if frequency.hold(key, &[], contact, &mut Vec::new()).is_ok() {
+                            of_key.push(contact);
+                        }
+                    }
+                    2 => {
+                        frequency.let_go(key, bid);
+                        of_key.retain(|contact| contact.bid != bid);
+                    }
+                    3 => {
+                        let forgotten = frequency.forgotten();
+                        let settled = Contact::settled(now, now + 50, SCOPES);
+                        frequency.settle(key, Some(bid), settled, now);
+                        of_key.retain(|contact| contact.bid != bid);
+                        if frequency.forgotten() == forgotten {
+                            of_key.push(settled);
+                        }
+                    }
+                    _ => frequency.sweep(bid as usize % 4, now),
+                }
+                for (key, of_key) in &model {
+                    let mut found = Vec::new();
+                    frequency.copy(*key, now, &mut found).expect("nobody else");
+                    let sorted = |contacts: &[Contact]| {
+                        let mut all: Vec<(u32, u64)> = contacts.iter().map(|c| (c.at, c.bid)).collect();
+                        all.sort_unstable();
+                        all
+                    };
+                    prop_assert_eq!(sorted(&found), sorted(of_key));
+                }
+            }
+            let mut all = 0;
+            frequency.each(true, &mut |_, _| all += 1);
+            frequency.each(false, &mut |_, _| all += 1);
+            let kept = frequency.buckets.iter().map(|pair| {
+                let head = Head(pair.0[0].load(Relaxed));
+                head.inline() + head.spilled()
+            });
+            prop_assert_eq!(kept.sum::<usize>(), all);
         }
     }
 }

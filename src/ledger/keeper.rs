@@ -225,10 +225,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Books without an entry.
-    pub fn new(terms: Terms) -> Self {
-        let frequency = Arc::new(Frequency::new(terms.frequency_keys));
-        Self {
+    /// Books without an entry. The error is the system's: it has not the memory that frequency caps need.
+    pub fn new(terms: Terms) -> std::io::Result<Self> {
+        let frequency = Arc::new(Frequency::new(terms.frequency_keys)?);
+        Ok(Self {
             terms,
             start: 0,
             now: 0,
@@ -266,7 +266,7 @@ impl Keeper {
             raised: Vec::new(),
             out: Vec::new(),
             counters: Counters::default(),
-        }
+        })
     }
 
     /// After the journal was read: opens for business. `secret`: random, for a token key if one is due.

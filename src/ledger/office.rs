@@ -145,7 +145,7 @@ impl Ledger {
         storage: Storage,
         clock: fn() -> Timestamp,
     ) -> Result<Self, LedgerError> {
-        let mut keeper = Keeper::new(terms);
+        let mut keeper = Keeper::new(terms)?;
         let path = Path::new(JOURNAL);
         let length = recover(&mut keeper, &storage.dir().join(path))?;
         keeper.begin(clock(), random()?);

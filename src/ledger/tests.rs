@@ -43,7 +43,7 @@ fn terms(mode: BudgetMode) -> Terms {
             window: 3_600,
             billing: Billing::Burl,
         }],
-        frequency_keys: 1_000_000,
+        frequency_keys: 20_000,
         rates: Arc::new(Rates::none(Currency::USD)),
     }
 }
@@ -81,7 +81,7 @@ impl World {
 
     /// From a journal, as a start reads it.
     fn from(terms: Terms, book: &Arc<Book>, journal: Vec<u8>, now_ms: i64) -> Self {
-        let mut keeper = Keeper::new(terms.clone());
+        let mut keeper = Keeper::new(terms.clone()).expect("memory");
         let whole = records::read(&journal, |record| assert!(keeper.replay(record)));
         let mut journal = journal;
         journal.truncate(whole.expect("a journal"));
@@ -146,7 +146,7 @@ impl World {
     fn allow(&mut self, line_item: u32, keys: &[u128], beside: &[u32]) -> Result<(), Refused> {
         self.allowances.begin(&self.plan, self.now());
         let keys: Vec<UserKey> = keys.iter().map(|key| UserKey(*key)).collect();
-        self.allowances.counts_under(&keys);
+        self.allowances.counts_under(&self.plan, &keys);
         let beside = beside.iter().copied();
         self.allowances
             .allow(&self.plan, &self.book, line_item, 0, COST, beside)

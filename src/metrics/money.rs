@@ -160,7 +160,8 @@ impl Collector for MoneyMetrics {
                 &KEPT,
                 named(&[
                     ("accounts", figures.accounts as f64),
-                    ("frequency_keys", figures.frequency_keys as f64),
+                    ("contacts", figures.contacts as f64),
+                    ("contacts_forgotten", figures.contacts_forgotten as f64),
                     ("notices", figures.notices_remembered as f64),
                 ])
                 .into_iter(),

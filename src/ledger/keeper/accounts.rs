@@ -44,9 +44,13 @@ impl Keeper {
         self.open_days();
         self.pace(1.0);
         self.renew_leases();
+        let has_caps = lines.iter().any(|line| !line.caps.is_empty());
+        if has_caps {
+            self.frequency.get_ready();
+        }
         Plan {
             number: self.plans,
-            has_caps: lines.iter().any(|line| !line.caps.is_empty()),
+            has_caps,
             lines,
             creatives,
             exchanges: self.exchanges.iter().map(Arc::clone).collect(),

@@ -24,8 +24,10 @@ pub struct Figures {
     pub sums: BTreeMap<Currency, Sums>,
     /// What was counted since the start.
     pub counters: Counters,
-    /// Ids with a history of what they were shown.
-    pub frequency_keys: usize,
+    /// Contacts that are remembered for frequency caps: one for each id of whom was shown something.
+    pub contacts: usize,
+    /// Contacts that were paid for and had no room.
+    pub contacts_forgotten: u64,
     /// Notices that are remembered so as not to count them twice.
     pub notices_remembered: u64,
     /// Accounts.
@@ -67,7 +69,8 @@ impl Keeper {
         Figures {
             sums,
             counters: self.counters,
-            frequency_keys: self.frequency.keys(),
+            contacts: self.frequency.contacts(),
+            contacts_forgotten: self.frequency.forgotten(),
             notices_remembered: self.settled.len(),
             accounts: self.accounts.len(),
         }

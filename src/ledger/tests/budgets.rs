@@ -236,7 +236,7 @@ fn a_journal_begun_anew_says_the_same() {
         Outcome::Repeated
     );
     let again = world.keeper.journal();
-    let mut other = Keeper::new(world.terms.clone());
+    let mut other = Keeper::new(world.terms.clone()).expect("memory");
     records::read(&again, |record| assert!(other.replay(record))).expect("a journal");
     assert_eq!(other.journal(), again);
     assert_eq!(
