@@ -56,7 +56,10 @@ impl Pairs {
     pub(crate) fn touch(&self) {
         for pair in self.iter().step_by(PAGE_BYTES / size_of::<Pair>()) {
             let [first, ..] = &pair.0;
-            first.fetch_or(0, Relaxed);
+            // It must be written: whoever only reads is shown a page of zeros that all share. Compilers know that adding nothing
+            // writes nothing, but not this.
+            let word = first.load(Relaxed);
+            let _ = first.compare_exchange(word, word, Relaxed, Relaxed);
         }
     }
 }

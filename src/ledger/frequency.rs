@@ -5,7 +5,7 @@
 //! several ids has as many histories; a cap counts in each, and the largest decides.
 //!
 //! **Shape.** A table of buckets, each two cache lines that are fetched together: a word with the bucket's lock, what it holds and
-//! bits by which most keys that are not in it are told without the lock, and [`INLINE`] contacts. What more there is of
+//! bits and a time by which most keys of which nothing counts are told without the lock, and [`INLINE`] contacts. What more there is of
 //! a bucket spills into a map. The table never grows or moves, so no bid waits for that; its memory is taken when the first plan
 //! with a cap is made.
 //!
@@ -179,19 +179,19 @@ const SPILLS: usize = 64;
 /// Parts of the table, of which one is swept at a time.
 const PARTS: usize = 1024;
 
-/// A bucket's first word: one bit that it is locked, two for how many contacts stand in it, 29 for how many were spilled, and
-/// one of 32 for each key in it.
+/// A bucket's first word: one bit that it is locked, two for how many contacts stand in it, 13 for how many were spilled, one of 16
+/// for each key in it, and 32 for the second when the last of its contacts is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head(u64);
 
 impl Head {
     const LOCKED: u64 = 1;
-    const SPILLED_MAX: usize = (1 << 29) - 1;
+    const SPILLED_MAX: usize = (1 << 13) - 1;
 
-    fn of(inline: usize, spilled: usize, seen: u32) -> Self {
+    fn of(inline: usize, spilled: usize, seen: u16, until: u32) -> Self {
         let inline = (inline as u64 & 3) << 1;
         let spilled = (spilled.min(Self::SPILLED_MAX) as u64) << 3;
-        Self(inline | spilled | u64::from(seen) << 32)
+        Self(inline | spilled | u64::from(seen) << 16 | u64::from(until) << 32)
     }
 
     fn is_locked(self) -> bool {
@@ -203,16 +203,25 @@ impl Head {
     }
 
     fn spilled(self) -> usize {
-        (self.0 as u32 >> 3) as usize
+        self.0 as usize >> 3 & Self::SPILLED_MAX
     }
 
-    fn seen(self) -> u32 {
+    fn seen(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    fn until(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
+    /// Whether a contact of the key may be there that is not over.
+    fn may_have(self, key: FrequencyKey, now: u32) -> bool {
+        self.seen() & Self::bit(key) != 0 && self.until() > now
+    }
+
     /// A key's bit, by its lowest.
-    fn bit(key: FrequencyKey) -> u32 {
-        1u32.wrapping_shl(key as u32)
+    fn bit(key: FrequencyKey) -> u16 {
+        1u16.wrapping_shl(key as u32)
     }
 }
 
@@ -273,7 +282,8 @@ struct Bucket<'f> {
     place: usize,
     pair: &'f Pair,
     inline: usize,
-    seen: u32,
+    seen: u16,
+    until: u32,
     /// The map that its other contacts are in, where there are any or were.
     spill: Option<MutexGuard<'f, Spilled>>,
     spilled: usize,
@@ -349,6 +359,7 @@ impl Frequency {
             pair,
             inline: head.inline(),
             seen: head.seen(),
+            until: head.until(),
             spill: None,
             spilled: head.spilled(),
             patience,
@@ -359,17 +370,17 @@ impl Frequency {
         Some(bucket)
     }
 
-    /// Whether a key may have contacts. Most keys that have none are told without a lock.
-    fn may_have(&self, key: FrequencyKey) -> bool {
+    /// Whether a key may have contacts that count. Most keys that have none are told without a lock.
+    fn may_have(&self, key: FrequencyKey, now: u32) -> bool {
         self.buckets.get(self.place(key)).is_none_or(|pair| {
             let [word, ..] = &pair.0;
-            Head(word.load(Acquire)).seen() & Head::bit(key) != 0
+            Head(word.load(Acquire)).may_have(key, now)
         })
     }
 
     /// Appends a copy of a key's contacts that count for anything still; `None` where that cannot be told now.
     pub(super) fn copy(&self, key: FrequencyKey, now: u32, into: &mut Vec<Contact>) -> Option<()> {
-        if self.may_have(key) {
+        if self.may_have(key, now) {
             let bucket = self.open(self.place(key), Patience::Some)?;
             bucket.copy(key, now, into);
         }
@@ -584,9 +595,12 @@ impl Bucket<'_> {
             }
             self.spill = Some(map);
         }
-        let mut seen = 0;
-        self.each(|key, _| seen |= Head::bit(key));
-        self.seen = seen;
+        let (mut seen, mut until) = (0, 0);
+        self.each(|key, contact| {
+            seen |= Head::bit(key);
+            until = contact.until.max(until);
+        });
+        (self.seen, self.until) = (seen, until);
     }
 
     /// Puts one in; not where that many are spilled already.
@@ -608,6 +622,7 @@ impl Bucket<'_> {
             }
         }
         self.seen |= Head::bit(entry.0);
+        self.until = self.until.max(entry.1.until);
         true
     }
 }
@@ -616,7 +631,10 @@ impl Drop for Bucket<'_> {
     fn drop(&mut self) {
         self.spill = None;
         let [word, ..] = &self.pair.0;
-        word.store(Head::of(self.inline, self.spilled, self.seen).0, Release);
+        word.store(
+            Head::of(self.inline, self.spilled, self.seen, self.until).0,
+            Release,
+        );
     }
 }
 
@@ -698,7 +716,7 @@ mod tests {
         frequency.settle(5, None, Contact::settled(0, 9, SCOPES), 0);
         let inside = frequency.open(0, Patience::Some);
         assert!(frequency.copy(5, 0, &mut Vec::new()).is_none());
-        assert!(frequency.may_have(5) && !frequency.may_have(6));
+        assert!(frequency.may_have(5, 8) && !frequency.may_have(6, 8) && !frequency.may_have(5, 9));
         let held = frequency.hold(5, &[], Contact::held(1, 2, SCOPES, 1), &mut Vec::new());
         assert_eq!(held, Err(NotHeld::Unknown));
         drop(inside);
