@@ -25,6 +25,7 @@ mod macros;
 mod native;
 mod pods;
 mod reasons;
+mod tally;
 mod traffic;
 
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use again::{decide_again, is_sampled, seen};
 pub use audience::{LookupCounts, Membership};
 pub use explain::{Explanation, explain};
 pub use reasons::{NoBid, Refusal};
+pub use tally::Tally;
 
 /// Longest time we take for a request, whatever its `tmax` says, in milliseconds.
 pub const ANSWER_MS_MAX: i64 = 5_000;
@@ -182,6 +184,8 @@ impl<'a> Proposal<'a> {
 pub trait Recorder {
     /// Whether it wants to hear of every line item, also of those whose answer does not matter any more.
     const HEARS_ALL: bool = true;
+    /// Whether it wants to hear of candidates that can only be outbid and are not asked.
+    const COUNTS: bool = false;
 
     /// The gate was asked.
     fn gate(&mut self, _gate: Gate) {}
@@ -189,6 +193,8 @@ pub trait Recorder {
     fn id(&mut self, _source: &str, _outcome: IdOutcome) {}
     /// Nobody can bid on an imp, for what it says or does not say.
     fn unusable(&mut self, _imp: usize, _why: &'static str) {}
+    /// Line items are asked for an imp.
+    fn offered(&mut self) {}
     /// A line item's targeting is true with a creative, and its price is being found: a factor, what its expression says, and the
     /// price behind it, in the line item's currency.
     fn factor(&mut self, _factor: &Factor, _applies: Option<bool>, _price: Price) {}
@@ -196,6 +202,8 @@ pub trait Recorder {
     fn price(&mut self, _imp: usize, _line_item: &LineItem, _price: Price) {}
     /// A line item was considered for an imp; `Ok` where it went into the auction.
     fn line_item(&mut self, _imp: usize, _line_item: &LineItem, _verdict: Result<(), Refusal>) {}
+    /// Candidates that can only be outbid, by their ranks: a word of 64, and those of it.
+    fn left_out(&mut self, _word: usize, _ranks: u64) {}
     /// A bid of the auction was taken out again.
     fn dropped(&mut self, _imp: usize, _line_item: &LineItem, _refusal: Refusal) {}
 }
@@ -495,6 +503,7 @@ impl<'a> Auction<'a, '_> {
             Ok(offer) => offer,
             Err(why) => return recorder.unusable(place, why),
         };
+        recorder.offered();
         let book: &'a Book = &self.generation.book;
         if R::HEARS_ALL {
             for line_item in &book.line_items {
@@ -509,9 +518,11 @@ impl<'a> Auction<'a, '_> {
         let mut asked = candidates.of(book);
         while let Some(line_item) = asked.next() {
             if self.is_outbid(&offer, line_item) {
+                recorder.line_item(place, line_item, Err(Refusal::Outbid));
                 continue;
             }
             let verdict = self.consider(&offer, line_item, recorder);
+            recorder.line_item(place, line_item, verdict);
             self.came(verdict);
             // In another currency two prices may be rounded to one.
             let bids_its_price = line_item.currency == self.currency;
@@ -524,6 +535,11 @@ impl<'a> Auction<'a, '_> {
                 })
             {
                 asked.leads();
+            }
+        }
+        if R::COUNTS {
+            for (word, ranks) in asked.left_out() {
+                recorder.left_out(word, ranks);
             }
         }
         if self.proposals.is_empty() {

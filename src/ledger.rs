@@ -33,7 +33,7 @@ mod tests;
 
 pub use account::Day;
 pub use allowances::{Allowances, BudgetState, Refused, State};
-pub use desk::{Desk, Proposed};
+pub use desk::{Desk, Proposed, TallyRow};
 pub use frequency::{CONTACTS_MAX, FrequencyKey, Scope, ScopedCap, Scopes};
 pub use keeper::{
     Booked, CAP_HOLD_SECONDS, Counters, ExchangeTerms, Figures, Keeper, Outcome, Said, Standing,
@@ -43,7 +43,7 @@ pub use office::Exposure;
 pub use office::{Answered, Hearer, Ledger, LedgerError};
 pub use plan::Plan;
 pub use price::{PriceKey, Unreadable, read as read_price};
-pub use report::{Counts, Dimension, Key, Query, Row};
+pub use report::{Counts, Dimension, Imps, Key, Query, Row};
 pub use settled::Kind;
 pub use switches::Switch;
 pub use token::{BadToken, BidNumber, TOKEN_CHARS_MAX, Token, TokenText};

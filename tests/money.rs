@@ -168,11 +168,12 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
         assert_eq!(kith.post(&paid(&bid, "burl", "9"), "").0, 204);
         assert_eq!(kith.get(&paid(&bid, "nurl", "2.5")).0, 204);
     }
+    let rows = kith.report("line_item,creative");
     assert_eq!(
-        kith.report("line_item"),
+        rows,
         [
-            json!({"line_item": "one", "bids": 1, "wins": 1, "impressions": 1, "clicks": 0, "spend": "0.0025", "currency": "USD",
-            "ecpm": 2.5, "ecpc": null, "win_rate": 1.0})
+            json!({"line_item": "one", "creative": "box", "bids": 1, "wins": 1, "impressions": 1, "clicks": 0, "spend": "0.0025",
+            "currency": "USD", "ecpm": 2.5, "ecpc": null, "win_rate": 1.0})
         ]
     );
     // A price over the bid, one that was left as it was, a loss with a code that nobody knows.
@@ -506,4 +507,119 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
         );
     }
     assert!(answered > 100, "{answered}");
+}
+
+/// Of each imp that a line item was live for, the report says what became of it, and it adds up: over hours, over versions of the
+/// campaigns, and over a restart.
+#[test]
+fn the_report_says_why_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    let price = |cpm: &str| json!({"cpm": cpm, "currency": "USD"});
+    let line_items = [
+        (
+            "dear",
+            json!({"price": price("9"), "budget": {"total": "0.02"}, "pacing": "asap"}),
+        ),
+        (
+            "capped",
+            json!({"price": price("8"), "caps": [{"count": 3, "per": "1d"}]}),
+        ),
+        ("cheap", json!({})),
+        ("low", json!({"price": price("1")})),
+        ("abroad", json!({"targeting": "country = 'FRA'"})),
+        (
+            "picky",
+            json!({"targeting": "country = 'USA' and not(country = 'FRA')", "price": price("10")}),
+        ),
+        ("paused", json!({"status": "paused"})),
+    ];
+    kith.campaigns(1, &line_items);
+    for _ in 0..10 {
+        assert!(kith.bid("demo", "p").is_some());
+    }
+    // A test is in no report.
+    let test = json!({"id": "r", "test": 1, "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
+        "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": "p"}});
+    let url = format!("http://{}/bid/demo", kith.bid);
+    assert_eq!(kith.post(&url, &test.to_string()).0, 200);
+    let counted = |kith: &Asked, imps: u64| {
+        let begun = Instant::now();
+        loop {
+            let rows = kith.report("line_item");
+            let dear = rows.iter().find(|row| row["line_item"] == "dear");
+            if dear.is_some_and(|dear| dear["imps"] == json!(imps)) {
+                return rows;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{rows:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let check = |rows: &[Value], expected: &[(&str, u64, u64, Value)]| {
+        let names: Vec<&Value> = rows.iter().map(|row| &row["line_item"]).collect();
+        let mut wanted: Vec<&str> = expected.iter().map(|(name, ..)| *name).collect();
+        wanted.sort_unstable();
+        assert_eq!(names, wanted);
+        for (name, bids, matched, why) in expected {
+            let row = rows.iter().find(|row| row["line_item"] == *name);
+            let row = row.expect("a row");
+            assert_eq!(row["no_bids"], *why, "{name}: {row}");
+            assert_eq!(row["bids"], json!(bids), "{name}");
+            assert_eq!(row["matched"], json!(matched), "{name}");
+            let reasons = row["no_bids"].as_object().expect("an object").values();
+            let sum: u64 = reasons.map(|count| count.as_u64().expect("a count")).sum();
+            assert_eq!(json!(sum + bids), row["imps"], "{name}");
+        }
+    };
+    // The dearest of all is asked first and bids; the others that could only lose are not asked further.
+    let expected = [
+        ("picky", 10, 10, json!({"not_targeted": 0})),
+        ("dear", 0, 10, json!({"outbid": 10, "not_targeted": 0})),
+        ("capped", 0, 10, json!({"outbid": 10, "not_targeted": 0})),
+        ("cheap", 0, 10, json!({"outbid": 10, "not_targeted": 0})),
+        ("low", 0, 10, json!({"outbid": 10, "not_targeted": 0})),
+        ("abroad", 0, 0, json!({"not_targeted": 10})),
+    ];
+    check(&counted(&kith, 10), &expected);
+    // Without that one, the next in turn: two that the budget holds, three that the cap allows, then the cheap one.
+    kith.campaigns(2, &line_items[..5]);
+    for _ in 0..10 {
+        assert!(kith.bid("demo", "p").is_some());
+    }
+    let expected = [
+        ("picky", 10, 10, json!({"not_targeted": 0})),
+        (
+            "dear",
+            2,
+            20,
+            json!({"outbid": 10, "budget": 8, "not_targeted": 0}),
+        ),
+        (
+            "capped",
+            3,
+            20,
+            json!({"outbid": 12, "capped": 5, "not_targeted": 0}),
+        ),
+        ("cheap", 5, 20, json!({"outbid": 15, "not_targeted": 0})),
+        ("low", 0, 20, json!({"outbid": 20, "not_targeted": 0})),
+        ("abroad", 0, 0, json!({"not_targeted": 20})),
+    ];
+    check(&counted(&kith, 20), &expected);
+    let by_exchange = kith.report("exchange");
+    assert_eq!(by_exchange[0]["imps"], json!(110), "{by_exchange:?}");
+    let (_, csv) = kith.get(&kith.admin("/v1/report?by=line_item&format=csv"));
+    let table: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let column = |name: &str| {
+        let place = table[0].iter().position(|head| *head == name);
+        place.unwrap_or_else(|| panic!("{name}: {csv}"))
+    };
+    assert_eq!(table[2][column("line_item")], "capped");
+    assert_eq!(table[2][column("no_bid_outbid")], "12");
+    assert_eq!(table[2][column("no_bid_budget")], "0");
+    assert_eq!(table[2][column("matched")], "20");
+    let by_creative = kith.report("creative");
+    assert!(by_creative[0].get("imps").is_none(), "{by_creative:?}");
+    kith.service.drain();
+    let kith = Kith::start(dir.path(), "");
+    check(&counted(&kith, 20), &expected);
 }

@@ -348,6 +348,11 @@ impl Book {
         self.index.of_request(request, candidates);
     }
 
+    /// Line items' places by their ranks: who can pay most first.
+    pub fn ranks(&self) -> &[u32] {
+        self.index.ranks()
+    }
+
     /// Narrows them to those that have a creative for one of these slots: a set of bits over the numbers of [`Terms`].
     ///
     /// [`Terms`]: super::Terms

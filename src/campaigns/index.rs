@@ -169,6 +169,11 @@ impl Posting {
 }
 
 impl Index {
+    /// Line items' places by their ranks.
+    pub(super) fn ranks(&self) -> &[u32] {
+        &self.order
+    }
+
     /// Indexes line items by their demands, which come in the same order.
     pub(super) fn of(line_items: &[LineItem], demands: &[Demands], terms: &Terms) -> Self {
         let words = line_items.len().div_ceil(64);
@@ -311,6 +316,7 @@ impl Candidates {
 #[derive(Debug)]
 pub struct Ranked<'b, 'c> {
     book: &'b Book,
+    all: &'c [u64],
     /// The words that are still to come.
     words: &'c [u64],
     /// What is left of the word before them.
@@ -319,18 +325,20 @@ pub struct Ranked<'b, 'c> {
     behind: u32,
     /// The rank of the line item that came last.
     last: u32,
-    apart_only: bool,
+    /// The rank from which on those are left out that are not apart.
+    led: Option<u32>,
 }
 
 impl<'b, 'c> Ranked<'b, 'c> {
     fn of(words: &'c [u64], book: &'b Book) -> Self {
         Self {
             book,
+            all: words,
             words,
             left: 0,
             behind: 0,
             last: 0,
-            apart_only: false,
+            led: None,
         }
     }
 
@@ -338,10 +346,22 @@ impl<'b, 'c> Ranked<'b, 'c> {
     /// outbid, as far as their ranks tell.
     pub fn leads(&mut self) {
         let apart = &self.book.index.apart;
-        if !self.apart_only && !contains(apart, self.last) {
-            self.apart_only = true;
+        if self.led.is_none() && !contains(apart, self.last) {
+            self.led = Some(self.last.saturating_add(1));
             self.left &= word(apart, self.last);
         }
+    }
+
+    /// Who was left out, as each could only be outbid: words of 64 ranks by their numbers, and of each word the ranks.
+    pub fn left_out(&self) -> impl Iterator<Item = (usize, u64)> {
+        let apart = &self.book.index.apart;
+        let from = self.led.unwrap_or(u32::MAX);
+        let words = self.all.iter().enumerate().zip((0u32..).step_by(64));
+        let words = words.skip(from as usize / 64);
+        words.map(move |((number, all), first)| {
+            let before = from.saturating_sub(first).min(63);
+            (number, all & !word(apart, first) & (u64::MAX << before))
+        })
     }
 }
 
@@ -353,7 +373,7 @@ impl<'b> Iterator for Ranked<'b, '_> {
         while self.left == 0 {
             let (first, rest) = self.words.split_first()?;
             (self.left, self.words) = (*first, rest);
-            if self.apart_only {
+            if self.led.is_some() {
                 self.left &= word(&index.apart, self.behind);
             }
             self.behind += u64::BITS;

@@ -15,7 +15,9 @@ use super::bid::{Answer, Bidder, Load, NoticeAnswer, NoticeAsked, NoticeReply, R
 use crate::clock::Timestamp;
 use crate::config::{Exchange, NoBidForm};
 use crate::datasets::LiveReader;
-use crate::decision::{self, NoBid, Scratch, Silent, answer_within_ms, decide, is_sampled, seen};
+use crate::decision::{
+    self, NoBid, Refusal, Scratch, Tally, answer_within_ms, decide, is_sampled, seen,
+};
 use crate::generation::Generation;
 use crate::ledger::{
     Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed, Said,
@@ -60,6 +62,7 @@ pub struct KithBidder {
     arena: Bump,
     scratch: Scratch,
     desk: Desk,
+    tallies: Tallies,
     /// Room for a token.
     token: TokenText,
     counters: Arc<BidCounters>,
@@ -78,6 +81,7 @@ impl KithBidder {
             scratch: Scratch::that_asks(Allowances::seeded(0)),
             token: TokenText::default(),
             desk,
+            tallies: Tallies::default(),
             counters,
             wall: WallClock::read(),
             sampler: None,
@@ -116,14 +120,19 @@ impl KithBidder {
         let outcome = outcome.and_then(|()| {
             let generation = self.live.load();
             let scratch = &mut self.scratch;
+            let at = self.wall.at(now);
+            let tally = self.tallies.of(&mut self.desk, generation, exchange, at);
+            // What a test came to is in nobody's report.
+            let mut aside = Tally::default();
+            let tally = tally.filter(|_| !request.test).unwrap_or(&mut aside);
             let decision = decide(
                 generation,
                 exchange,
                 request,
-                self.wall.at(now),
+                at,
                 &self.arena,
                 scratch,
-                &mut Silent,
+                tally,
             );
             self.counters.gate(exchange.index, decision.gate);
             for (dataset, counts) in generation.datasets.iter().zip(scratch.lookups()) {
@@ -133,7 +142,6 @@ impl KithBidder {
                 && let Some(leave) = is_sampled(&decision, request, scratch)
                 && let Some(wanted) = sampler.wants(now)
             {
-                let at = self.wall.at(now);
                 let taken = Kept {
                     generation,
                     exchange,
@@ -169,6 +177,8 @@ impl KithBidder {
                     &proposed,
                     &mut self.token,
                 );
+                let outcome = committed.map(|_| ()).map_err(Refusal::from);
+                tally.settle(proposal.imp, proposal.line_item.index, outcome);
                 match committed {
                     Ok(id) => {
                         let mut bid = proposal.bid_out(id);
@@ -194,6 +204,61 @@ impl KithBidder {
             Err(reason) => {
                 self.counters.no_bid(exchange.index, reason);
                 no_bid(exchange, request, reason, out)
+            }
+        }
+    }
+}
+
+/// What became of imps under one plan and in one hour, by the exchange's index.
+#[derive(Debug, Default)]
+struct Tallies {
+    /// Of which plan, and which hour since 1970.
+    of: Option<(Arc<Plan>, u32)>,
+    tallies: Vec<Option<Tally>>,
+}
+
+impl Tallies {
+    /// The one to count a request in, where books are kept.
+    fn of(
+        &mut self,
+        desk: &mut Desk,
+        generation: &Generation,
+        exchange: &Exchange,
+        at: Timestamp,
+    ) -> Option<&mut Tally> {
+        if !desk.keeps_tallies() {
+            return None;
+        }
+        let hour = u32::try_from(at.unix_seconds() / 3600).unwrap_or(0);
+        let is_same = |(plan, of): &(Arc<Plan>, u32)| {
+            plan.number() == generation.plan.number() && *of == hour
+        };
+        if !self.of.as_ref().is_some_and(is_same) {
+            self.tell(desk);
+            self.tallies.clear();
+            self.of = Some((Arc::clone(&generation.plan), hour));
+        }
+        if self.tallies.len() <= exchange.index {
+            let exchanges = exchange.index.saturating_add(1);
+            self.tallies.resize_with(exchanges, || None);
+        }
+        let tally = self.tallies.get_mut(exchange.index)?;
+        let tally = tally.get_or_insert_with(|| Tally::of(&generation.book));
+        tally.begin();
+        Some(tally)
+    }
+
+    /// Tells the ledger what was counted, and begins anew.
+    fn tell(&mut self, desk: &mut Desk) {
+        let Some((plan, hour)) = &self.of else { return };
+        for (exchange, tally) in self.tallies.iter_mut().enumerate() {
+            let Some(tally) = tally else { continue };
+            let (imps, mut rows) = (tally.imps(), Vec::new());
+            if imps > 0 {
+                tally.take(|line_item, refusal, count| {
+                    rows.push((line_item, refusal.map(Refusal::as_str), count));
+                });
+                desk.tally(plan, exchange, *hour, imps, rows);
             }
         }
     }
@@ -337,6 +402,7 @@ impl Bidder for KithBidder {
     fn tick(&mut self, load: Load) {
         self.live.load();
         self.wall = WallClock::read();
+        self.tallies.tell(&mut self.desk);
         self.desk.tick();
         if let Some(sampler) = &mut self.sampler {
             sampler.tick(self.wall.showed);

@@ -59,9 +59,29 @@ pub(super) enum Told {
     Opened(Opened),
     /// So many requests were decided on.
     Requests(u64),
+    /// What became of imps.
+    Tallied(Box<Tallied>),
     /// What is lent of an account did not hold so much.
     Wanted { account: u32, nano: i64 },
 }
+
+/// What became of the imps of an exchange, in one hour and under one plan.
+#[derive(Debug, Clone)]
+pub(super) struct Tallied {
+    pub(super) plan: Arc<Plan>,
+    /// The number of its name.
+    pub(super) exchange: u32,
+    /// Since 1970.
+    pub(super) hour: u32,
+    pub(super) imps: u64,
+    pub(super) rows: Vec<TallyRow>,
+}
+
+/// A line item's place in its book, why it did not bid (nothing: it bid), on how many imps.
+pub type TallyRow = (u32, Option<&'static str>, u32);
+
+/// How many tallies wait for a ledger's thread that is behind.
+const UNSENT_MAX: usize = 64;
 
 /// Keys for tokens, as all threads share them.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +104,7 @@ pub struct Desk {
     number: u16,
     next: u64,
     requests: u64,
+    unsent: Vec<Tallied>,
     told: Option<SyncSender<Told>>,
     keys: SharedKeys,
     own_keys: Arc<TokenKeys>,
@@ -103,6 +124,7 @@ impl Desk {
             number,
             next: 0,
             requests: 0,
+            unsent: Vec::new(),
             told: Some(told),
             keys,
             own_keys,
@@ -116,6 +138,7 @@ impl Desk {
             number: seed as u16,
             next: 0,
             requests: 0,
+            unsent: Vec::new(),
             told: None,
             keys: SharedKeys::default(),
             own_keys: Arc::default(),
@@ -133,7 +156,54 @@ impl Desk {
         if requests > 0 && self.tell(Told::Requests(requests)).is_err() {
             self.requests = requests;
         }
+        while let Some(tallied) = self.unsent.pop() {
+            if let Err(tallied) = self.send_tally(tallied) {
+                self.unsent.push(tallied);
+                break;
+            }
+        }
         self.own_keys = self.keys.get();
+    }
+
+    /// Whether anybody wants to know what becomes of imps.
+    pub fn keeps_tallies(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Tells what became of so many imps of an exchange, which were decided on under a plan, in an hour since 1970. Off the bid
+    /// path: now and then, and when the plan or the hour is over.
+    pub fn tally(
+        &mut self,
+        plan: &Arc<Plan>,
+        exchange: usize,
+        hour: u32,
+        imps: u64,
+        rows: Vec<TallyRow>,
+    ) {
+        let Some(of) = plan.exchanges.get(exchange) else {
+            return;
+        };
+        let tallied = Tallied {
+            plan: Arc::clone(plan),
+            exchange: of.number,
+            hour,
+            imps,
+            rows,
+        };
+        if let Err(tallied) = self.send_tally(tallied)
+            && self.unsent.len() < UNSENT_MAX
+        {
+            self.unsent.push(tallied);
+        }
+    }
+
+    fn send_tally(&self, tallied: Tallied) -> Result<(), Tallied> {
+        let Some(to) = &self.told else { return Ok(()) };
+        match to.try_send(Told::Tallied(Box::new(tallied))) {
+            Err(TrySendError::Full(Told::Tallied(tallied))) => Err(*tallied),
+            // Sent; or the ledger is gone, and nobody asks any more.
+            _ => Ok(()),
+        }
     }
 
     /// Reads a token.

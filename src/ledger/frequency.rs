@@ -399,7 +399,7 @@ impl Frequency {
         let bucket = self.open(self.place(key), Patience::Some);
         let mut bucket = bucket.ok_or(NotHeld::Unknown)?;
         scratch.clear();
-        bucket.retain(|_, contact| !contact.is_over(now));
+        bucket.take_out_what_is_over(now);
         bucket.copy(key, now, scratch);
         if reached(caps, &contact.scopes, scratch, now).is_some() {
             return Err(NotHeld::Capped);
@@ -447,7 +447,7 @@ impl Frequency {
                 continue;
             }
             if let Some(mut bucket) = self.open(place, Patience::Some) {
-                bucket.retain(|_, contact| !contact.is_over(now));
+                bucket.take_out_what_is_over(now);
                 let contacts = bucket.inline.saturating_add(bucket.spilled);
                 count = count.saturating_add(u32::try_from(contacts).unwrap_or(u32::MAX));
             }
@@ -559,6 +559,15 @@ impl Bucket<'_> {
                 into.push(*contact);
             }
         });
+    }
+
+    fn take_out_what_is_over(&mut self, now: u32) {
+        if self.until > now || self.spilled > 0 {
+            self.retain(|_, contact| !contact.is_over(now));
+        } else {
+            // All of it, by what the head says.
+            (self.inline, self.seen, self.until) = (0, 0, 0);
+        }
     }
 
     /// Takes out what does not stay, and what was spilled back in where there is room then.

@@ -15,6 +15,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod accounts;
+mod delivery;
 mod figures;
 mod holds;
 mod notices;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::accounts::day_in;
+use self::delivery::SeenImps;
 use self::holds::{Flow, Past, share_of};
 use self::pacing::{Pace, Paced, Shape};
 use super::account::{Day, NANOS_MAX, NO_DAY, Purse, Purses};
@@ -201,6 +203,7 @@ pub struct Keeper {
     paced_at: i64,
     settled: Settled,
     report: Report,
+    seen: SeenImps,
     reported_at: u32,
     keys: TokenKeys,
     key_made: Vec<u32>,
@@ -249,6 +252,7 @@ impl Keeper {
             paced_at: 0,
             settled: Settled::default(),
             report: Report::default(),
+            seen: SeenImps::default(),
             reported_at: 0,
             keys: TokenKeys::default(),
             key_made: Vec::new(),
@@ -379,9 +383,8 @@ impl Keeper {
         for (account, nano) in levels {
             self.write(&Record::Level { account, nano });
         }
-        for (row, counts) in self.report.take_unsaved() {
-            self.write(&Record::Row { row, counts });
-        }
+        self.settle_seen(|_, _| true);
+        self.save_report();
         // Held places are kept as if they had been billed, for as long as they would have been held.
         let mut held = Vec::new();
         let mut keep = |key: u64, contact: &Contact| held.push((key, *contact));
@@ -455,6 +458,7 @@ impl Keeper {
         match told {
             Told::Opened(opened) => self.opened(opened),
             Told::Requests(requests) => self.requests(requests),
+            Told::Tallied(tallied) => self.tallied(&tallied),
             Told::Wanted { account, nano } => {
                 if let Some(account) = self.accounts.get_mut(&account) {
                     account.largest = account.largest.max(nano);
@@ -525,10 +529,7 @@ impl Keeper {
         self.renew_leases();
         if self.now >= self.reported_at.saturating_add(REPORT_SECONDS) {
             self.reported_at = self.now;
-            for (row, counts) in self.report.take_unsaved() {
-                self.write(&Record::Row { row, counts });
-            }
-            self.report.forget_before(self.now / 3600);
+            self.tend_report();
             self.forget_days();
             let valid = self.terms.longest_window().saturating_add(TOKEN_SECONDS);
             self.settled.forget_before(self.now.saturating_sub(valid));

@@ -76,6 +76,11 @@ impl Plan {
         }
     }
 
+    /// Its number, which no other plan of this process has.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whether books are kept.
     pub(super) fn is_kept(&self) -> bool {
         self.number != 0
@@ -151,6 +156,8 @@ pub(super) struct Line {
     pub(super) remembered: u32,
     /// Whether it bids on nobody in particular though it is capped.
     pub(super) uncapped_without_id: bool,
+    /// Whether it bids at all; what is paused misses nothing.
+    pub(super) is_active: bool,
     pub(super) state: Arc<LineState>,
 }
 

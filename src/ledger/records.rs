@@ -12,6 +12,7 @@ use super::account::Day;
 use super::frequency::{FrequencyKey, Scopes};
 use super::settled::Kind;
 use super::token::BidNumber;
+use crate::money::Currency;
 
 /// What a file begins with: what it is, and its format.
 pub(super) const MAGIC: &[u8; 8] = b"KITHLED1";
@@ -27,15 +28,18 @@ pub(super) enum NameKind {
     Advertiser,
     Creative,
     Exchange,
+    /// Of what became of imps.
+    Reason,
 }
 
 impl NameKind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::LineItem,
         Self::Campaign,
         Self::Advertiser,
         Self::Creative,
         Self::Exchange,
+        Self::Reason,
     ];
 }
 
@@ -84,8 +88,32 @@ pub(super) enum Record {
     },
     /// So many requests came in that hour, since 1970.
     Hour { hour: i64, requests: u64 },
+    /// The active line items of a plan of this run, of whom an imp is counted from here on.
+    Live { plan: u64, of: Vec<Live> },
+    /// So many imps were seen under a plan, on an exchange, in an hour since 1970, and are in no row yet.
+    Seen {
+        plan: u64,
+        exchange: u32,
+        hour: u32,
+        imps: u64,
+    },
+    /// Imps by what became of them, as they are.
+    Reason {
+        row: super::report::Key,
+        reason: u32,
+        imps: u64,
+    },
+    /// The report's rows of hours before this one are by the day from here on.
+    Rolled { before: u32 },
     /// A switch was set (`off`) or taken back: 0 and 0 for all.
     Switch { kind: u8, name: Box<str>, off: bool },
+}
+
+/// A line item of which imps are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) scopes: Scopes,
+    pub(super) currency: Currency,
 }
 
 /// A notice as it was taken.
@@ -160,6 +188,26 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             body.signed(counts.spend)
         }
         Record::Hour { hour, requests } => body.kind(12).signed(*hour).number(*requests),
+        Record::Live { plan, of } => {
+            body.kind(14).number(*plan).number(of.len() as u64);
+            for live in of {
+                body.scopes(&live.scopes).currency(live.currency);
+            }
+            &mut body
+        }
+        Record::Seen {
+            plan,
+            exchange,
+            hour,
+            imps,
+        } => {
+            let head = body.kind(15).number(*plan).number(*exchange);
+            head.number(*hour).number(*imps)
+        }
+        Record::Reason { row, reason, imps } => {
+            body.kind(16).row(row).number(*reason).number(*imps)
+        }
+        Record::Rolled { before } => body.kind(17).number(*before),
         Record::Switch { kind, name, off } => body
             .kind(11)
             .number(*kind)
@@ -237,7 +285,11 @@ impl Body {
             .scopes(&row.scopes)
             .number(row.creative)
             .number(row.exchange)
-            .bytes(row.currency.as_str().as_bytes())
+            .currency(row.currency)
+    }
+
+    fn currency(&mut self, currency: Currency) -> &mut Self {
+        self.bytes(currency.as_str().as_bytes())
     }
 }
 
@@ -361,6 +413,33 @@ fn read_body(body: &[u8]) -> Option<Record> {
             hour: from.signed()?,
             requests: from.number()?,
         },
+        14 => {
+            let plan = from.number()?;
+            // As many as there is room for, whatever the number says.
+            let count = from.place()?.min(from.0.len());
+            let of = (0..count).map(|_| {
+                Some(Live {
+                    scopes: from.scopes()?,
+                    currency: from.currency()?,
+                })
+            });
+            let of = of.collect::<Option<_>>()?;
+            Record::Live { plan, of }
+        }
+        15 => Record::Seen {
+            plan: from.number()?,
+            exchange: from.u32()?,
+            hour: from.u32()?,
+            imps: from.number()?,
+        },
+        16 => Record::Reason {
+            row: from.row()?,
+            reason: from.u32()?,
+            imps: from.number()?,
+        },
+        17 => Record::Rolled {
+            before: from.u32()?,
+        },
         11 => Record::Switch {
             kind: from.number()?.try_into().ok()?,
             name: from.text()?,
@@ -434,8 +513,12 @@ impl<'b> Reader<'b> {
             scopes: self.scopes()?,
             creative: self.u32()?,
             exchange: self.u32()?,
-            currency: self.text()?.parse().ok()?,
+            currency: self.currency()?,
         })
+    }
+
+    fn currency(&mut self) -> Option<Currency> {
+        self.text()?.parse().ok()
     }
 
     fn notice(&mut self) -> Option<Notice> {
@@ -557,6 +640,25 @@ mod tests {
                 hour: 498_000,
                 requests: 77,
             },
+            Record::Live {
+                plan: 3,
+                of: vec![Live {
+                    scopes: row.scopes,
+                    currency: row.currency,
+                }],
+            },
+            Record::Seen {
+                plan: 3,
+                exchange: 5,
+                hour: 500_000,
+                imps: 1 << 40,
+            },
+            Record::Reason {
+                row,
+                reason: 6,
+                imps: 9,
+            },
+            Record::Rolled { before: 499_992 },
             Record::Switch {
                 kind: 2,
                 name: "acme".into(),

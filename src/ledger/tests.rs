@@ -13,6 +13,7 @@ use crate::money::{Currency, Price, Rates};
 
 mod budgets;
 mod caps;
+mod notices;
 mod simulator;
 
 /// A ledger without threads, files and a clock: what it does is what the journal and the clock say.

@@ -1,5 +1,7 @@
 //! The ledger's side of the admin listener: the report, live budgets, switches, contacts of other channels.
 
+use std::collections::BTreeSet;
+
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,8 +11,9 @@ use super::routes::{Answer, Asked, json as json_answer, query, text_as};
 use super::switches::{blocking, lines};
 use crate::clock::Timestamp;
 use crate::config::Role;
+use crate::decision::Refusal;
 use crate::generation::Generation;
-use crate::ledger::{Dimension, Exposure, Ledger, Query, Row, Scopes, Standing, Switch};
+use crate::ledger::{Dimension, Exposure, Imps, Ledger, Query, Row, Scopes, Standing, Switch};
 use crate::money::Nanos;
 
 /// The ledger, or 404 where none runs.
@@ -136,9 +139,33 @@ fn row_json(by: &[Dimension], row: &Row) -> Value {
     for (name, rate) in rates(row) {
         shown.insert(name.into(), rate.into());
     }
+    if let Some(imps) = &row.imps {
+        shown.insert("imps".into(), imps.all.into());
+        shown.insert("matched".into(), matched(imps).into());
+        let mut why: serde_json::Map<String, Value> = imps
+            .refused
+            .iter()
+            .map(|(reason, count)| (reason.clone(), (*count).into()))
+            .collect();
+        why.insert(NOT_TARGETED.into(), imps.not_targeted().into());
+        shown.insert("no_bids".into(), why.into());
+    }
     Value::Object(shown)
 }
 
+/// What remains of all imps beside bids and the reasons that were counted.
+const NOT_TARGETED: &str = "not_targeted";
+
+/// Imps that a line item's targeting was true for, whether or not it then bid.
+fn matched(imps: &Imps) -> u64 {
+    let reasons = Refusal::ALL
+        .iter()
+        .filter(|refusal| **refusal > Refusal::Targeting)
+        .filter_map(|refusal| imps.refused.get(refusal.as_str()));
+    reasons.fold(imps.bid, |sum, count| sum.saturating_add(*count))
+}
+
+/// Each reason has a column where some row has it.
 fn csv(by: &[Dimension], rows: &[Row]) -> String {
     let quoted = |text: &str| match text.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -156,7 +183,21 @@ fn csv(by: &[Dimension], rows: &[Row]) -> String {
         "ecpc",
         "win_rate",
     ]);
-    let mut text = head.join(",") + "\r\n";
+    let has_imps = rows.iter().all(|row| row.imps.is_some());
+    let counted = rows.iter().filter_map(|row| row.imps.as_ref());
+    let reasons: BTreeSet<&str> = counted
+        .flat_map(|imps| imps.refused.keys().map(String::as_str))
+        .collect();
+    let mut text = head.join(",");
+    if has_imps {
+        text += ",imps,matched,no_bid_";
+        text += NOT_TARGETED;
+    }
+    for reason in &reasons {
+        text += ",no_bid_";
+        text += reason;
+    }
+    text += "\r\n";
     for row in rows {
         let mut cells: Vec<String> = row.of.iter().map(|name| quoted(name)).collect();
         cells.extend(counts(row).map(|(_, count)| count.to_string()));
@@ -165,6 +206,11 @@ fn csv(by: &[Dimension], rows: &[Row]) -> String {
         cells.extend(
             rates(row).map(|(_, rate)| rate.map_or(String::new(), |rate| rate.to_string())),
         );
+        if let Some(imps) = row.imps.as_ref().filter(|_| has_imps) {
+            cells.extend([imps.all, matched(imps), imps.not_targeted()].map(|n| n.to_string()));
+            let of = |reason: &&str| imps.refused.get(*reason).copied().unwrap_or(0);
+            cells.extend(reasons.iter().map(|reason| of(reason).to_string()));
+        }
         text += &cells.join(",");
         text += "\r\n";
     }

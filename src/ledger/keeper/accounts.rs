@@ -153,6 +153,7 @@ impl Keeper {
             caps: caps.into(),
             remembered,
             uncapped_without_id: line_item.uncapped_without_id,
+            is_active: line_item.status == crate::campaigns::Status::Active,
             state,
         }
     }

@@ -11,6 +11,9 @@ impl Keeper {
     pub(in crate::ledger) fn replay(&mut self, record: Record) -> bool {
         match record {
             Record::Start { start } => {
+                // Plans are numbered anew.
+                self.settle_seen(|_, _| true);
+                self.out.clear();
                 self.start = start;
                 self.was_closed = false;
             }
@@ -62,12 +65,11 @@ impl Keeper {
                 self.frequency
                     .settle(key, None, Contact::settled(at, until, scopes), at);
             }
-            Record::Row { row, counts } => {
-                let before = self.report.row(row).spend;
-                let spent = self.spent.entry(row.currency).or_default();
-                *spent = spent.saturating_add(counts.spend.saturating_sub(before));
-                self.report.set(row, counts);
-            }
+            Record::Row { .. }
+            | Record::Live { .. }
+            | Record::Seen { .. }
+            | Record::Reason { .. }
+            | Record::Rolled { .. } => self.replay_report(record),
             Record::Hour { hour, requests } => self.shape.learn(hour, requests),
             Record::Switch { kind, name, off } => {
                 let Some(switch) = Switch::numbered(kind, name) else {
@@ -156,12 +158,7 @@ impl Keeper {
                 scopes: contact.scopes,
             });
         });
-        for (row, counts) in self.report.rows() {
-            put(Record::Row {
-                row: *row,
-                counts: *counts,
-            });
-        }
+        self.report_records(&mut put);
         out
     }
 }

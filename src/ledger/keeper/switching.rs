@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::ledger::report::{Query, Row};
 use crate::ledger::switches::Switch;
 
 /// How a budget stands.
@@ -69,11 +68,6 @@ impl Keeper {
             let is_off = levels.iter().any(|number| numbers.contains(number));
             state.stopped.store(is_off, SeqCst);
         }
-    }
-
-    /// Rows of the report.
-    pub fn rows(&self, query: &Query) -> Vec<Row> {
-        self.report.ask(query, |number| self.text(number))
     }
 
     /// How each live budget stands, in the order of names; a day's only while it is open.

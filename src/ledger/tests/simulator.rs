@@ -7,10 +7,10 @@ use std::collections::{BinaryHeap, HashMap};
 use super::*;
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let x = self.0;
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,11 +23,11 @@ impl Random {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn is(&mut self, share: f64) -> bool {
+    pub(super) fn is(&mut self, share: f64) -> bool {
         self.share() < share
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
@@ -227,11 +227,13 @@ fn run(run: &Run) -> Result {
     result
 }
 
+/// A number from the environment.
+pub(super) fn number(name: &str, usual: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(usual, |text| text.parse().expect(name))
+}
+
 fn seeds() -> (u64, u64) {
-    let number = |name: &str, usual: u64| {
-        let text = std::env::var(name).ok();
-        text.map_or(usual, |text| text.parse().expect(name))
-    };
     (number("KITH_SIM_FROM", 0), number("KITH_SIM_SEEDS", 6))
 }
 

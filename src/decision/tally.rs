@@ -1,0 +1,199 @@
+//! What became of each line item at each imp: the counts behind a report's "why not".
+//!
+//! Counted are the line items that the index leaves as candidates and whose targeting is true; those that it rules out are not
+//! touched one by one, so that "not targeted" is the remainder: all imps less what is counted here. A candidate that could only be
+//! outbid is not asked the rest of its targeting, so it counts as outbid; of these there are many a request, and they are
+//! counted 64 at a time.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::{Recorder, Refusal};
+use crate::campaigns::{Book, LineItem};
+
+/// The reasons, and one place for bids.
+const KINDS: usize = Refusal::ALL.len() + 1;
+const BID: usize = Refusal::ALL.len();
+
+/// 64 counters: each word has a bit of every counter, the lowest first.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counters64([u64; 16]);
+
+impl Counters64 {
+    /// Counts one more in each that has its bit; those that ran over 65,535 begin again at 0, and are told.
+    fn add(&mut self, ones: u64) -> u64 {
+        let mut carry = ones;
+        for word in &mut self.0 {
+            (*word, carry) = (*word ^ carry, *word & carry);
+            if carry == 0 {
+                break;
+            }
+        }
+        carry
+    }
+
+    fn get(&self, counter: u32) -> u32 {
+        let bits = self.0.iter().zip(0u32..);
+        bits.fold(0, |sum, (word, bit)| {
+            sum | ((word.wrapping_shr(counter) & 1) as u32).wrapping_shl(bit)
+        })
+    }
+}
+
+/// Counts since they were last taken, of one book's line items. One by default counts nothing.
+#[derive(Debug, Default)]
+pub struct Tally {
+    imps: u64,
+    /// By the line item's place in its book.
+    counts: Vec<[u32; KINDS]>,
+    /// A bit for each line item that anything is counted of.
+    counted: Vec<u64>,
+    /// Line items by their ranks, and of each rank how often it could only be outbid.
+    order: Box<[u32]>,
+    left_out: Vec<Counters64>,
+    /// What was settled last: an imp and a line item of the request at hand, and what it counts as now.
+    last: Option<(usize, u32, usize)>,
+}
+
+impl Tally {
+    /// Of a book's line items.
+    pub fn of(book: &Book) -> Self {
+        let words = book.line_items.len().div_ceil(64);
+        Self {
+            imps: 0,
+            counts: vec![[0; KINDS]; book.line_items.len()],
+            counted: vec![0; words],
+            order: book.ranks().into(),
+            left_out: vec![Counters64::default(); words],
+            last: None,
+        }
+    }
+
+    /// Begins a request.
+    pub fn begin(&mut self) {
+        self.last = None;
+    }
+
+    fn change(&mut self, line_item: u32, kind: usize, by: i32) {
+        let place = line_item as usize;
+        let count = self.counts.get_mut(place).and_then(|of| of.get_mut(kind));
+        if let (Some(count), Some(word)) = (count, self.counted.get_mut(place / 64)) {
+            // Bids are told apart from those that were outbid later than both are counted: the sum is right in the end.
+            *count = count.wrapping_add_signed(by);
+            *word |= 1u64.wrapping_shl(line_item);
+        }
+    }
+
+    /// What came of a bid that was decided on; it counted as outbid until now. Bids of one line item on one imp, in several
+    /// deals, follow each other and count as one.
+    pub fn settle(&mut self, imp: usize, line_item: u32, outcome: Result<(), Refusal>) {
+        let kind = outcome.map_or_else(|refusal| refusal as usize, |()| BID);
+        let before = match self.last {
+            Some((at, of, before)) if (at, of) == (imp, line_item) => before,
+            _ => Refusal::Outbid as usize,
+        };
+        if before != BID {
+            self.change(line_item, before, -1);
+            self.change(line_item, kind, 1);
+            self.last = Some((imp, line_item, kind));
+        }
+    }
+
+    /// Imps that line items were asked for.
+    pub fn imps(&self) -> u64 {
+        self.imps
+    }
+
+    /// Takes what was counted: a line item's place in its book, what became of it (nothing: it bid), how often.
+    pub fn take(&mut self, mut each: impl FnMut(u32, Option<Refusal>, u32)) {
+        self.imps = 0;
+        for word in 0..self.left_out.len() {
+            let counters = self.left_out.get_mut(word).map(std::mem::take);
+            let Some(counters) = counters.filter(|counters| *counters != Counters64::default())
+            else {
+                continue;
+            };
+            for counter in 0..64 {
+                let count = counters.get(counter);
+                self.outbid(word, counter, count.cast_signed());
+            }
+        }
+        for (word, first) in self.counted.iter_mut().zip((0u32..).step_by(64)) {
+            while *word != 0 {
+                let place = first.saturating_add(word.trailing_zeros());
+                *word &= word.saturating_sub(1);
+                let Some(counts) = self.counts.get_mut(place as usize) else {
+                    continue;
+                };
+                let kinds = Refusal::ALL.iter().copied().map(Some).chain([None]);
+                for (count, kind) in counts.iter_mut().zip(kinds) {
+                    if *count > 0 {
+                        each(place, kind, std::mem::take(count));
+                    }
+                }
+            }
+        }
+    }
+
+    fn outbid(&mut self, word: usize, counter: u32, count: i32) {
+        let rank = word.saturating_mul(64).saturating_add(counter as usize);
+        if let Some(place) = self.order.get(rank).copied().filter(|_| count > 0) {
+            self.change(place, Refusal::Outbid as usize, count);
+        }
+    }
+}
+
+impl Recorder for Tally {
+    const HEARS_ALL: bool = false;
+    const COUNTS: bool = true;
+
+    fn offered(&mut self) {
+        self.imps = self.imps.saturating_add(1);
+    }
+
+    fn line_item(&mut self, _imp: usize, line_item: &LineItem, verdict: Result<(), Refusal>) {
+        // Whoever is in the auction has yet to win it.
+        let kind = verdict.err().unwrap_or(Refusal::Outbid);
+        if kind != Refusal::Targeting {
+            self.change(line_item.index, kind as usize, 1);
+        }
+    }
+
+    fn left_out(&mut self, word: usize, ranks: u64) {
+        let Some(counters) = self.left_out.get_mut(word) else {
+            return;
+        };
+        let mut over = counters.add(ranks);
+        while over != 0 {
+            self.outbid(word, over.trailing_zeros(), 1 << 16);
+            over &= over.saturating_sub(1);
+        }
+    }
+
+    fn dropped(&mut self, imp: usize, line_item: &LineItem, refusal: Refusal) {
+        self.settle(imp, line_item.index, Err(refusal));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_count_as_one_by_one() {
+        let mut counters = Counters64::default();
+        let mut plain = [0u32; 64];
+        let mut ones = 1u64;
+        for _ in 0..70_000 {
+            ones = ones.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(7) | 2;
+            let over = counters.add(ones);
+            for (bit, count) in plain.iter_mut().enumerate() {
+                *count += u32::from(ones >> bit & 1 == 1);
+                if over >> bit & 1 == 1 {
+                    *count -= 1 << 16;
+                }
+            }
+        }
+        let counted: Vec<u32> = (0..64).map(|counter| counters.get(counter)).collect();
+        assert_eq!(counted, plain);
+        assert_eq!(counted.get(1), Some(&(70_000 - 65_536)));
+    }
+}
