@@ -45,23 +45,30 @@ impl Kith {
         );
         let config = Config::from_toml(&toml, "test").expect("a configuration");
         let service = Service::start(config).expect("a service");
-        let asked = Asked::at(service.bid_addr(), service.admin_addr());
+        let asked = Asked::at(service.bid_addr(), service.admin_addr()).expect("ready");
         Self { service, asked }
     }
 }
 
 impl Asked {
-    /// Returns when it is ready.
-    fn at(bid: SocketAddr, admin: SocketAddr) -> Self {
+    /// Returns when it is ready; nothing where it ends before.
+    fn at(bid: SocketAddr, admin: SocketAddr) -> Option<Self> {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = config.max_redirects(0).build().into();
         let asked = Self { bid, admin, agent };
         let deadline = Instant::now() + Duration::from_secs(30);
-        while asked.get(&asked.admin("/readyz")).0 != 200 {
+        while asked
+            .agent
+            .get(asked.admin("/readyz"))
+            .call()
+            .ok()?
+            .status()
+            != 200
+        {
             assert!(Instant::now() < deadline, "never ready");
             thread::sleep(Duration::from_millis(5));
         }
-        asked
+        Some(asked)
     }
 
     fn admin(&self, path: &str) -> String {
@@ -75,13 +82,17 @@ impl Asked {
     }
 
     fn post(&self, url: &str, body: &str) -> (u16, String) {
+        self.try_post(url, body).expect("an answer")
+    }
+
+    fn try_post(&self, url: &str, body: &str) -> Option<(u16, String)> {
         let request = self
             .agent
             .post(url)
             .header("content-type", "application/json");
-        let mut answer = request.send(body).expect("an answer");
-        let text = answer.body_mut().read_to_string().expect("a text");
-        (answer.status().as_u16(), text)
+        let mut answer = request.send(body).ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        Some((answer.status().as_u16(), text))
     }
 
     /// Makes line items live: what each is beside its id.
@@ -115,18 +126,23 @@ impl Asked {
 
     /// The bid for a person, if there is one.
     fn bid(&self, exchange: &str, person: &str) -> Option<Value> {
+        self.try_bid(exchange, person).expect("an answer")
+    }
+
+    /// Nothing where nobody answers.
+    fn try_bid(&self, exchange: &str, person: &str) -> Option<Option<Value>> {
         let request = json!({"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}],
             "device": {"geo": {"country": "USA"}}, "user": {"buyeruid": person}});
         let url = format!("http://{}/bid/{exchange}", self.bid);
-        let (status, text) = self.post(&url, &request.to_string());
-        match status {
+        let (status, text) = self.try_post(&url, &request.to_string())?;
+        Some(match status {
             204 => None,
             200 => {
                 let answer: Value = serde_json::from_str(&text).expect("JSON");
                 Some(answer["seatbid"][0]["bid"][0].clone())
             }
             other => panic!("{other}: {text}"),
-        }
+        })
     }
 
     fn report(&self, by: &str) -> Vec<Value> {
@@ -405,7 +421,26 @@ struct Process(Child);
 
 impl Process {
     fn start(dir: &Path) -> (Self, Asked) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kith"))
+        let kith = Command::new(env!("CARGO_BIN_EXE_kith"));
+        Self::run(kith, dir).expect("kith says where it listens")
+    }
+
+    /// Under strace, which makes something of its system calls; nothing where that ended it before it listened.
+    fn traced(dir: &Path, inject: &str) -> Option<(Self, Asked)> {
+        let mut strace = Command::new("strace");
+        // Calls of all files, but what goes to the terminal.
+        strace.args(["--quiet=all", "-f", "-o", "/dev/null", "-e", inject]);
+        strace.args(["-P", dir.join("ledger/journal").to_str()?]);
+        strace.args(["-P", dir.join("ledger").to_str()?]);
+        strace.args(["-P", dir.join("incoming/atomic-1.part").to_str()?]);
+        strace.args(["-P", dir.join("incoming").to_str()?]);
+        strace.arg(env!("CARGO_BIN_EXE_kith"));
+        strace.env("KITH__LIMITS__JOURNAL_BYTES", SHORT_JOURNAL.to_string());
+        Self::run(strace, dir)
+    }
+
+    fn run(mut command: Command, dir: &Path) -> Option<(Self, Asked)> {
+        let mut child = command
             .arg("serve")
             .env("KITH__BID__LISTEN", "127.0.0.1:0")
             .env("KITH__ADMIN__LISTEN", "127.0.0.1:0")
@@ -423,15 +458,39 @@ impl Process {
         let found = said
             .map(|line| Some((address(&line, " bid")?, address(&line, " admin")?)))
             .find_map(|found| found);
-        let (bid, admin) = found.expect("kith says where it listens");
+        let Some((bid, admin)) = found else {
+            child.wait().expect("it ended");
+            return None;
+        };
         thread::spawn(move || lines.for_each(drop));
-        (Self(child), Asked::at(bid, admin))
+        let process = Self(child);
+        Some((process, Asked::at(bid, admin)?))
+    }
+
+    /// Stops it as an operator does, and says whether it was killed before it had ended.
+    fn stopped(&mut self) -> bool {
+        self.signal_children("-TERM");
+        self.0.wait().expect("an end").code() != Some(0)
+    }
+
+    /// What strace runs outlives it, unless it is told.
+    fn signal_children(&self, signal: &str) {
+        let own = self.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            let kill = Command::new("kill")
+                .args([signal, child])
+                .stderr(Stdio::null())
+                .status();
+            drop(kill);
+        }
     }
 }
 
 impl Drop for Process {
     /// As `kill -9` does.
     fn drop(&mut self) {
+        self.signal_children("-KILL");
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -622,4 +681,117 @@ fn the_report_says_why_not() {
     kith.service.drain();
     let kith = Kith::start(dir.path(), "");
     check(&counted(&kith, 20), &expected);
+}
+
+/// System calls that make the ledger durable, and a few that come between. In each, at the first, the second and so on,
+/// the process is killed before the call is made: a notice that was answered is booked, and none is booked twice.
+#[test]
+#[ignore = "takes minutes, and strace; scripts/long-tests runs it"]
+#[expect(clippy::print_stdout, reason = "what it came to is to be looked at")]
+fn a_kill_at_every_durable_call_loses_and_doubles_nothing() {
+    let template = tempfile::tempdir().expect("a folder");
+    let (process, kith) = Process::start(template.path());
+    let line_item = json!({"budget": {"total": "1000"}, "pacing": "asap"});
+    kith.campaigns(1, &[("one", line_item)]);
+    let mut before = 0;
+    // Enough that the journal is begun anew at the next write.
+    for n in 0..40 {
+        let bid = kith.bid("demo", &format!("b{n}")).expect("a bid");
+        assert_eq!(kith.get(&paid(&bid, "burl", "5")).0, 204);
+        before += 1;
+    }
+    drop(process);
+    let journal = template.path().join("ledger/journal");
+    assert!(std::fs::metadata(journal).expect("a journal").len() > SHORT_JOURNAL);
+    for call in [
+        "write",
+        "fdatasync",
+        "ftruncate",
+        "fsync",
+        "rename",
+        "mkdir",
+        "openat",
+        "unlink",
+    ] {
+        let mut kills = 0;
+        for n in 1.. {
+            let dir = tempfile::tempdir().expect("a folder");
+            copy_all(template.path(), dir.path());
+            let inject = format!("inject={call}:signal=KILL:when={n}");
+            let mut answered: u64 = before;
+            let mut sent = Vec::new();
+            let is_killed = match Process::traced(dir.path(), &inject) {
+                None => true,
+                Some((mut process, kith)) => {
+                    for person in 0..12 {
+                        let Some(bid) = kith.try_bid("demo", &format!("p{person}")) else {
+                            break;
+                        };
+                        let url = paid(&bid.expect("a bid"), "burl", "5");
+                        let path = url[url.find("/n/").expect("a path")..].to_owned();
+                        let answer = kith.agent.get(&url).call();
+                        let is_taken = matches!(&answer, Ok(answer) if answer.status() == 204);
+                        answered += u64::from(is_taken);
+                        sent.push(path);
+                        if answer.is_err() {
+                            break;
+                        }
+                    }
+                    process.stopped()
+                }
+            };
+            let (process, kith) = Process::start(dir.path());
+            let booked = || {
+                kith.report("line_item")[0]["impressions"]
+                    .as_u64()
+                    .expect("a count")
+            };
+            let most = before + sent.len() as u64;
+            assert!(
+                (answered..=most).contains(&booked()),
+                "{call} {n}: {} of {answered} to {most}",
+                booked()
+            );
+            for path in &sent {
+                assert_eq!(
+                    kith.get(&format!("http://{}{path}", kith.bid)).0,
+                    204,
+                    "{call} {n}"
+                );
+            }
+            assert_eq!(booked(), most, "{call} {n}");
+            let row = &kith.report("line_item")[0];
+            let spend: f64 = row["spend"]
+                .as_str()
+                .expect("a text")
+                .parse()
+                .expect("a number");
+            assert!(
+                (spend - most as f64 * 0.005).abs() < 1e-9,
+                "{call} {n}: {row}"
+            );
+            drop(process);
+            if !is_killed {
+                break;
+            }
+            kills += 1;
+        }
+        println!("{call}: killed at each of {kills} calls");
+    }
+}
+
+/// Longer than this, a journal is begun anew.
+const SHORT_JOURNAL: u64 = 1_024;
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            std::fs::create_dir_all(&target).expect("made");
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("copied");
+        }
+    }
 }

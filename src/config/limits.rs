@@ -40,6 +40,8 @@ pub struct Limits {
     pub imps_per_request: usize,
     /// Ids of which it is remembered what they were shown.
     pub frequency_keys: usize,
+    /// The ledger's journal, before it is begun anew.
+    pub journal_bytes: usize,
     /// One upload, decoded.
     pub upload_bytes: u64,
     /// Uploads at once.
@@ -180,6 +182,12 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
             1_000_000_000,
             "4000000",
             "ids of which it is remembered what they were shown, about three times each, for frequency caps; beyond them capped line items do not bid; 64 bytes each, taken when the first line item with a cap is live",
+        ),
+        journal_bytes: count(
+            "journal_bytes",
+            1 << 40,
+            "67108864",
+            "the ledger's journal, before it is begun anew with what still counts",
         ),
         upload_bytes,
         uploads: count("uploads", 1024, "4", "uploads at once; more are 429"),

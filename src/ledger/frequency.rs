@@ -272,6 +272,8 @@ pub(super) struct Frequency {
     /// Contacts in each part of the table when it was swept last.
     counts: Box<[AtomicU32]>,
     is_ready: AtomicBool,
+    /// Whether anything was ever put in: otherwise its memory is left alone.
+    is_used: AtomicBool,
     /// Contacts that were paid for and had no room.
     forgotten: AtomicU64,
 }
@@ -305,6 +307,7 @@ impl Frequency {
                 .max(keys_max),
             counts: (0..PARTS).map(|_| AtomicU32::new(0)).collect(),
             is_ready: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
         })
     }
@@ -318,6 +321,7 @@ impl Frequency {
             spilled_max: 0,
             counts: Box::default(),
             is_ready: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
         }
     }
@@ -437,6 +441,9 @@ impl Frequency {
 
     /// Takes out what is over, a part of the table at a time: `turn` grows by one a call.
     pub(super) fn sweep(&self, turn: usize, now: u32) {
+        if !self.is_used.load(Relaxed) {
+            return;
+        }
         let part = turn.checked_rem(PARTS).unwrap_or(0);
         let of_part = self.buckets.len().div_ceil(PARTS);
         let from = part.saturating_mul(of_part);
@@ -470,6 +477,9 @@ impl Frequency {
 
     /// All contacts that are settled, or all that are held.
     pub(super) fn each(&self, settled: bool, each: &mut impl FnMut(FrequencyKey, &Contact)) {
+        if !self.is_used.load(Acquire) {
+            return;
+        }
         for (place, pair) in self.buckets.iter().enumerate() {
             let [word, ..] = &pair.0;
             if word.load(Acquire) == 0 {
@@ -629,6 +639,9 @@ impl Bucket<'_> {
                 self.spilled = self.spilled.saturating_add(1);
                 self.table.spilled.fetch_add(1, Relaxed);
             }
+        }
+        if !self.table.is_used.load(Relaxed) {
+            self.table.is_used.store(true, Release);
         }
         self.seen |= Head::bit(entry.0);
         self.until = self.until.max(entry.1.until);

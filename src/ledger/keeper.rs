@@ -85,6 +85,8 @@ pub struct Terms {
     pub exchanges: Vec<ExchangeTerms>,
     /// Of how many keys contacts are kept.
     pub frequency_keys: usize,
+    /// Of the journal, before it is begun anew.
+    pub journal_bytes: usize,
     /// For prices in other currencies.
     pub rates: Arc<Rates>,
 }
@@ -101,6 +103,7 @@ impl Terms {
             mode: config.budget.mode,
             exchanges: config.exchanges.iter().map(terms).collect(),
             frequency_keys: config.limits.frequency_keys,
+            journal_bytes: config.limits.journal_bytes,
             rates: Arc::new(config.currency.rates.clone()),
         }
     }

@@ -40,8 +40,6 @@ const DESK_AHEAD_MAX: usize = 32_768;
 const INBOX_MAX: usize = 8_192;
 /// Most of them in one turn.
 const TURN_MESSAGES_MAX: usize = 4_096;
-/// A journal is begun anew when it is longer than this, and than four times what it was begun with.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// What a notice is answered with, when it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +143,7 @@ impl Ledger {
         storage: Storage,
         clock: fn() -> Timestamp,
     ) -> Result<Self, LedgerError> {
+        let longest = u64::try_from(terms.journal_bytes).unwrap_or(u64::MAX);
         let mut keeper = Keeper::new(terms)?;
         let path = Path::new(JOURNAL);
         let length = recover(&mut keeper, &storage.dir().join(path))?;
@@ -164,7 +163,8 @@ impl Ledger {
         let office = Office {
             keeper,
             storage,
-            begun_with: log.length(),
+            begun_with: 0,
+            longest,
             log,
             clock,
             desks: Vec::new(),
@@ -343,6 +343,8 @@ struct Office {
     log: Log,
     /// Length of the journal when it was begun.
     begun_with: u64,
+    /// It is begun anew when it is longer than this, and than four times what it was begun with.
+    longest: u64,
     clock: fn() -> Timestamp,
     desks: Vec<Receiver<Told>>,
     /// What the journal could not take.
@@ -488,7 +490,7 @@ impl Office {
 
     /// Replaces a journal that has grown long.
     fn begin_anew(&mut self) {
-        let longest = JOURNAL_BYTES_MAX.max(self.begun_with.saturating_mul(4));
+        let longest = self.longest.max(self.begun_with.saturating_mul(4));
         if self.log.length() <= longest {
             return;
         }
@@ -540,6 +542,7 @@ mod tests {
                 billing: Billing::Burl,
             }],
             frequency_keys: 1_000,
+            journal_bytes: 1 << 20,
             rates: Arc::new(Rates::none(Currency::USD)),
         };
         let storage = Storage::start_with(dir, Arc::clone(faults)).expect("storage");

@@ -45,6 +45,7 @@ fn terms(mode: BudgetMode) -> Terms {
             billing: Billing::Burl,
         }],
         frequency_keys: 20_000,
+        journal_bytes: 1 << 20,
         rates: Arc::new(Rates::none(Currency::USD)),
     }
 }
