@@ -478,6 +478,15 @@ struct Offer<'a, 'r> {
     first: usize,
 }
 
+/// How much of a line item's targeting is asked.
+#[derive(Debug, Clone, Copy)]
+enum Asks {
+    /// All of it.
+    All,
+    /// What the index has not answered.
+    Candidate,
+}
+
 /// What an imp's auction reuses from imp to imp.
 struct ImpScratch<'r> {
     deals: &'r mut Deals,
@@ -507,7 +516,7 @@ impl<'a> Auction<'a, '_> {
         let book: &'a Book = &self.generation.book;
         if R::HEARS_ALL {
             for line_item in &book.line_items {
-                let verdict = self.consider(&offer, line_item, recorder);
+                let verdict = self.consider(&offer, line_item, Asks::All, recorder);
                 recorder.line_item(place, line_item, verdict);
                 self.came(verdict);
             }
@@ -521,7 +530,7 @@ impl<'a> Auction<'a, '_> {
                 recorder.line_item(place, line_item, Err(Refusal::Outbid));
                 continue;
             }
-            let verdict = self.consider(&offer, line_item, recorder);
+            let verdict = self.consider(&offer, line_item, Asks::Candidate, recorder);
             recorder.line_item(place, line_item, verdict);
             self.came(verdict);
             // In another currency two prices may be rounded to one.
@@ -638,7 +647,7 @@ impl<'a> Auction<'a, '_> {
             if self.nearest != NoBid::NoUsableImp && self.nearest >= NoBid::Refused(furthest) {
                 return;
             }
-            let verdict = self.consider(offer, line_item, recorder);
+            let verdict = self.consider(offer, line_item, Asks::All, recorder);
             self.came(verdict);
         }
     }
@@ -711,6 +720,7 @@ impl<'a> Auction<'a, '_> {
         &mut self,
         offer: &Offer<'a, '_>,
         line_item: &'a LineItem,
+        asks: Asks,
         recorder: &mut impl Recorder,
     ) -> Result<(), Refusal> {
         if line_item.status != Status::Active {
@@ -755,7 +765,8 @@ impl<'a> Auction<'a, '_> {
             if fares_alike {
                 continue;
             }
-            let verdict = match self.fit(offer, line_item, creative, of_creative, recorder) {
+            let fits = self.fit(offer, line_item, creative, of_creative, asks, recorder);
+            let verdict = match fits {
                 Err(refusal) => Err(refusal),
                 Ok((fit, price)) => {
                     let verdict = self.propose(
@@ -860,6 +871,7 @@ impl<'a> Auction<'a, '_> {
         line_item: &LineItem,
         creative: &'a Creative,
         terms: &CreativeTerms,
+        asks: Asks,
         recorder: &mut impl Recorder,
     ) -> Result<(Fit<'a>, Price), Refusal> {
         let fit = offer.slots.fit(creative, terms)?;
@@ -897,7 +909,11 @@ impl<'a> Auction<'a, '_> {
             deals: Some(offer.deal_ids),
         };
         let book = &self.generation.book;
-        if book.matches(line_item, self.resolved, &facts) != Some(true) {
+        let matches = match asks {
+            Asks::All => book.matches(line_item, self.resolved, &facts),
+            Asks::Candidate => book.candidate_matches(line_item, self.resolved, &facts),
+        };
+        if matches != Some(true) {
             return Err(Refusal::Targeting);
         }
         if !self

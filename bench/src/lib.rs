@@ -9,8 +9,9 @@
 //! - [`store`]: lookups beside one random access to as much memory, under none, one and ten deltas; what a delta takes.
 //! - [`beside`]: Kith beside maps, redb and Redis, filled with the same people: times, memory.
 //! - [`filters`]: Kith's filter beside other structures of its kind: bits, rates, times.
+//! - [`targeting`]: the index of line items beside the a-tree crate and beside asking them all.
 //!
-//! But for the last four, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
+//! But for the last five, all of them run over one [`scene`], and all run small inside the tests, so that they cannot rot.
 
 pub mod allocations;
 pub mod beside;
@@ -26,3 +27,4 @@ pub mod rows;
 pub mod scene;
 pub mod servers;
 pub mod store;
+pub mod targeting;

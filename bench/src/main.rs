@@ -16,7 +16,7 @@ use bench::compare::{self, Effort};
 use bench::counts::{self, Comparison, Record};
 use bench::filters;
 use bench::rows::People;
-use bench::{servers, store};
+use bench::{servers, store, targeting};
 use clap::builder::RangedI64ValueParser;
 use clap::{Parser, Subcommand, value_parser};
 
@@ -125,6 +125,15 @@ enum Command {
         store: Option<String>,
         #[arg(long, hide = true)]
         version_file: Option<PathBuf>,
+    },
+    /// The index of 1,000, 10,000 and 100,000 line items beside the a-tree crate, and beside asking every line item.
+    Targeting {
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+        /// Only so many line items.
+        #[arg(long, value_parser = count(1))]
+        line_items: Option<u32>,
     },
     /// Instructions that each part of a decision takes, beside those recorded. Wants valgrind, and no quiet machine.
     Counts {
@@ -299,6 +308,19 @@ fn run(cli: Cli) -> io::Result<()> {
                 return Ok(());
             }
             let report = beside::run(effort, &std::env::current_exe()?)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", report.table());
+            }
+            Ok(())
+        }
+        Command::Targeting { json, line_items } => {
+            let mut effort = targeting::Effort::full();
+            if let Some(count) = line_items {
+                effort.line_items = vec![count as usize];
+            }
+            let report = targeting::run(&effort)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {

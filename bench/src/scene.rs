@@ -187,7 +187,8 @@ pub const CATEGORIES: [&str; 12] = [
 ];
 /// What the other sites are about; no line item wants it.
 pub const CATEGORY_UNWANTED: &str = "IAB15";
-const SIZES: [(u32, u32); 5] = [(300, 250), (728, 90), (320, 50), (160, 600), (300, 600)];
+/// Of creatives.
+pub const SIZES: [(u32, u32); 5] = [(300, 250), (728, 90), (320, 50), (160, 600), (300, 600)];
 
 /// The campaigns document: of ten line items six want segments (two of them not others), one is
 /// contextual, one asks for a device, one buys through a deal, one takes anybody in some countries who is in a common segment.

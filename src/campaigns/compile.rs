@@ -351,7 +351,9 @@ impl Work {
             let path = || format!("line_items[{place}].targeting");
             let ends = [true, false];
             note_users(&mut self.notes, &slots, path, &line_item.id, &expr, &ends);
-            line_item.expression = compiler.add(&expr, &slots).map_err(full)?;
+            let (expression, demanded) = compiler.add_indexed(&expr, &slots).map_err(full)?;
+            line_item.expression = expression;
+            demands.push(demanded);
             for (number, (expr, factor)) in factors
                 .iter()
                 .zip(&mut line_item.pricing.factors)
@@ -361,7 +363,6 @@ impl Work {
                 note_users(&mut self.notes, &slots, path, &line_item.id, expr, &[]);
                 factor.when = compiler.add(expr, &slots).map_err(full)?;
             }
-            demands.push(compiler.demands(&expr, &slots));
             line_items.push(line_item);
         }
         let formats = Format::ALL

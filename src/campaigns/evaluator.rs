@@ -16,7 +16,7 @@ use std::cell::Cell;
 
 use super::attributes::{Attribute, LISTS, TEXTS};
 use super::index::{Candidates, ones};
-use super::program::{Expression, Op, Program, StringId};
+use super::program::{Expression, Op, Program, Range, StringId};
 use super::targeting::{Compare, Quantity};
 use super::{Book, Format, LineItem};
 use crate::clock::Timestamp;
@@ -372,6 +372,19 @@ impl Book {
         self.answer(&line_item.expression, line_item, request, imp)
     }
 
+    /// The same for one of the request's [candidates](Self::candidates), which spares what the index has answered.
+    pub fn candidate_matches(
+        &self,
+        line_item: &LineItem,
+        request: &Resolved,
+        imp: &ImpFacts<'_>,
+    ) -> Option<bool> {
+        match line_item.expression.left {
+            Some(left) => self.run(left, line_item, request, imp),
+            None => Some(true),
+        }
+    }
+
     /// What an expression of a line item says of the imp.
     pub(super) fn answer(
         &self,
@@ -380,7 +393,17 @@ impl Book {
         request: &Resolved,
         imp: &ImpFacts<'_>,
     ) -> Option<bool> {
-        let code = expression.code.of(&self.program.code);
+        self.run(expression.code, line_item, request, imp)
+    }
+
+    fn run(
+        &self,
+        code: Range,
+        line_item: &LineItem,
+        request: &Resolved,
+        imp: &ImpFacts<'_>,
+    ) -> Option<bool> {
+        let code = code.of(&self.program.code);
         let mut answers = Answers::default();
         let mut at = 0usize;
         while let Some(op) = code.get(at) {
@@ -551,9 +574,14 @@ impl Resolved {
     /// Every value that the attribute has, as its number: what [`Demands`](super::index::Demands) are in.
     pub(super) fn each_value(&self, attribute: Attribute, mut visit: impl FnMut(u32)) {
         if attribute == Attribute::Segments {
-            // Not `unreadable`: who cannot be read may be let through here, the expression itself will see.
             if self.gate_open {
-                ones(&self.member).for_each(visit);
+                // Of what cannot be read nobody knows that they are in it.
+                for (number, word) in self.member.iter().enumerate() {
+                    let unreadable = self.unreadable.get(number).copied().unwrap_or(u64::MAX);
+                    ones(&[word & !unreadable]).for_each(|bit| {
+                        visit((number as u32).wrapping_mul(64).wrapping_add(bit));
+                    });
+                }
             }
         } else if let Some(text) = self.texts.get(attribute as usize) {
             visit(text.number());

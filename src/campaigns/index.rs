@@ -74,6 +74,39 @@ pub(super) fn demands(
     }
 }
 
+/// What is left to be asked of those that the index leaves: an expression without the parts that meeting its demands makes true;
+/// nothing, where that is all of it.
+pub(super) fn left_to_ask(
+    expr: &Expr,
+    demands: &Demands,
+    string: &impl Fn(&str) -> u32,
+    slot: &impl Fn(&SegmentRef) -> u32,
+) -> Option<Expr> {
+    let is_met = |part: &Expr| {
+        let Expr::Test(test) = part else { return false };
+        let is_one_of = match test {
+            Test::Texts(_, quantity, values) => *quantity == Quantity::One || values.len() == 1,
+            Test::Segments(quantity, segments) => *quantity == Quantity::One || segments.len() == 1,
+            _ => true,
+        };
+        // Of two demands of one attribute the index has one.
+        let demand = demand(test, string, slot);
+        is_one_of
+            && demand.is_some_and(|(attribute, numbers)| demands.get(&attribute) == Some(&numbers))
+    };
+    match expr {
+        Expr::And(parts) => {
+            let mut left: Vec<Expr> = parts.iter().filter(|part| !is_met(part)).cloned().collect();
+            match left.len() {
+                0 | 1 => left.pop(),
+                _ => Some(Expr::And(left)),
+            }
+        }
+        other if is_met(other) => None,
+        other => Some(other.clone()),
+    }
+}
+
 fn demand(
     test: &Test,
     string: &impl Fn(&str) -> u32,

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::attributes::{Attribute, PERSON};
-use super::index::{Demands, demands};
+use super::index::{Demands, demands, left_to_ask};
 use super::targeting::{Compare, Expr, Quantity, Test};
 use crate::ids::SegmentRef;
 
@@ -81,6 +81,8 @@ pub(super) enum Op {
 #[derive(Debug, Clone, Copy)]
 pub struct Expression {
     pub(super) code: Range,
+    /// What is left of it for those that the index leaves; nothing, and they match.
+    pub(super) left: Option<Range>,
     reads: u64,
 }
 
@@ -89,6 +91,7 @@ impl Expression {
     pub(super) const fn none() -> Self {
         Self {
             code: Range::EMPTY,
+            left: Some(Range::EMPTY),
             reads: 0,
         }
     }
@@ -162,15 +165,30 @@ impl Compiler {
         let reads = self.reads;
         self.reads |= outer;
         let code = range(start, self.code.len())?;
-        Ok(Expression { code, reads })
+        Ok(Expression {
+            code,
+            left: Some(code),
+            reads,
+        })
     }
 
-    /// What an expression that was added demands, by the numbers of its strings and slots.
-    pub(super) fn demands(&self, expr: &Expr, slots: &BTreeMap<SegmentRef, u32>) -> Demands {
+    /// Adds one that the index has; what it demands, too.
+    pub(super) fn add_indexed(
+        &mut self,
+        expr: &Expr,
+        slots: &BTreeMap<SegmentRef, u32>,
+    ) -> Result<(Expression, Demands), Full> {
+        let mut whole = self.add(expr, slots)?;
         // Every string and segment of it has its number by now.
         let string = |text: &str| self.names.get(text).map_or(u32::MAX, |id| id.number());
         let slot = |segment: &SegmentRef| slots.get(segment).copied().unwrap_or(u32::MAX);
-        demands(expr, &string, &slot)
+        let demands = demands(expr, &string, &slot);
+        whole.left = match left_to_ask(expr, &demands, &string, &slot) {
+            Some(left) if left == *expr => whole.left,
+            Some(left) => self.add(&left, slots)?.left,
+            None => None,
+        };
+        Ok((whole, demands))
     }
 
     pub(super) fn finish(self) -> Program {

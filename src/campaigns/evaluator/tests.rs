@@ -43,6 +43,14 @@ fn answer(book: &Book, facts: &Facts<'_>, imp: &ImpFacts<'_>) -> Option<bool> {
         found || answer != Some(true),
         "the index drops one that matches"
     );
+    if found {
+        let left = book.candidate_matches(line_item, &resolved, imp);
+        assert_eq!(
+            left == Some(true),
+            answer == Some(true),
+            "what is left to ask"
+        );
+    }
     answer
 }
 

@@ -53,7 +53,7 @@ fn price(random: &mut Random, bid: i64) -> (String, Option<&'static str>, i64) {
         1 => (text(bid + 1 + random.below(1 << 40) as i64), None, bid),
         // Half a euro is a dollar.
         2 => (text(paid / 2), Some("EUR"), paid / 2 * 2),
-        3 => (text(paid), Some("XXX"), bid),
+        3 => (text(paid), Some("ZZZ"), bid),
         4 => ("0".to_owned(), None, 0),
         _ => (text(paid), None, paid),
     }
