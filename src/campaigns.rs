@@ -106,6 +106,8 @@ pub struct LineItem {
     pub caps: Box<[Cap]>,
     /// Whether it bids on nobody in particular though it is capped.
     pub uncapped_without_id: bool,
+    /// Segments that its targeting asks somebody to be in: their slots.
+    pub wants: Box<[u32]>,
     /// What all its bids say, as they say it in a response.
     pub bid_json: Box<str>,
     /// Place of its advertiser's time zone in the book.

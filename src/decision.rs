@@ -95,6 +95,15 @@ impl Scratch {
         }
     }
 
+    /// Those of these slots in whose segments the person of the last decision is.
+    pub fn in_segments(&self, slots: &[u32]) -> impl Iterator<Item = u32> {
+        let Membership {
+            member, unreadable, ..
+        } = &self.membership;
+        let slots = slots.iter().copied();
+        slots.filter(|slot| member.contains(*slot) && !unreadable.contains(*slot))
+    }
+
     /// Lookups of the last decision, by the dataset's place in its generation. All zero where the gate was closed.
     pub fn lookups(&self) -> &[LookupCounts] {
         &self.membership.lookups

@@ -46,4 +46,4 @@ pub use price::{PriceKey, Unreadable, read as read_price};
 pub use report::{Counts, Dimension, Imps, Key, Query, Row};
 pub use settled::Kind;
 pub use switches::Switch;
-pub use token::{BadToken, BidNumber, TOKEN_CHARS_MAX, Token, TokenText};
+pub use token::{BadToken, BidNumber, SEGMENTS_MAX, TOKEN_CHARS_MAX, Token, TokenText};

@@ -416,6 +416,76 @@ fn contacts_of_other_channels_count() {
     );
 }
 
+/// Each segment has what was delivered to people in it whom a line item wanted for that: somebody in two counts in both.
+#[test]
+fn the_report_knows_segments() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    let rows = "source,id,segments\nbuyeruid,one,vip\nbuyeruid,both,vip|new\nbuyeruid,other,old\n";
+    let url = kith.admin("/v1/datasets/crm/versions/1");
+    let upload = kith.agent.put(&url).header("content-type", "text/csv");
+    assert_eq!(upload.send(rows).expect("an answer").status(), 201);
+    let targeting = "segments one of ['crm/vip', 'crm/new'] and segments none of ['crm/old']";
+    kith.campaigns(
+        1,
+        &[
+            ("wanted", json!({"targeting": targeting})),
+            ("anybody", json!({"price": {"cpm": "1", "currency": "USD"}})),
+        ],
+    );
+    for (person, clicks) in [
+        ("one", true),
+        ("both", false),
+        ("both", false),
+        ("other", false),
+    ] {
+        let bid = kith.bid("demo", person).expect("a bid");
+        assert_eq!(kith.get(&paid(&bid, "burl", "1")).0, 204);
+        if clicks {
+            let markup = bid["adm"].as_str().expect("markup");
+            let from = markup.find("/c/").expect("a click's URL");
+            let path = markup[from..].split('\'').next().expect("an end");
+            assert_eq!(kith.get(&format!("http://{}{path}", kith.bid)).0, 302);
+        }
+    }
+    let check = |kith: &Asked| {
+        let begun = Instant::now();
+        loop {
+            let rows = kith.report("segment");
+            if rows.len() == 2 && rows[1]["bids"] == 3 && rows[1]["clicks"] == 1 {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{rows:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let rows = kith.report("segment,line_item");
+        let shown: Vec<Value> = rows
+            .iter()
+            .map(|row| {
+                json!([
+                    row["segment"],
+                    row["line_item"],
+                    row["bids"],
+                    row["impressions"],
+                    row["clicks"],
+                    row["spend"]
+                ])
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                json!(["crm/new", "wanted", 2, 2, 0, "0.002"]),
+                json!(["crm/vip", "wanted", 3, 3, 1, "0.003"]),
+            ]
+        );
+        assert!(rows[0].get("no_bids").is_none());
+    };
+    check(&kith);
+    kith.service.drain();
+    check(&Kith::start(dir.path(), ""));
+}
+
 /// Kith as a process of its own, which can be killed.
 struct Process(Child);
 
@@ -676,6 +746,7 @@ fn the_report_says_why_not() {
     assert_eq!(table[2][column("no_bid_outbid")], "12");
     assert_eq!(table[2][column("no_bid_budget")], "0");
     assert_eq!(table[2][column("matched")], "20");
+    assert!(kith.report("segment").is_empty(), "nobody wants a segment");
     let by_creative = kith.report("creative");
     assert!(by_creative[0].get("imps").is_none(), "{by_creative:?}");
     kith.service.drain();

@@ -13,7 +13,7 @@ mod native;
 mod transparency;
 mod values;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use self::values::{AMOUNT_MAX, amount, check_text, window};
 use super::attributes::Attribute;
@@ -353,6 +353,7 @@ impl Work {
             note_users(&mut self.notes, &slots, path, &line_item.id, &expr, &ends);
             let (expression, demanded) = compiler.add_indexed(&expr, &slots).map_err(full)?;
             line_item.expression = expression;
+            line_item.wants = wanted(&expr, &slots).into_iter().collect();
             demands.push(demanded);
             for (number, (expr, factor)) in factors
                 .iter()
@@ -446,4 +447,18 @@ fn each_test<'e>(expr: &'e Expr, wanted: bool, visit: &mut impl FnMut(&'e Test, 
 /// How many there are, as the place of the next; limits keep it far below 2³².
 fn count<T>(list: &[T]) -> u32 {
     u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
+
+/// The slots of segments that an expression asks somebody to be in. Recurses as deep as the expression, which its parser bounds.
+fn wanted(expr: &Expr, slots: &BTreeMap<SegmentRef, u32>) -> BTreeSet<u32> {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => {
+            parts.iter().flat_map(|part| wanted(part, slots)).collect()
+        }
+        Expr::Test(Test::Segments(_, segments)) => {
+            let slots = segments.iter().filter_map(|segment| slots.get(segment));
+            slots.copied().collect()
+        }
+        Expr::Not(_) | Expr::Test(_) => BTreeSet::new(),
+    }
 }

@@ -20,8 +20,8 @@ use crate::decision::{
 };
 use crate::generation::Generation;
 use crate::ledger::{
-    Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed, Said,
-    TokenText, read_price,
+    Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed,
+    SEGMENTS_MAX, Said, TokenText, read_price,
 };
 use crate::metrics::{BidCounters, Outcome};
 use crate::money::Currency;
@@ -169,6 +169,10 @@ impl KithBidder {
                     currency: decision.currency,
                     nano: proposal.nano,
                     test: request.test,
+                    segments: scratch
+                        .in_segments(&proposal.line_item.wants)
+                        .take(SEGMENTS_MAX)
+                        .collect(),
                 };
                 let committed = self.desk.commit(
                     &generation.plan,

@@ -14,13 +14,13 @@ use super::account::Purse;
 use super::allowances::{Allowances, Refused};
 use super::frequency::{Contact, NotHeld, Scopes};
 use super::plan::{Line, Plan, WHOLE_HOLD};
-use super::token::{ACCOUNTS_MAX, BidNumber, Token, TokenKey, TokenKeys, TokenText};
+use super::token::{ACCOUNTS_MAX, BidNumber, SEGMENTS_MAX, Token, TokenKey, TokenKeys, TokenText};
 use crate::campaigns::Book;
 use crate::money::{Currency, Price};
 use crate::openrtb::BidId;
 
 /// A bid, proposed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Proposed {
     /// The line item's place in its book.
     pub line_item: u32,
@@ -36,6 +36,8 @@ pub struct Proposed {
     pub nano: i64,
     /// A test: nothing is spent.
     pub test: bool,
+    /// Slots of segments that the line item wants and the person is in: the first few.
+    pub segments: ArrayVec<u32, SEGMENTS_MAX>,
 }
 
 /// A bid was opened: what the ledger's thread is told.
@@ -50,6 +52,7 @@ pub(super) struct Opened {
     pub(super) nano: i64,
     pub(super) held: i64,
     pub(super) accounts: ArrayVec<u32, ACCOUNTS_MAX>,
+    pub(super) segments: ArrayVec<u32, SEGMENTS_MAX>,
 }
 
 /// What a desk tells the ledger's thread.
@@ -254,6 +257,11 @@ impl Desk {
             remembered: line.remembered,
             accounts: ArrayVec::new(),
             keys: ArrayVec::new(),
+            segments: proposed
+                .segments
+                .iter()
+                .filter_map(|slot| plan.segments.get(usize::try_from(*slot).ok()?).copied())
+                .collect(),
         };
         if proposed.test {
             return seal(key, &sealed, token).map(|()| id);
@@ -281,6 +289,7 @@ impl Desk {
                 nano: sealed.nano,
                 held,
                 accounts: sealed.accounts.clone(),
+                segments: sealed.segments.clone(),
             };
             self.tell(Told::Opened(opened)).inspect_err(|_| {
                 leave(plan, line, allowances.keys(), number.short());

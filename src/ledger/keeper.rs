@@ -489,13 +489,14 @@ impl Keeper {
                 slice.held = slice.held.saturating_add(opened.held);
             }
         }
-        self.report.bid(Key {
+        let key = Key {
             hour: opened.at / 3600,
             scopes: opened.scopes,
             creative: opened.creative,
             exchange: opened.exchange,
             currency: opened.spends,
-        });
+        };
+        self.report.bid(key, &opened.segments);
     }
 
     fn terms_of(&self, exchange: u32) -> Option<&ExchangeTerms> {

@@ -561,6 +561,7 @@ mod tests {
             currency: Currency::USD,
             nano: 5_000_000,
             test: false,
+            segments: Default::default(),
         };
         let mut text = TokenText::default();
         desk.tick();

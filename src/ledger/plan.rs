@@ -28,6 +28,8 @@ pub struct Plan {
     pub(super) lines: Box<[Line]>,
     /// By the creative's place in its book: the number of its name.
     pub(super) creatives: Box<[u32]>,
+    /// By the segment's slot in its book: the number of its name.
+    pub(super) segments: Box<[u32]>,
     /// By the exchange's index.
     pub(super) exchanges: Box<[Arc<ExchangeDesk>]>,
     pub(super) frequency: Arc<Frequency>,
@@ -50,6 +52,7 @@ impl Plan {
             number: 0,
             lines: Box::default(),
             creatives: Box::default(),
+            segments: Box::default(),
             exchanges: Box::default(),
             frequency: Arc::new(Frequency::none()),
             has_caps: false,
@@ -66,6 +69,7 @@ impl Plan {
             number: u64::MAX,
             lines: Box::default(),
             creatives: Box::default(),
+            segments: Box::default(),
             exchanges: Box::default(),
             frequency: Arc::new(Frequency::none()),
             has_caps: false,

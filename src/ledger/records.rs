@@ -30,16 +30,18 @@ pub(super) enum NameKind {
     Exchange,
     /// Of what became of imps.
     Reason,
+    Segment,
 }
 
 impl NameKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::LineItem,
         Self::Campaign,
         Self::Advertiser,
         Self::Creative,
         Self::Exchange,
         Self::Reason,
+        Self::Segment,
     ];
 }
 
@@ -103,6 +105,12 @@ pub(super) enum Record {
         reason: u32,
         imps: u64,
     },
+    /// What was delivered to people in a segment, as it is.
+    Segment {
+        row: super::report::Key,
+        segment: u32,
+        counts: super::report::Counts,
+    },
     /// The report's rows of hours before this one are by the day from here on.
     Rolled { before: u32 },
     /// A switch was set (`off`) or taken back: 0 and 0 for all.
@@ -137,6 +145,8 @@ pub(super) struct Notice {
     /// Under which keys it counts, for how long.
     pub(super) keys: Vec<FrequencyKey>,
     pub(super) remembered: u32,
+    /// Segments that the line item wanted and the person was in.
+    pub(super) segments: Vec<u32>,
 }
 
 /// Appends a record as a frame.
@@ -158,7 +168,16 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             .signed((*day).into()),
         Record::Level { account, nano } => body.kind(5).number(*account).signed(*nano),
         Record::Spent { account, nano } => body.kind(6).number(*account).signed(*nano),
-        Record::Notice(notice) => write_notice(notice, body.kind(7)),
+        // What was written before there were segments is read still.
+        Record::Notice(notice) if notice.segments.is_empty() => write_notice(notice, body.kind(7)),
+        Record::Notice(notice) => {
+            let body = write_notice(notice, body.kind(18));
+            body.number(notice.segments.len() as u64);
+            for segment in &notice.segments {
+                body.number(*segment);
+            }
+            body
+        }
         Record::Settled {
             start,
             desk,
@@ -180,13 +199,12 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             .number(*at)
             .number(*until)
             .scopes(scopes),
-        Record::Row { row, counts } => {
-            let body = body.kind(10).row(row);
-            for count in [counts.bids, counts.wins, counts.impressions, counts.clicks] {
-                body.number(count);
-            }
-            body.signed(counts.spend)
-        }
+        Record::Row { row, counts } => body.kind(10).row(row).counts(counts),
+        Record::Segment {
+            row,
+            segment,
+            counts,
+        } => body.kind(19).row(row).number(*segment).counts(counts),
         Record::Hour { hour, requests } => body.kind(12).signed(*hour).number(*requests),
         Record::Live { plan, of } => {
             body.kind(14).number(*plan).number(of.len() as u64);
@@ -288,6 +306,13 @@ impl Body {
             .currency(row.currency)
     }
 
+    fn counts(&mut self, counts: &super::report::Counts) -> &mut Self {
+        for count in [counts.bids, counts.wins, counts.impressions, counts.clicks] {
+            self.number(count);
+        }
+        self.signed(counts.spend)
+    }
+
     fn currency(&mut self, currency: Currency) -> &mut Self {
         self.bytes(currency.as_str().as_bytes())
     }
@@ -385,6 +410,17 @@ fn read_body(body: &[u8]) -> Option<Record> {
             nano: from.signed()?,
         },
         7 => Record::Notice(from.notice()?),
+        18 => {
+            let mut notice = from.notice()?;
+            let count = from.place()?.min(from.0.len());
+            notice.segments = (0..count).map(|_| from.u32()).collect::<Option<_>>()?;
+            Record::Notice(notice)
+        }
+        19 => Record::Segment {
+            row: from.row()?,
+            segment: from.u32()?,
+            counts: from.counts()?,
+        },
         8 => Record::Settled {
             start: from.u32()?,
             desk: from.number()?.try_into().ok()?,
@@ -400,13 +436,7 @@ fn read_body(body: &[u8]) -> Option<Record> {
         },
         10 => Record::Row {
             row: from.row()?,
-            counts: super::report::Counts {
-                bids: from.number()?,
-                wins: from.number()?,
-                impressions: from.number()?,
-                clicks: from.number()?,
-                spend: from.signed()?,
-            },
+            counts: from.counts()?,
         },
         13 => Record::Closed,
         12 => Record::Hour {
@@ -517,6 +547,16 @@ impl<'b> Reader<'b> {
         })
     }
 
+    fn counts(&mut self) -> Option<super::report::Counts> {
+        Some(super::report::Counts {
+            bids: self.number()?,
+            wins: self.number()?,
+            impressions: self.number()?,
+            clicks: self.number()?,
+            spend: self.signed()?,
+        })
+    }
+
     fn currency(&mut self) -> Option<Currency> {
         self.text()?.parse().ok()
     }
@@ -548,6 +588,7 @@ impl<'b> Reader<'b> {
                 let count = self.place()?.min(1000);
                 (0..count).map(|_| self.number()).collect::<Option<_>>()?
             },
+            segments: Vec::new(),
         })
     }
 }
@@ -612,6 +653,7 @@ mod tests {
                 accounts: vec![0, 1, u32::MAX],
                 keys: vec![u64::MAX, 0],
                 remembered: 86_400,
+                segments: vec![1, 300],
             }),
             Record::Settled {
                 start: 7,
@@ -657,6 +699,11 @@ mod tests {
                 row,
                 reason: 6,
                 imps: 9,
+            },
+            Record::Segment {
+                row,
+                segment: 7,
+                counts: super::super::report::Counts::default(),
             },
             Record::Rolled { before: 499_992 },
             Record::Switch {

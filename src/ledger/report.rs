@@ -68,8 +68,11 @@ pub(super) struct Report {
     rows: BTreeMap<Key, Counts>,
     /// Imps by what became of them, the number of a name; of no creative.
     reasons: BTreeMap<(Key, u32), u64>,
+    /// What was delivered to people in segments that the line items wanted; of no creative. Whoever was in several counts in each.
+    segments: BTreeMap<(Key, u32), Counts>,
     /// Rows with bids that the journal does not hold yet.
     unsaved: BTreeSet<Key>,
+    unsaved_segments: BTreeSet<(Key, u32)>,
     unsaved_reasons: BTreeSet<(Key, u32)>,
     /// Rows of hours before this one are by the day.
     rolled: u32,
@@ -90,11 +93,48 @@ impl Report {
         self.rows.entry(self.rolled(key)).or_default()
     }
 
-    /// Counts bids; the journal is told of them now and then.
-    pub(super) fn bid(&mut self, key: Key) {
+    fn of_segment(&self, key: Key, segment: u32) -> (Key, u32) {
+        let key = Key {
+            creative: NO_CREATIVE,
+            ..self.rolled(key)
+        };
+        (key, segment)
+    }
+
+    /// The row of people in a segment, to be counted in.
+    pub(super) fn segment(&mut self, key: Key, segment: u32) -> &mut Counts {
+        let of = self.of_segment(key, segment);
+        self.segments.entry(of).or_default()
+    }
+
+    /// Counts a bid for somebody in these segments; the journal is told of bids now and then.
+    pub(super) fn bid(&mut self, key: Key, segments: &[u32]) {
         let row = self.row(key);
         row.bids = row.bids.saturating_add(1);
         self.unsaved.insert(self.rolled(key));
+        for segment in segments {
+            let row = self.segment(key, *segment);
+            row.bids = row.bids.saturating_add(1);
+            self.unsaved_segments.insert(self.of_segment(key, *segment));
+        }
+    }
+
+    /// Rows of segments that the journal is to be told of, as they are now.
+    pub(super) fn take_unsaved_segments(&mut self) -> Vec<(Key, u32, Counts)> {
+        let unsaved = std::mem::take(&mut self.unsaved_segments);
+        let row = |of: (Key, u32)| Some((of.0, of.1, *self.segments.get(&of)?));
+        unsaved.into_iter().filter_map(row).collect()
+    }
+
+    /// Sets a row of a segment as a journal has it.
+    pub(super) fn set_segment(&mut self, key: Key, segment: u32, counts: Counts) {
+        self.segments.insert((key, segment), counts);
+    }
+
+    /// All rows of segments.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (Key, u32, Counts)> {
+        let rows = self.segments.iter();
+        rows.map(|((key, segment), counts)| (*key, *segment, *counts))
     }
 
     /// Counts imps by what became of them; the journal is told of them now and then.
@@ -149,6 +189,19 @@ impl Report {
                 self.rows.entry(whole(key)).or_default().add(&counts);
             }
         }
+        let segments: Vec<(Key, u32)> = self
+            .segments
+            .keys()
+            .take_while(|(key, _)| key.hour < before)
+            .filter(|(key, _)| is_apart(key.hour))
+            .copied()
+            .collect();
+        for (key, segment) in segments {
+            if let Some(counts) = self.segments.remove(&(key, segment)) {
+                let sum = self.segments.entry((whole(key), segment)).or_default();
+                sum.add(&counts);
+            }
+        }
         let reasons: Vec<(Key, u32)> = self
             .reasons
             .keys()
@@ -185,6 +238,12 @@ impl Report {
             }
             first.remove();
         }
+        while let Some(first) = self.segments.first_entry() {
+            if first.key().0.hour >= oldest {
+                break;
+            }
+            first.remove();
+        }
         while let Some(first) = self.reasons.first_entry() {
             if first.key().0.hour >= oldest {
                 break;
@@ -214,17 +273,20 @@ pub enum Dimension {
     Exchange,
     /// In which hour the bid was made.
     Hour,
+    /// In which segment, of those that the line item wanted, the person was.
+    Segment,
 }
 
 impl Dimension {
     /// All of them, in the order in which a row has them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LineItem,
         Self::Campaign,
         Self::Advertiser,
         Self::Creative,
         Self::Exchange,
         Self::Hour,
+        Self::Segment,
     ];
 
     /// Its word in queries and rows.
@@ -236,10 +298,11 @@ impl Dimension {
             Self::Creative => "creative",
             Self::Exchange => "exchange",
             Self::Hour => "hour",
+            Self::Segment => "segment",
         }
     }
 
-    fn of(self, key: &Key) -> u32 {
+    fn of(self, key: &Key, segment: u32) -> u32 {
         match self {
             Self::LineItem => key.scopes.line_item,
             Self::Campaign => key.scopes.campaign,
@@ -247,6 +310,7 @@ impl Dimension {
             Self::Creative => key.creative,
             Self::Exchange => key.exchange,
             Self::Hour => key.hour,
+            Self::Segment => segment,
         }
     }
 }
@@ -271,7 +335,7 @@ pub struct Row {
     pub currency: Currency,
     /// The sums.
     pub counts: Counts,
-    /// What became of the imps; nothing where it is asked for by creative, which only a bid has.
+    /// What became of the imps; nothing where it is asked for by creative or segment, which only a bid has.
     pub imps: Option<Imps>,
 }
 
@@ -315,30 +379,37 @@ impl Report {
         let mut sums: BTreeMap<(Vec<String>, Currency), (Counts, Imps)> = BTreeMap::new();
         let is_asked =
             |key: &Key| key.hour >= query.from && query.until.is_none_or(|until| key.hour < until);
-        let of = |key: &Key| {
-            let of = query
-                .by
-                .iter()
-                .map(|dimension| match (dimension, dimension.of(key)) {
-                    (Dimension::Hour, hour) => {
-                        let begins = i64::from(hour).saturating_mul(3600);
-                        crate::clock::Timestamp::from_unix_seconds(begins).to_string()
+        let of =
+            |key: &Key, segment: u32| {
+                let of = query.by.iter().map(|dimension| {
+                    match (dimension, dimension.of(key, segment)) {
+                        (Dimension::Hour, hour) => {
+                            let begins = i64::from(hour).saturating_mul(3600);
+                            crate::clock::Timestamp::from_unix_seconds(begins).to_string()
+                        }
+                        (_, number) => name(number).to_owned(),
                     }
-                    (_, number) => name(number).to_owned(),
                 });
-            (of.collect(), key.currency)
-        };
-        for (key, counts) in self.rows.iter().filter(|(key, _)| is_asked(key)) {
-            sums.entry(of(key)).or_default().0.add(counts);
+                (of.collect(), key.currency)
+            };
+        let by_segment = query.by.contains(&Dimension::Segment);
+        if by_segment {
+            for (key, segment, counts) in self.segments().filter(|(key, ..)| is_asked(key)) {
+                sums.entry(of(&key, segment)).or_default().0.add(&counts);
+            }
+        } else {
+            for (key, counts) in self.rows.iter().filter(|(key, _)| is_asked(key)) {
+                sums.entry(of(key, 0)).or_default().0.add(counts);
+            }
         }
-        let has_imps = !query.by.contains(&Dimension::Creative);
+        let has_imps = !by_segment && !query.by.contains(&Dimension::Creative);
         if has_imps {
             let counted = self
                 .reasons()
                 .map(|(key, reason, imps)| (key, name(reason), imps));
             let pending = pending.map(|(key, imps)| (self.rolled(key), IMPS, imps));
             for (key, reason, imps) in counted.chain(pending).filter(|(key, ..)| is_asked(key)) {
-                let (_, sum) = sums.entry(of(&key)).or_default();
+                let (_, sum) = sums.entry(of(&key, 0)).or_default();
                 let sum = match reason {
                     IMPS => &mut sum.all,
                     BID => &mut sum.bid,
@@ -394,7 +465,7 @@ mod tests {
     fn old_hours_become_days_and_sums_stay() {
         let mut report = Report::default();
         for hour in 480..530 {
-            report.bid(key(hour, hour % 2));
+            report.bid(key(hour, hour % 2), &[12]);
             report.tally(key(hour, hour % 2), 10, 10);
             report.tally(key(hour, hour % 2), 11, 1);
             report.tally(key(hour, hour % 2), 12, 3);
@@ -406,7 +477,11 @@ mod tests {
         assert_eq!((imps.all, imps.bid, imps.not_targeted()), (255, 25, 155));
         assert_eq!(sum(&report, Dimension::Hour).len(), 50);
         assert_eq!(report.to_roll(528 + 72), (0, 528));
+        let of_segment = sum(&report, Dimension::Segment);
+        assert_eq!(of_segment[0].counts.bids, 50);
+        assert!(of_segment[0].of == ["floor"] && of_segment[0].imps.is_none());
         report.roll(528);
+        assert_eq!(sum(&report, Dimension::Segment), of_segment);
         assert_eq!(sum(&report, Dimension::LineItem), before);
         assert_eq!(
             sum(&report, Dimension::Hour).len(),
@@ -414,7 +489,7 @@ mod tests {
             "two days, two hours"
         );
         // Who comes late is counted in the day.
-        report.bid(key(500, 0));
+        report.bid(key(500, 0), &[]);
         assert_eq!(sum(&report, Dimension::Hour).len(), 4);
         assert_eq!(
             report.take_unsaved().last().map(|(key, _)| key.hour),

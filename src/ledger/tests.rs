@@ -163,6 +163,7 @@ impl World {
             currency: Currency::USD,
             nano: COST,
             test,
+            segments: Default::default(),
         };
         let mut text = TokenText::default();
         self.desk.tick();

@@ -29,8 +29,10 @@ use crate::money::Currency;
 pub(super) const ACCOUNTS_MAX: usize = 6;
 /// Most ids of a person that a bid counts for.
 pub(super) const KEYS_MAX: usize = 16;
+/// Most segments that a bid's delivery counts in.
+pub const SEGMENTS_MAX: usize = 8;
 /// Longest body before it is sealed: numbers of at most ten bytes each.
-const BODY_BYTES_MAX: usize = 1 + 10 * (11 + ACCOUNTS_MAX) + 8 * KEYS_MAX;
+const BODY_BYTES_MAX: usize = 1 + 10 * (12 + ACCOUNTS_MAX + SEGMENTS_MAX) + 8 * KEYS_MAX;
 const HEAD_BYTES: usize = 17;
 const TAG_BYTES: usize = 16;
 const TOKEN_BYTES_MAX: usize = HEAD_BYTES + BODY_BYTES_MAX + TAG_BYTES;
@@ -122,6 +124,8 @@ pub struct Token {
     pub accounts: ArrayVec<u32, ACCOUNTS_MAX>,
     /// Under which keys it counts.
     pub keys: ArrayVec<FrequencyKey, KEYS_MAX>,
+    /// Numbers of the names of segments that the line item wanted and the person was in.
+    pub segments: ArrayVec<u32, SEGMENTS_MAX>,
 }
 
 /// A token that is none of ours, or was changed.
@@ -264,9 +268,13 @@ fn bid_of(nonce: [u8; 12]) -> BidNumber {
 
 const TEST: u8 = 1;
 const CAPPED: u8 = 2;
+const SEGMENTS: u8 = 4;
 
 fn write_body(token: &Token, out: &mut ArrayVec<u8, TOKEN_BYTES_MAX>) -> Option<()> {
-    let flags = if token.test { TEST } else { 0 } | if token.is_capped { CAPPED } else { 0 };
+    let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+    let has_segments = !token.segments.is_empty();
+    let flags =
+        flag(token.test, TEST) | flag(token.is_capped, CAPPED) | flag(has_segments, SEGMENTS);
     out.try_push(flags).ok()?;
     let mut number = |mut value: u64| {
         while value > 0x7f {
@@ -293,6 +301,12 @@ fn write_body(token: &Token, out: &mut ArrayVec<u8, TOKEN_BYTES_MAX>) -> Option<
     }
     for account in &token.accounts {
         number((*account).into())?;
+    }
+    if has_segments {
+        number(token.segments.len() as u64)?;
+    }
+    for segment in &token.segments {
+        number((*segment).into())?;
     }
     for key in &token.keys {
         out.try_extend_from_slice(&key.to_le_bytes()).ok()?;
@@ -331,6 +345,12 @@ fn read_body(body: &[u8], bid: BidNumber, at: u32) -> Option<Token> {
     for _ in 0..counts >> 5 {
         accounts.try_push(number()?.try_into().ok()?).ok()?;
     }
+    let mut segments = ArrayVec::new();
+    if flags & SEGMENTS != 0 {
+        for _ in 0..number()? {
+            segments.try_push(number()?.try_into().ok()?).ok()?;
+        }
+    }
     let mut keys = ArrayVec::new();
     let (chunks, tail) = rest.as_chunks::<8>();
     if chunks.len() as u64 != counts & 31 || !tail.is_empty() {
@@ -354,6 +374,7 @@ fn read_body(body: &[u8], bid: BidNumber, at: u32) -> Option<Token> {
         remembered,
         accounts,
         keys,
+        segments,
     })
 }
 
@@ -417,6 +438,7 @@ mod tests {
             remembered: 86_400,
             accounts: [9, 10].into_iter().collect(),
             keys: [u64::MAX, 1].into_iter().collect(),
+            segments: [3, 300].into_iter().collect(),
         }
     }
 
@@ -478,6 +500,7 @@ mod tests {
             names in any::<[u32; 5]>(),
             (at, remembered, test, is_capped) in (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
             accounts in prop::collection::vec(any::<u32>(), 0..=ACCOUNTS_MAX),
+            segments in prop::collection::vec(any::<u32>(), 0..=SEGMENTS_MAX),
             counted in prop::collection::vec(any::<u64>(), 0..=KEYS_MAX),
             currency in "[A-Z]{3}",
         ) {
@@ -491,6 +514,7 @@ mod tests {
                 spends: Currency::USD,
                 accounts: accounts.into_iter().collect(),
                 keys: counted.into_iter().collect(),
+                segments: segments.into_iter().collect(),
             };
             prop_assert_eq!(keys(&[9]).open(&text(&token, &key(9))), Ok(token));
         }

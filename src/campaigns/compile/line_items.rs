@@ -81,6 +81,7 @@ impl Work {
                 pacing,
                 caps,
                 uncapped_without_id: uncapped_without_id.unwrap_or(false),
+                wants: Box::default(),
                 zone: advertiser
                     .and_then(|place| self.advertiser_zones.get(place as usize).copied())
                     .unwrap_or(0),

@@ -34,6 +34,11 @@ impl Keeper {
             .iter()
             .map(|of| self.name(NameKind::Creative, &of.id))
             .collect();
+        let segments = book
+            .segments
+            .iter()
+            .map(|of| self.name(NameKind::Segment, &of.to_string()))
+            .collect();
         self.paced.clear();
         let lines: Box<[Line]> = book
             .line_items
@@ -53,6 +58,7 @@ impl Keeper {
             has_caps,
             lines,
             creatives,
+            segments,
             exchanges: self.exchanges.iter().map(Arc::clone).collect(),
             caps_unknown_until: self.caps_unknown_until,
             frequency: Arc::clone(&self.frequency),

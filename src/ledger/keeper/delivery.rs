@@ -124,6 +124,13 @@ impl Keeper {
         for (row, counts) in self.report.take_unsaved() {
             self.write(&Record::Row { row, counts });
         }
+        for (row, segment, counts) in self.report.take_unsaved_segments() {
+            self.write(&Record::Segment {
+                row,
+                segment,
+                counts,
+            });
+        }
         for (row, reason, imps) in self.report.take_unsaved_reasons() {
             self.write(&Record::Reason { row, reason, imps });
         }
@@ -165,6 +172,11 @@ impl Keeper {
                 *spent = spent.saturating_add(counts.spend.saturating_sub(before));
                 self.report.set(row, counts);
             }
+            Record::Segment {
+                row,
+                segment,
+                counts,
+            } => self.report.set_segment(row, segment, counts),
             Record::Live { plan, of } => {
                 self.seen.plans.insert(plan, of.into());
             }
@@ -213,6 +225,13 @@ impl Keeper {
             put(Record::Row {
                 row: *row,
                 counts: *counts,
+            });
+        }
+        for (row, segment, counts) in self.report.segments() {
+            put(Record::Segment {
+                row,
+                segment,
+                counts,
             });
         }
         for (row, reason, imps) in self.report.reasons() {

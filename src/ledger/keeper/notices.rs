@@ -5,6 +5,7 @@ use super::*;
 use crate::ledger::frequency::Contact;
 use crate::ledger::price::Unreadable;
 use crate::ledger::records::Notice;
+use crate::ledger::report::Counts;
 use crate::ledger::settled::Kind;
 use crate::ledger::token::Token;
 use crate::money::{Price, Round};
@@ -146,6 +147,7 @@ impl Keeper {
                 false => Vec::new(),
             },
             remembered: token.remembered,
+            segments: token.segments.to_vec(),
         };
         self.write(&Record::Notice(notice.clone()));
         if let Some(nano) = booked {
@@ -197,19 +199,21 @@ impl Keeper {
 
     /// Enters a notice into the books, now or when the journal is read.
     pub(super) fn book(&mut self, notice: &Notice) {
-        let row = self.report.row(notice.row);
-        match notice.kind {
-            Kind::Win => row.wins = row.wins.saturating_add(1),
-            Kind::Click => row.clicks = row.clicks.saturating_add(1),
-            Kind::Bill | Kind::Loss => {}
-        }
-        if notice.kind == Kind::Bill || notice.booked.is_some() {
-            row.impressions = row.impressions.saturating_add(1);
+        let is_impression = notice.kind == Kind::Bill || notice.booked.is_some();
+        let counts = Counts {
+            bids: 0,
+            wins: u64::from(notice.kind == Kind::Win),
+            impressions: u64::from(is_impression),
+            clicks: u64::from(notice.kind == Kind::Click),
+            spend: notice.booked.unwrap_or(0),
+        };
+        self.report.row(notice.row).add(&counts);
+        for segment in &notice.segments {
+            self.report.segment(notice.row, *segment).add(&counts);
         }
         let Some(nano) = notice.booked else {
             return;
         };
-        row.spend = row.spend.saturating_add(nano);
         let spent = self.spent.entry(notice.row.currency).or_default();
         *spent = spent.saturating_add(nano);
         for number in &notice.accounts {

@@ -69,6 +69,7 @@ impl Keeper {
             | Record::Live { .. }
             | Record::Seen { .. }
             | Record::Reason { .. }
+            | Record::Segment { .. }
             | Record::Rolled { .. } => self.replay_report(record),
             Record::Hour { hour, requests } => self.shape.learn(hour, requests),
             Record::Switch { kind, name, off } => {

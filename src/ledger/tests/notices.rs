@@ -252,6 +252,7 @@ fn the_books_are_those_of_a_plain_count() {
                 currency: Currency::USD,
                 nano: micros,
                 test: false,
+                segments: Default::default(),
             };
             let mut text = TokenText::default();
             let desk = &mut world.desk;
