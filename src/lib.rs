@@ -82,6 +82,8 @@ pub mod datasets;
 
 pub mod storage;
 
+pub mod delivery;
+
 mod priority;
 
 pub mod http;

@@ -17,6 +17,7 @@ use rustix::fs::StatVfs;
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchange, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
+use crate::delivery::{Archive, Reports};
 use crate::generation::Frame;
 use crate::http::admin::{AdminServer, AdminState, Lenses};
 use crate::http::bid::{BidListener, BidServer, BidThread};
@@ -84,6 +85,7 @@ pub struct Service {
     recovery: JoinHandle<()>,
     drain_timeout: Duration,
     ledger: Ledger,
+    reports: Reports,
 }
 
 impl Service {
@@ -105,6 +107,7 @@ impl Service {
         let ledger = Ledger::start(Terms::of(&config), storage.clone(), Timestamp::now)?;
         let mut settings = Settings::of(&config, frame);
         settings.ledger = Some(ledger.clone());
+        let archive = Archive::new(ledger.clone(), storage.clone());
         let (datasets, live) = Datasets::open(settings, storage, &registry)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
@@ -135,6 +138,7 @@ impl Service {
         let recovery = start_recovery(&datasets, ready, &stopping)?;
         start_housekeeping(&datasets)?;
         start_scrubbing(&datasets)?;
+        let reports = Reports::start(archive, Timestamp::now)?;
         let drain_timeout = Duration::from_millis(config.limits.drain_timeout_ms);
         Ok(Self {
             bid,
@@ -145,6 +149,7 @@ impl Service {
             recovery,
             drain_timeout,
             ledger,
+            reports,
         })
     }
 
@@ -169,6 +174,7 @@ impl Service {
         self.draining.store(true, Relaxed);
         let report = self.bid.drain(self.drain_timeout);
         tracing::info!(?report, "bid listener drained");
+        drop(self.reports);
         self.ledger.close();
         self.stopping.store(true, Relaxed);
         let _ = self.recovery.join();

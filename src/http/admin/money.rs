@@ -1,7 +1,5 @@
 //! The ledger's side of the admin listener: the report, live budgets, switches, contacts of other channels.
 
-use std::collections::BTreeSet;
-
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -11,10 +9,9 @@ use super::routes::{Answer, Asked, json as json_answer, query, text_as};
 use super::switches::{blocking, lines};
 use crate::clock::Timestamp;
 use crate::config::Role;
-use crate::decision::Refusal;
+use crate::delivery::{self, decimal};
 use crate::generation::Generation;
-use crate::ledger::{Dimension, Exposure, Imps, Ledger, Query, Row, Scopes, Standing, Switch};
-use crate::money::Nanos;
+use crate::ledger::{Dimension, Exposure, Ledger, Query, Scopes, Standing, Switch};
 
 /// The ledger, or 404 where none runs.
 fn books(asked: &Asked<'_>) -> Result<Ledger, Problem> {
@@ -62,9 +59,15 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
     })
     .await?;
     if as_csv {
-        return Ok(text_as("text/csv; charset=utf-8", csv(&by, &rows)));
+        return Ok(text_as(
+            "text/csv; charset=utf-8",
+            delivery::csv(&by, &rows),
+        ));
     }
-    let rows: Vec<Value> = rows.iter().map(|row| row_json(&by, row)).collect();
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| delivery::row_json(&by, row))
+        .collect();
     Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
 }
 
@@ -90,131 +93,6 @@ fn hour(key: &str, text: &str) -> Result<u32, Problem> {
     let time: Result<Timestamp, _> = text.parse();
     let time = time.map_err(|error| Problem::new(400, "query", format!("{key}: {error}")))?;
     Ok(u32::try_from(time.unix_seconds() / 3600).unwrap_or(0))
-}
-
-/// Nano units as a decimal text.
-fn decimal(nano: i64) -> String {
-    Nanos(nano).to_string()
-}
-
-/// A quotient with six places, or nothing where nothing is divided by.
-fn per(amount: f64, count: u64) -> Option<f64> {
-    (count > 0).then(|| (amount / count as f64 * 1e6).round() / 1e6)
-}
-
-/// What is worked out of a row's counts: eCPM, eCPC, win rate.
-fn rates(row: &Row) -> [(&'static str, Option<f64>); 3] {
-    let counts = &row.counts;
-    let spend = counts.spend as f64 / 1e9;
-    [
-        ("ecpm", per(spend * 1000.0, counts.impressions)),
-        ("ecpc", per(spend, counts.clicks)),
-        (
-            "win_rate",
-            per(counts.wins.max(counts.impressions) as f64, counts.bids),
-        ),
-    ]
-}
-
-fn counts(row: &Row) -> [(&'static str, u64); 4] {
-    let counts = &row.counts;
-    [
-        ("bids", counts.bids),
-        ("wins", counts.wins.max(counts.impressions)),
-        ("impressions", counts.impressions),
-        ("clicks", counts.clicks),
-    ]
-}
-
-fn row_json(by: &[Dimension], row: &Row) -> Value {
-    let mut shown = serde_json::Map::new();
-    for (dimension, name) in by.iter().zip(&row.of) {
-        shown.insert(dimension.as_str().into(), name.as_str().into());
-    }
-    for (name, count) in counts(row) {
-        shown.insert(name.into(), count.into());
-    }
-    shown.insert("spend".into(), decimal(row.counts.spend).into());
-    shown.insert("currency".into(), row.currency.as_str().into());
-    for (name, rate) in rates(row) {
-        shown.insert(name.into(), rate.into());
-    }
-    if let Some(imps) = &row.imps {
-        shown.insert("imps".into(), imps.all.into());
-        shown.insert("matched".into(), matched(imps).into());
-        let mut why: serde_json::Map<String, Value> = imps
-            .refused
-            .iter()
-            .map(|(reason, count)| (reason.clone(), (*count).into()))
-            .collect();
-        why.insert(NOT_TARGETED.into(), imps.not_targeted().into());
-        shown.insert("no_bids".into(), why.into());
-    }
-    Value::Object(shown)
-}
-
-/// What remains of all imps beside bids and the reasons that were counted.
-const NOT_TARGETED: &str = "not_targeted";
-
-/// Imps that a line item's targeting was true for, whether or not it then bid.
-fn matched(imps: &Imps) -> u64 {
-    let reasons = Refusal::ALL
-        .iter()
-        .filter(|refusal| **refusal > Refusal::Targeting)
-        .filter_map(|refusal| imps.refused.get(refusal.as_str()));
-    reasons.fold(imps.bid, |sum, count| sum.saturating_add(*count))
-}
-
-/// Each reason has a column where some row has it.
-fn csv(by: &[Dimension], rows: &[Row]) -> String {
-    let quoted = |text: &str| match text.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    };
-    let mut head: Vec<&str> = by.iter().map(|dimension| dimension.as_str()).collect();
-    head.extend([
-        "bids",
-        "wins",
-        "impressions",
-        "clicks",
-        "spend",
-        "currency",
-        "ecpm",
-        "ecpc",
-        "win_rate",
-    ]);
-    let has_imps = rows.iter().all(|row| row.imps.is_some());
-    let counted = rows.iter().filter_map(|row| row.imps.as_ref());
-    let reasons: BTreeSet<&str> = counted
-        .flat_map(|imps| imps.refused.keys().map(String::as_str))
-        .collect();
-    let mut text = head.join(",");
-    if has_imps {
-        text += ",imps,matched,no_bid_";
-        text += NOT_TARGETED;
-    }
-    for reason in &reasons {
-        text += ",no_bid_";
-        text += reason;
-    }
-    text += "\r\n";
-    for row in rows {
-        let mut cells: Vec<String> = row.of.iter().map(|name| quoted(name)).collect();
-        cells.extend(counts(row).map(|(_, count)| count.to_string()));
-        cells.push(decimal(row.counts.spend));
-        cells.push(row.currency.to_string());
-        cells.extend(
-            rates(row).map(|(_, rate)| rate.map_or(String::new(), |rate| rate.to_string())),
-        );
-        if let Some(imps) = row.imps.as_ref().filter(|_| has_imps) {
-            cells.extend([imps.all, matched(imps), imps.not_targeted()].map(|n| n.to_string()));
-            let of = |reason: &&str| imps.refused.get(*reason).copied().unwrap_or(0);
-            cells.extend(reasons.iter().map(|reason| of(reason).to_string()));
-        }
-        text += &cells.join(",");
-        text += "\r\n";
-    }
-    text
 }
 
 /// `GET /v1/budgets`: how each live budget stands, now.

@@ -1,0 +1,460 @@
+//! The report, told: rows as JSON and CSV, and each hour as a file that a segment job can read.
+//!
+//! A file is `reports/<hour>.ndjson.gz` in the data directory, a JSON object a line, of three kinds:
+//!
+//! - what was delivered, by exchange, line item and creative (`bids`, `wins`, `impressions`, `clicks`, `spend`, …);
+//! - the same of people in a segment that the line item wanted (`segment` instead of `creative`); who was in two counts in both;
+//! - what became of imps, by exchange and line item (`imps`, `matched`, `no_bids`).
+//!
+//! It is written a minute after the hour is over, and again as long as notices change it: for a day and two hours. It replaces
+//! what was there in one step, so that whoever reads sees a whole file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::decision::Refusal;
+use crate::ledger::{Dimension, Imps, Ledger, Query, Row};
+use crate::money::Nanos;
+use crate::priority;
+use crate::storage::Storage;
+
+/// Nano units as a decimal text.
+pub fn decimal(nano: i64) -> String {
+    Nanos(nano).to_string()
+}
+
+/// A quotient with six places, or nothing where nothing is divided by.
+fn per(amount: f64, count: u64) -> Option<f64> {
+    (count > 0).then(|| (amount / count as f64 * 1e6).round() / 1e6)
+}
+
+/// What is worked out of a row's counts: eCPM, eCPC, win rate.
+fn rates(row: &Row) -> [(&'static str, Option<f64>); 3] {
+    let counts = &row.counts;
+    let spend = counts.spend as f64 / 1e9;
+    [
+        ("ecpm", per(spend * 1000.0, counts.impressions)),
+        ("ecpc", per(spend, counts.clicks)),
+        (
+            "win_rate",
+            per(counts.wins.max(counts.impressions) as f64, counts.bids),
+        ),
+    ]
+}
+
+fn counts(row: &Row) -> [(&'static str, u64); 4] {
+    let counts = &row.counts;
+    [
+        ("bids", counts.bids),
+        ("wins", counts.wins.max(counts.impressions)),
+        ("impressions", counts.impressions),
+        ("clicks", counts.clicks),
+    ]
+}
+
+/// A row as a JSON object.
+pub fn row_json(by: &[Dimension], row: &Row) -> Value {
+    let mut shown = serde_json::Map::new();
+    for (dimension, name) in by.iter().zip(&row.of) {
+        shown.insert(dimension.as_str().into(), name.as_str().into());
+    }
+    for (name, count) in counts(row) {
+        shown.insert(name.into(), count.into());
+    }
+    shown.insert("spend".into(), decimal(row.counts.spend).into());
+    shown.insert("currency".into(), row.currency.as_str().into());
+    for (name, rate) in rates(row) {
+        shown.insert(name.into(), rate.into());
+    }
+    if let Some(imps) = &row.imps {
+        shown.insert("imps".into(), imps.all.into());
+        shown.insert("matched".into(), matched(imps).into());
+        let mut why: serde_json::Map<String, Value> = imps
+            .refused
+            .iter()
+            .map(|(reason, count)| (reason.clone(), (*count).into()))
+            .collect();
+        why.insert(NOT_TARGETED.into(), imps.not_targeted().into());
+        shown.insert("no_bids".into(), why.into());
+    }
+    Value::Object(shown)
+}
+
+/// What remains of all imps beside bids and the reasons that were counted.
+const NOT_TARGETED: &str = "not_targeted";
+
+/// Imps that a line item's targeting was true for, whether or not it then bid.
+fn matched(imps: &Imps) -> u64 {
+    let reasons = Refusal::ALL
+        .iter()
+        .filter(|refusal| **refusal > Refusal::Targeting)
+        .filter_map(|refusal| imps.refused.get(refusal.as_str()));
+    reasons.fold(imps.bid, |sum, count| sum.saturating_add(*count))
+}
+
+/// Rows as CSV with a head (RFC 4180). Each reason has a column where some row has it.
+pub fn csv(by: &[Dimension], rows: &[Row]) -> String {
+    let quoted = |text: &str| match text.contains(['"', ',', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    };
+    let mut head: Vec<&str> = by.iter().map(|dimension| dimension.as_str()).collect();
+    head.extend([
+        "bids",
+        "wins",
+        "impressions",
+        "clicks",
+        "spend",
+        "currency",
+        "ecpm",
+        "ecpc",
+        "win_rate",
+    ]);
+    let has_imps = rows.iter().all(|row| row.imps.is_some());
+    let counted = rows.iter().filter_map(|row| row.imps.as_ref());
+    let reasons: BTreeSet<&str> = counted
+        .flat_map(|imps| imps.refused.keys().map(String::as_str))
+        .collect();
+    let mut text = head.join(",");
+    if has_imps {
+        text += ",imps,matched,no_bid_";
+        text += NOT_TARGETED;
+    }
+    for reason in &reasons {
+        text += ",no_bid_";
+        text += reason;
+    }
+    text += "\r\n";
+    for row in rows {
+        let mut cells: Vec<String> = row.of.iter().map(|name| quoted(name)).collect();
+        cells.extend(counts(row).map(|(_, count)| count.to_string()));
+        cells.push(decimal(row.counts.spend));
+        cells.push(row.currency.to_string());
+        cells.extend(
+            rates(row).map(|(_, rate)| rate.map_or(String::new(), |rate| rate.to_string())),
+        );
+        if let Some(imps) = row.imps.as_ref().filter(|_| has_imps) {
+            cells.extend([imps.all, matched(imps), imps.not_targeted()].map(|n| n.to_string()));
+            let of = |reason: &&str| imps.refused.get(*reason).copied().unwrap_or(0);
+            cells.extend(reasons.iter().map(|reason| of(reason).to_string()));
+        }
+        text += &cells.join(",");
+        text += "\r\n";
+    }
+    text
+}
+
+/// Where hours are kept, in the data directory.
+const FOLDER: &str = "reports";
+/// For so many hours a notice may change what an hour delivered: a bid's window, and a day that its token is valid beyond.
+const CHANGING_HOURS: u32 = 26;
+/// Files of hours older than this are removed: a quarter of a year.
+const KEPT_HOURS: u32 = 92 * 24;
+/// How long after an hour its file is written: by then bid threads and the ledger have told all.
+const SETTLES_SECONDS: i64 = 60;
+/// How often it is looked whether an hour is over.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Writes hours into files.
+#[derive(Debug)]
+pub struct Archive {
+    ledger: Ledger,
+    storage: Storage,
+    /// The hour that was the last to be over.
+    done: u32,
+    /// By the hour: what its file has, as a hash.
+    written: BTreeMap<u32, u64>,
+}
+
+impl Archive {
+    /// Of a ledger's report, into a data directory.
+    pub fn new(ledger: Ledger, storage: Storage) -> Self {
+        Self {
+            ledger,
+            storage,
+            done: 0,
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Works until whoever started it is gone.
+    fn run(mut self, stopped: &Receiver<()>, now: fn() -> Timestamp) {
+        loop {
+            if let Err(reason) = self.turn(now()) {
+                tracing::warn!(
+                    reason,
+                    "the report of an hour could not be written; it is tried again"
+                );
+            }
+            if stopped.recv_timeout(POLL) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is over and not written, and what has changed since; removes what is old.
+    pub fn turn(&mut self, now: Timestamp) -> Result<(), String> {
+        let settled = now.unix_seconds().saturating_sub(SETTLES_SECONDS);
+        let hour = u32::try_from(settled / 3600).unwrap_or(0);
+        if hour <= self.done {
+            return Ok(());
+        }
+        for of in hour.saturating_sub(CHANGING_HOURS)..hour {
+            let text = self.text(of).ok_or("the ledger does not answer")?;
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let hash = hasher.finish();
+            let before = self.written.get(&of);
+            // What is empty, and was, needs no file.
+            if before == Some(&hash) || (text.is_empty() && before.is_none()) {
+                continue;
+            }
+            let packed = gzip(&text).map_err(|error| error.to_string())?;
+            let written = self.storage.write_atomic(&file_of(of), packed);
+            written.map_err(|error| error.to_string())?;
+            self.written.insert(of, hash);
+        }
+        self.written = self.written.split_off(&hour.saturating_sub(CHANGING_HOURS));
+        self.forget(hour.saturating_sub(KEPT_HOURS));
+        self.done = hour;
+        Ok(())
+    }
+
+    /// An hour's rows, a line each; nothing where the ledger is gone.
+    fn text(&self, hour: u32) -> Option<String> {
+        let by = |last: &[Dimension]| {
+            let mut by = vec![
+                Dimension::Hour,
+                Dimension::Exchange,
+                Dimension::Advertiser,
+                Dimension::Campaign,
+                Dimension::LineItem,
+            ];
+            by.extend(last);
+            by
+        };
+        let mut text = String::new();
+        for by in [
+            by(&[Dimension::Creative]),
+            by(&[Dimension::Segment]),
+            by(&[]),
+        ] {
+            let query = Query {
+                by: by.clone(),
+                from: hour,
+                until: Some(hour.saturating_add(1)),
+            };
+            let rows = self.ledger.ask(move |keeper| keeper.rows(&query))?;
+            let of_imps = by.len() == 5;
+            for row in rows
+                .iter()
+                .filter(|row| !of_imps || row.imps.as_ref().is_some_and(|imps| imps.all > 0))
+            {
+                let mut shown = row_json(&by, row);
+                if of_imps && let Some(shown) = shown.as_object_mut() {
+                    // The other lines have these.
+                    shown.retain(|name, _| !DELIVERED.contains(&name.as_str()));
+                }
+                text += &shown.to_string();
+                text.push('\n');
+            }
+        }
+        Some(text)
+    }
+
+    fn forget(&self, before: u32) {
+        let files = std::fs::read_dir(self.storage.dir().join(FOLDER));
+        for file in files.into_iter().flatten().flatten() {
+            let path = Path::new(FOLDER).join(file.file_name());
+            if path < file_of(before)
+                && let Err(error) = self.storage.remove(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "an old report could not be removed");
+            }
+        }
+    }
+}
+
+/// What lines of delivery have and those of imps have not.
+const DELIVERED: [&str; 8] = [
+    "bids",
+    "wins",
+    "impressions",
+    "clicks",
+    "spend",
+    "ecpm",
+    "ecpc",
+    "win_rate",
+];
+
+/// `reports/2026-11-23T10.ndjson.gz`: names sort as their hours do.
+fn file_of(hour: u32) -> PathBuf {
+    let begins = Timestamp::from_unix_seconds(i64::from(hour).saturating_mul(3600)).to_string();
+    let name = begins.get(..13).unwrap_or(&begins);
+    Path::new(FOLDER).join(format!("{name}.ndjson.gz"))
+}
+
+fn gzip(text: &str) -> std::io::Result<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(text.as_bytes())?;
+    packed.finish()
+}
+
+/// The thread that writes hours. It ends, and is waited for, when this is dropped.
+#[derive(Debug)]
+pub struct Reports {
+    goes_on: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reports {
+    /// Starts it, behind everybody else.
+    pub fn start(archive: Archive, now: fn() -> Timestamp) -> std::io::Result<Self> {
+        let (goes_on, stopped) = channel();
+        let thread = thread::Builder::new()
+            .name("kith-reports".to_owned())
+            .spawn(move || {
+                priority::stand_back();
+                archive.run(&stopped, now);
+            })?;
+        Ok(Self {
+            goes_on: Some(goes_on),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        self.goes_on = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::ledger::{Allowances, Desk, Plan, Proposed, Terms, TokenText};
+    use crate::money::{Currency, Price};
+
+    fn ten() -> Timestamp {
+        "2026-11-23T10:30:00Z".parse().expect("a time")
+    }
+
+    fn bid(desk: &mut Desk, plan: &Plan, book: &crate::campaigns::Book) {
+        let mut allowances = Allowances::seeded(0);
+        allowances.begin(plan, ten());
+        let proposed = Proposed {
+            line_item: 0,
+            creative: 0,
+            exchange: 0,
+            price: Price::from_micros(5_000_000).expect("a price"),
+            currency: Currency::USD,
+            nano: 5_000_000,
+            test: false,
+            segments: [0].into_iter().collect(),
+        };
+        desk.tick();
+        desk.commit(
+            plan,
+            book,
+            &mut allowances,
+            &proposed,
+            &mut TokenText::default(),
+        )
+        .expect("taken");
+    }
+
+    fn lines(dir: &Path) -> Vec<Value> {
+        let packed = std::fs::read(dir.join("reports/2026-11-23T10.ndjson.gz")).expect("a file");
+        let mut text = String::new();
+        let mut unpacked = flate2::read::GzDecoder::new(&*packed);
+        unpacked.read_to_string(&mut text).expect("whole");
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    }
+
+    #[test]
+    fn an_hour_is_written_when_it_is_over_and_again_when_it_changes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let storage = Storage::start(dir.path()).expect("storage");
+        let old = dir.path().join("reports/2026-08-01T00.ndjson.gz");
+        std::fs::create_dir(dir.path().join("reports")).expect("made");
+        std::fs::write(&old, "").expect("written");
+        let terms = Terms::of(&Config::default());
+        let ledger = Ledger::start(terms, storage.clone(), ten).expect("a ledger");
+        let document = br#"{"advertisers": [{"id": "acme", "domain": "acme.example"}],
+            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 1, "h": 1, "adm": "<p>"}],
+            "line_items": [{"id": "one", "creatives": ["box"], "targeting": "segments one of ['crm/vip']",
+                "price": {"cpm": "5", "currency": "USD"}}]}"#;
+        let book = Arc::new(crate::campaigns::compile(document).expect("a document"));
+        let (plan, mut desk) = (ledger.plan(&book), ledger.desk());
+        bid(&mut desk, &plan, &book);
+        let hour = u32::try_from(ten().unix_seconds() / 3600).expect("an hour");
+        desk.tally(&plan, 0, hour, 7, vec![(0, None, 1), (0, Some("floor"), 2)]);
+        let mut archive = Archive::new(ledger.clone(), storage);
+        let later = |seconds: i64| Timestamp::from_unix_seconds(ten().unix_seconds() + seconds);
+        let begun = std::time::Instant::now();
+        while ledger.ask(|keeper| keeper.rows(&Query::default()).is_empty()) != Some(false) {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        archive.turn(later(30 * 60)).expect("nothing is over");
+        let count = std::fs::read_dir(dir.path().join("reports"))
+            .expect("it")
+            .count();
+        assert_eq!(
+            count, 0,
+            "what is old is gone, what is not over is not there"
+        );
+        archive.turn(later(31 * 60 + 1)).expect("written");
+        let written = lines(dir.path());
+        assert_eq!(written.len(), 3, "{written:?}");
+        assert_eq!(
+            written.first().map(|line| &line["creative"]),
+            Some(&"box".into())
+        );
+        assert_eq!(
+            written.get(1).map(|line| &line["segment"]),
+            Some(&"crm/vip".into())
+        );
+        let imps = serde_json::json!({"hour": "2026-11-23T10:00:00Z", "exchange": "demo", "advertiser": "acme", "campaign": "one",
+            "line_item": "one", "currency": "USD", "imps": 7, "matched": 3, "no_bids": {"floor": 2, "not_targeted": 4}});
+        assert_eq!(written.last(), Some(&imps));
+        bid(&mut desk, &plan, &book);
+        while ledger.ask(|keeper| {
+            keeper
+                .rows(&Query::default())
+                .first()
+                .map(|row| row.counts.bids)
+        }) != Some(Some(2))
+        {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        archive.turn(later(40 * 60)).expect("nothing new is over");
+        assert_eq!(lines(dir.path()), written);
+        archive.turn(later(92 * 60)).expect("written");
+        assert_eq!(
+            lines(dir.path()).first().map(|line| line["bids"].clone()),
+            Some(2.into())
+        );
+    }
+}
