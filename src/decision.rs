@@ -46,7 +46,7 @@ use crate::campaigns::{
     SegmentFacts, Status, Transparency,
 };
 use crate::clock::Timestamp;
-use crate::config::Exchange;
+use crate::config::{Billing, Exchange};
 use crate::generation::Generation;
 use crate::identity::{self, IdOutcome};
 use crate::ids::UserKey;
@@ -138,8 +138,6 @@ pub struct Proposal<'a> {
     pub size: Option<Size>,
     /// Its markup, escaped for JSON.
     pub adm: &'a str,
-    /// The same in pieces, between which a click's URL stands, where clicks can be counted.
-    pub adm_pieces: Option<&'a [Box<str>]>,
     /// For which seat.
     pub seat: &'a str,
     /// CPM in the decision's currency.
@@ -172,7 +170,7 @@ impl<'a> Proposal<'a> {
             price: self.price,
             line_item_json: &self.line_item.bid_json,
             adm_json: self.adm,
-            adm_pieces: self.adm_pieces,
+            landing: &self.creative.click_url,
             creative_json: &self.creative.bid_json,
             dealid: self.deal,
             slotinpod: self.slotinpod,
@@ -583,12 +581,10 @@ impl<'a> Auction<'a, '_> {
             let native = proposal.native.zip(proposal.creative.native.as_ref());
             proposal.adm = match (native, &proposal.creative.adm) {
                 (Some((ask, ad)), _) => {
-                    campaigns::filled(native::markup(ask, ad, arena), arena, said)
+                    let pixel = self.exchange.billing == Billing::Impression;
+                    campaigns::filled(native::markup(ask, ad, pixel, arena), arena, said)
                 }
-                (None, Some(markup)) => {
-                    proposal.adm_pieces = markup.clicks();
-                    markup.filled(arena, said)
-                }
+                (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
             match self.room.checked_sub(
@@ -824,7 +820,6 @@ impl<'a> Auction<'a, '_> {
             creative_place,
             size: fit.size,
             adm: "",
-            adm_pieces: None,
             seat: line_item.seat.as_deref().unwrap_or(&self.exchange.seat),
             price,
             deal: None,

@@ -32,7 +32,7 @@ pub use formats::{Banner, Codes, DurFloor, DurationFloors, Flex, Media, Pod, Siz
 pub use kept::{BrandVersion, Chain, SupplyChain, UserAgent, UserData};
 pub use native::{
     ASSETS_MAX, AssetAsk, AssetKind, ImageAsk, ImageType, ImageTypes, Native, NativeAnswer,
-    NativeAsk, TrackerOut,
+    NativeAsk, TrackerOut, pixel,
 };
 pub use reader::{BadRequest, read};
 pub use repair::{Text, readable};
@@ -41,7 +41,7 @@ pub use request::{
     User,
 };
 pub use response::{
-    BidId, BidOut, CreativeOut, Mtype, NoticeUrls, line_item_part, transparency_part, write_bids,
-    write_no_bid,
+    BidId, BidOut, CLICK_MACRO, CreativeOut, Mtype, NoticeUrls, PIXEL_HTML_MACRO, PIXEL_VAST_MACRO,
+    line_item_part, transparency_part, write_bids, write_no_bid,
 };
 pub use signals::{Flag, Homes, SectionIds, Signals};

@@ -15,7 +15,7 @@ use prometheus::{IntGauge, Registry};
 use rustix::fs::StatVfs;
 
 use crate::clock::Timestamp;
-use crate::config::{Config, Exchange, Exchanges};
+use crate::config::{Billing, Config, Exchange, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
 use crate::delivery::{Archive, Reports};
 use crate::generation::Frame;
@@ -294,9 +294,13 @@ fn start_bids(
     let factory = move |thread: BidThread| {
         let base = || bid.public_url(thread.listens);
         let urls = urls.get_or_init(|| {
-            let of = of
-                .iter()
-                .map(|exchange| NoticeUrls::new(&base(), &exchange.price_macro));
+            let of = of.iter().map(|exchange| {
+                let urls = NoticeUrls::new(&base(), &exchange.price_macro);
+                match exchange.billing {
+                    Billing::Impression => urls.billed_by_pixel(),
+                    Billing::Burl | Billing::Nurl => urls,
+                }
+            });
             of.collect::<Arc<[_]>>()
         });
         let mut shared = shared.clone();

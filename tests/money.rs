@@ -486,6 +486,115 @@ fn the_report_knows_segments() {
     check(&Kith::start(dir.path(), ""));
 }
 
+/// Where an exchange bills by what was shown, the markup has a pixel, and there is no `burl`; clicks are counted in every format.
+#[test]
+fn impressions_are_billed_by_a_pixel_and_clicks_counted_in_every_format() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let more = "[exchanges.shown]\ndefault_tmax_ms = 60000\nbilling = \"impression\"\n";
+    let kith = Kith::start(dir.path(), more);
+    let vast = "<VAST version='4.0'><Ad><InLine><AdSystem>k</AdSystem><AdTitle>t</AdTitle><Impression><![CDATA[https://a.example/i]]></Impression>\
+        <Creatives><Creative><Linear><VideoClicks><ClickThrough><![CDATA[${KITH_CLICK_URL}]]></ClickThrough></VideoClicks></Linear></Creative></Creatives>\
+        </InLine></Ad></VAST>";
+    let document = json!({
+        "advertisers": [{"id": "acme", "domain": "acme.example", "currency": "USD"}],
+        "creatives": [
+            {"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "click_url": "https://acme.example/?a=1&b=2",
+                "adm": "<a href='${KITH_CLICK_URL}'>x</a><img src='https://t.example/?g=${GDPR}'>"},
+            {"id": "film", "advertiser": "acme", "type": "video", "w": 640, "h": 360, "duration": 15, "mimes": ["video/mp4"], "protocols": [7],
+                "adm": vast},
+            {"id": "text", "advertiser": "acme", "type": "native", "assets": [{"title": {"text": "Boots"}}]}],
+        "line_items": [{"id": "one", "creatives": ["box", "film", "text"], "targeting": "country = 'USA'",
+            "price": {"cpm": "5", "currency": "USD"}}],
+    });
+    let url = kith.admin("/v1/datasets/campaigns/versions/1");
+    let upload = kith
+        .agent
+        .put(&url)
+        .header("content-type", "application/json");
+    let mut answer = upload.send(&document.to_string()).expect("an answer");
+    let text = answer.body_mut().read_to_string().expect("a text");
+    assert_eq!(answer.status(), 201, "{text}");
+    let native = json!({"ver": "1.2", "assets": [{"id": 1, "required": 1, "title": {"len": 90}}]})
+        .to_string();
+    let formats = [
+        ("banner", json!({"w": 300, "h": 250})),
+        (
+            "video",
+            json!({"mimes": ["video/mp4"], "protocols": [7], "minduration": 5, "maxduration": 30, "w": 640, "h": 360}),
+        ),
+        ("native", json!({"ver": "1.2", "request": native})),
+    ];
+    let mut shown = 0;
+    for exchange in ["shown", "demo"] {
+        for (format, offer) in &formats {
+            let request = json!({"id": "r", "imp": [{"id": "1", *format: offer}], "device": {"geo": {"country": "USA"}},
+                "regs": {"gdpr": 0}});
+            let url = format!("http://{}/bid/{exchange}", kith.bid);
+            let (status, text) = kith.post(&url, &request.to_string());
+            assert_eq!(status, 200, "{format}: {text}");
+            let answer: Value = serde_json::from_str(&text).expect("JSON");
+            let bid = &answer["seatbid"][0]["bid"][0];
+            let markup = bid["adm"].as_str().expect("markup");
+            assert!(!markup.contains("KITH_"), "{markup}");
+            if *format == "native" {
+                let native: Value = serde_json::from_str(markup).expect("JSON");
+                assert_eq!(
+                    native["imptrackers"].is_array(),
+                    exchange == "shown",
+                    "{native}"
+                );
+            }
+            let path = |word: &str| {
+                let from = markup.find(word)?;
+                let length = markup[from..].find(['\'', '"', ']', '?'])?;
+                Some(format!(
+                    "http://{}{}",
+                    kith.bid,
+                    &markup[from..from + length]
+                ))
+            };
+            let click = path("/c/").unwrap_or_else(|| panic!("{format}: {markup}"));
+            assert_eq!(kith.get(&click).0, 302, "{format}");
+            assert_eq!(bid.get("burl").is_some(), exchange == "demo", "{bid}");
+            match path("/n/bill/") {
+                Some(pixel) => {
+                    assert_eq!(exchange, "shown", "{markup}");
+                    assert!(
+                        markup.contains("?p=${AUCTION_PRICE}&c=${AUCTION_CURRENCY}"),
+                        "{markup}"
+                    );
+                    for _ in 0..2 {
+                        assert_eq!(kith.get(&format!("{pixel}?p=2")).0, 204);
+                    }
+                    shown += 1;
+                }
+                None => assert_eq!(exchange, "demo", "{markup}"),
+            }
+        }
+    }
+    let rows = kith.report("exchange");
+    let row = rows
+        .iter()
+        .find(|row| row["exchange"] == "shown")
+        .expect("a row");
+    assert_eq!(
+        (&row["impressions"], &row["spend"]),
+        (&json!(shown), &json!("0.006")),
+        "{row}"
+    );
+    let clicks = || {
+        kith.report("creative")
+            .iter()
+            .map(|row| row["clicks"].as_u64().expect("a count"))
+            .collect::<Vec<_>>()
+    };
+    let begun = Instant::now();
+    while clicks() != [2, 2, 2] {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", clicks());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Kith as a process of its own, which can be killed.
 struct Process(Child);
 

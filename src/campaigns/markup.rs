@@ -1,16 +1,17 @@
 //! A creative's markup, made ready to be written into a response.
 //!
-//! A bid's `adm` is a JSON string that differs between bids only where macros stand. So the template is split at the
-//! macros that Kith fills in itself and the pieces are escaped for JSON at compile time; writing a bid copies them. All
-//! other `${…}` are the exchange's and stay as they are.
-//!
-//! Filled in are the click URL, and for each request the privacy macros of TCF and GPP ("URL-based services"): `${GDPR}`,
-//! `${GDPR_CONSENT_<vendor>}`, `${GPP_STRING_<vendor>}`, `${GPP_SID}`. Most markup has none, and is copied as a whole.
+//! A bid's `adm` is a JSON string that differs between bids only where macros stand. The template is escaped for JSON at compile
+//! time. What is filled in for each request are the privacy macros of TCF and GPP ("URL-based services"): `${GDPR}`,
+//! `${GDPR_CONSENT_<vendor>}`, `${GPP_STRING_<vendor>}`, `${GPP_SID}`; most markup has none. URLs that carry a bid's token, the click's
+//! ([`CLICK_MACRO`]) and the impression's pixel, are filled in when the bid is written, and stay as macros until then. All other
+//! `${…}` are the exchange's and stay as they are.
 
 use bumpalo::Bump;
 
-/// The macro that becomes the click URL.
-pub const CLICK_MACRO: &str = "${KITH_CLICK_URL}";
+use super::Format;
+
+pub use crate::openrtb::CLICK_MACRO;
+use crate::openrtb::{PIXEL_HTML_MACRO, PIXEL_VAST_MACRO};
 
 /// A macro that says what the request says about privacy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +45,10 @@ impl PrivacyMacro {
     }
 }
 
-/// Markup in pieces, each already escaped as the inside of a JSON string.
+/// Markup, escaped as the inside of a JSON string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markup {
-    /// What stands before, between and behind the click macros: one more than there are macros.
-    pub pieces: Box<[Box<str>]>,
-    /// All of it, with the creative's landing page for the click macros; without quotes around it.
+    /// All of it, without quotes around it.
     pub escaped: Box<str>,
     /// Where there are privacy macros: what stands before each, and it. Their texts and what is behind the last make up `escaped`
     /// without them.
@@ -58,13 +57,15 @@ pub struct Markup {
 }
 
 impl Markup {
-    /// Prepares a template whose clicks go to `landing`.
+    /// Prepares a template whose clicks lead to `landing`.
     pub(super) fn new(template: &str, landing: &str) -> Self {
-        let pieces: Box<[Box<str>]> = template
-            .split(CLICK_MACRO)
-            .map(|piece| json_inside(piece).into())
-            .collect();
-        let escaped: Box<str> = pieces.join(json_inside(landing).as_str()).into();
+        let mut has_privacy = false;
+        split_at_macros(landing, |_, _| has_privacy = true);
+        // What such a landing page says is the request's: nobody knows it any more when somebody clicks.
+        let escaped: Box<str> = match has_privacy {
+            true => json_inside(&template.replace(CLICK_MACRO, landing)).into(),
+            false => json_inside(template).into(),
+        };
         let mut privacy = Vec::new();
         // Nothing in a macro's name is escaped, so that they can be looked for in what is.
         let behind = split_at_macros(&escaped, |before, which| {
@@ -72,15 +73,30 @@ impl Markup {
         });
         Self {
             behind: behind.into(),
-            pieces,
             escaped,
             privacy: privacy.into(),
         }
     }
 
-    /// The pieces between which a click's URL stands, where there are some, and no privacy macro that the request fills in.
-    pub fn clicks(&self) -> Option<&[Box<str>]> {
-        (self.pieces.len() > 1 && self.privacy.is_empty()).then_some(&self.pieces)
+    /// The same with a place for the impression's pixel: an element of HTML at its end, or one of VAST beside those that it has.
+    pub(super) fn with_pixel(template: &str, landing: &str, format: Format) -> Self {
+        let at = match format {
+            Format::Banner => Some((template.len(), PIXEL_HTML_MACRO)),
+            Format::Video | Format::Audio => {
+                let beside = template.find("<Impression");
+                let behind = |tag: &str| template.find(tag).map(|at| at.saturating_add(tag.len()));
+                let at = beside
+                    .or_else(|| behind("</AdTitle>"))
+                    .or_else(|| behind("</AdSystem>"));
+                at.map(|at| (at, PIXEL_VAST_MACRO))
+            }
+            Format::Native => None,
+        };
+        let Some((at, pixel)) = at else {
+            return Self::new(template, landing);
+        };
+        let (before, behind) = template.split_at_checked(at).unwrap_or((template, ""));
+        Self::new(&format!("{before}{pixel}{behind}"), landing)
     }
 
     /// All of it with the privacy macros filled in. A value must be of letters, digits and `-_.~=` only.
@@ -157,15 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn the_click_macro_alone_is_filled_in() {
+    fn text_survives_and_the_click_macro_waits() {
         let markup = Markup::new(
             "<a href=\"${KITH_CLICK_URL}\">${AUCTION_PRICE}</a><script>\u{2028}'${KITH_CLICK_URL}'</script>\n",
             "https://acme.example/?a=1&b=2",
         );
-        assert_eq!(markup.pieces.len(), 3);
+        // It waits for the bid.
         assert_eq!(
             read(&markup.escaped),
-            "<a href=\"https://acme.example/?a=1&b=2\">${AUCTION_PRICE}</a><script>\u{2028}'https://acme.example/?a=1&b=2'</script>\n"
+            "<a href=\"${KITH_CLICK_URL}\">${AUCTION_PRICE}</a><script>\u{2028}'${KITH_CLICK_URL}'</script>\n"
         );
     }
 
@@ -216,12 +232,34 @@ mod tests {
         assert!(Markup::new("<a>${AUCTION_ID}", "x").privacy.is_empty());
     }
 
+    #[test]
+    fn a_pixel_stands_where_its_format_wants_it() {
+        let placed =
+            |template: &str, format| read(&Markup::with_pixel(template, "x", format).escaped);
+        assert_eq!(placed("<p>", Format::Banner), "<p>${KITH_PIXEL_HTML}");
+        assert_eq!(
+            placed(
+                "<InLine><AdTitle/><Impression>a</Impression></InLine>",
+                Format::Video
+            ),
+            "<InLine><AdTitle/>${KITH_PIXEL_VAST}<Impression>a</Impression></InLine>"
+        );
+        assert_eq!(
+            placed(
+                "<Wrapper><AdSystem>k</AdSystem><VASTAdTagURI>",
+                Format::Audio
+            ),
+            "<Wrapper><AdSystem>k</AdSystem>${KITH_PIXEL_VAST}<VASTAdTagURI>"
+        );
+        assert_eq!(placed("<VAST></VAST>", Format::Video), "<VAST></VAST>");
+    }
+
     proptest! {
         #[test]
         fn any_text_survives(text in "\\PC*|[\\x00-\\x7f\"\\\\]*") {
             prop_assert_eq!(read(&json_inside(&text)), text.clone());
             let markup = Markup::new(&text, "https://acme.example/");
-            prop_assert_eq!(read(&markup.escaped), text.replace(CLICK_MACRO, "https://acme.example/"));
+            prop_assert_eq!(read(&markup.escaped), text);
         }
     }
 }

@@ -154,11 +154,9 @@ impl Terms {
                 let domains = upwards(&domain, '.', Side::Left)
                     .map(|name| terms.domains.number(name))
                     .collect();
-                let markup = creative
-                    .adm
-                    .as_ref()
-                    .map_or("", |markup| &markup.escaped)
-                    .to_ascii_lowercase();
+                let markup = creative.adm.as_ref();
+                let markup = markup.map_or("", |markup| &markup.escaped);
+                let markup = markup.to_ascii_lowercase();
                 CreativeTerms {
                     slot: terms.slot_of(creative),
                     cattax: creative.cattax,

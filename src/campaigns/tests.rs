@@ -173,7 +173,8 @@ fn what_is_there_is_kept() {
         creative.adm.as_ref().expect("markup").escaped
     ))
     .expect("JSON");
-    assert_eq!(adm, "<a href='https://acme.example/landing?a=1&b=2'>x</a>");
+    assert_eq!(adm, "<a href='${KITH_CLICK_URL}'>x</a>${KITH_PIXEL_HTML}");
+    assert_eq!(&*creative.click_url, "https://acme.example/landing?a=1&b=2");
     assert_eq!(book.advertiser_of(line_item).map(|a| &*a.id), Some("acme"));
     assert_eq!(book.creatives_of(line_item).count(), 1);
 }

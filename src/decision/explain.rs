@@ -321,7 +321,7 @@ pub fn explain(
         "decision": if reason.is_none() { "bid" } else { "no_bid" },
         "reason": reason.map(NoBid::as_str),
         "why": reason.map(NoBid::why),
-        "response": response(request, decision.currency, proposals, &arena),
+        "response": response(request, decision.currency, proposals),
     });
     Explanation { document }
 }
@@ -330,7 +330,6 @@ fn response(
     request: &Request<'_>,
     currency: crate::money::Currency,
     proposals: &[super::Proposal<'_>],
-    arena: &Bump,
 ) -> Value {
     if proposals.is_empty() {
         return Value::Null;
@@ -340,9 +339,7 @@ fn response(
         .map(|(id, proposal)| {
             let mut bid = proposal.bid_out(BidId(id));
             // What a click's URL is, only a bid that is made knows.
-            if let Some(pieces) = proposal.adm_pieces {
-                bid.adm_json = arena.alloc_str(&pieces.join(CLICK_MACRO));
-            }
+            bid.landing = CLICK_MACRO;
             bid
         })
         .collect();

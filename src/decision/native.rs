@@ -8,9 +8,11 @@
 
 use arrayvec::ArrayVec;
 use bumpalo::Bump;
+use bumpalo::collections::Vec as ArenaVec;
 
 use super::fit::{plays, takes_duration};
 use crate::campaigns::{NativeAd, NativeAsset, NativeAssetKind};
+use crate::openrtb;
 use crate::openrtb::{ASSETS_MAX, AssetAsk, AssetKind, Field, ImageAsk, NativeAnswer, NativeAsk};
 
 /// For each asset that is asked for, the part that answers it.
@@ -21,18 +23,25 @@ pub(super) fn is_complete(ask: &NativeAsk<'_>, ad: &NativeAd) -> bool {
     parts(ask, ad).is_some_and(|parts| parts.iter().any(Option::is_some))
 }
 
-/// What the ad answers, as a bid's markup.
-pub(super) fn markup<'a>(ask: &'a NativeAsk<'a>, ad: &'a NativeAd, arena: &'a Bump) -> &'a str {
+/// What the ad answers, as a bid's markup; with the impression's pixel among its trackers where there is one.
+pub(super) fn markup<'a>(
+    ask: &'a NativeAsk<'a>,
+    ad: &'a NativeAd,
+    pixel: bool,
+    arena: &'a Bump,
+) -> &'a str {
     let parts = parts(ask, ad).unwrap_or_default();
     let answered = parts.iter().enumerate();
     let assets: ArrayVec<(usize, &str), ASSETS_MAX> = answered
         .filter_map(|(place, part)| Some((place, &*(*part)?.markup.escaped)))
         .collect();
+    let own = pixel.then(openrtb::pixel);
+    let trackers = ArenaVec::from_iter_in(ad.trackers.iter().chain(own), arena);
     let answer = NativeAnswer {
         ask,
         assets: &assets,
         link: &ad.link.escaped,
-        trackers: &ad.trackers,
+        trackers: &trackers,
         privacy: ad.privacy.as_deref(),
     };
     answer.markup(arena)

@@ -6,7 +6,7 @@
 
 mod answer;
 
-pub use answer::{NativeAnswer, TrackerOut};
+pub use answer::{NativeAnswer, TrackerOut, pixel};
 
 use bumpalo::Bump;
 

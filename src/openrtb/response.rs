@@ -5,6 +5,7 @@
 //! a bid copies it. Nothing here goes through [`std::fmt`], which took most of the time.
 
 use crate::money::{Currency, Price};
+use memchr::memmem;
 
 /// A bid's id, unique to this deployment's bids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,10 +24,10 @@ pub struct BidOut<'a> {
     pub price: Price,
     /// What all bids of its line item say, from [`line_item_part`].
     pub line_item_json: &'a str,
-    /// Markup, escaped for JSON, without the quotes.
+    /// Markup, escaped for JSON, without the quotes; with macros where URLs stand that carry the bid's token.
     pub adm_json: &'a str,
-    /// The same in pieces, between which a click's URL stands: for a bid whose clicks come to us.
-    pub adm_pieces: Option<&'a [Box<str>]>,
+    /// What stands for [`CLICK_MACRO`] where clicks do not come to us: where the ad leads.
+    pub landing: &'a str,
     /// What all bids with its creative say, from [`CreativeOut::part`].
     pub creative_json: &'a str,
     /// The deal it answers, if any.
@@ -50,9 +51,50 @@ pub struct NoticeUrls {
     parts: [(Box<str>, Box<str>); 3],
     /// A click's, as the inside of a JSON string.
     click: Box<str>,
+    /// Where an impression is billed by a pixel: its URL, up to the token and from there on.
+    pixel: Option<(Box<str>, Box<str>)>,
 }
 
+/// Stands in markup where a click leads.
+pub const CLICK_MACRO: &str = "${KITH_CLICK_URL}";
+/// Stands where an element of HTML may: the impression's pixel, or nothing.
+pub const PIXEL_HTML_MACRO: &str = "${KITH_PIXEL_HTML}";
+/// The same for VAST.
+pub const PIXEL_VAST_MACRO: &str = "${KITH_PIXEL_VAST}";
+/// The pixel's URL alone.
+pub(super) const PIXEL_URL_MACRO: &str = "${KITH_PIXEL_URL}";
+/// What all of them begin with.
+const OWN_MACRO: &str = "${KITH_";
+
 impl NoticeUrls {
+    /// The same for an exchange whose impressions are billed by a pixel in the markup: it has no `burl`.
+    pub fn billed_by_pixel(mut self) -> Self {
+        let [_, burl, _] = &mut self.parts;
+        let (head, tail) = std::mem::take(burl);
+        let head = head.split_once(":\"").map_or("", |(_, url)| url);
+        let tail = tail.strip_suffix('"').unwrap_or(&tail);
+        self.pixel = Some((head.into(), tail.into()));
+        self
+    }
+
+    /// Writes what stands for a macro of ours that markup begins with; how long the macro is.
+    fn write_own(&self, markup: &str, token: &str, out: &mut Vec<u8>) -> Option<usize> {
+        if markup.starts_with(CLICK_MACRO) {
+            out.extend_from_slice(self.click.as_bytes());
+            out.extend_from_slice(token.as_bytes());
+            return Some(CLICK_MACRO.len());
+        }
+        let (name, before, behind) = PIXELS
+            .into_iter()
+            .find(|(name, ..)| markup.starts_with(name))?;
+        if let Some((head, tail)) = &self.pixel {
+            for part in [before, head, token, tail, behind] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+        Some(name.len())
+    }
+
     /// URLs that begin with `base`, for an exchange that puts the price where `price` stands.
     pub fn new(base: &str, price: &str) -> Self {
         let part = |member: &str, word: &str, query: &str| {
@@ -71,6 +113,7 @@ impl NoticeUrls {
         click.pop();
         Self {
             click: into_text(click.split_off(1)),
+            pixel: None,
             parts: [
                 part("nurl", "win", &paid),
                 part("burl", "bill", &paid),
@@ -284,18 +327,7 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
     bid.price.write(out);
     out.extend_from_slice(bid.line_item_json.as_bytes());
     out.extend_from_slice(b",\"adm\":\"");
-    match (bid.adm_pieces, bid.notices) {
-        (Some(pieces), Some((urls, token))) => {
-            for (nth, piece) in pieces.iter().enumerate() {
-                if nth > 0 {
-                    out.extend_from_slice(urls.click.as_bytes());
-                    out.extend_from_slice(token.as_bytes());
-                }
-                out.extend_from_slice(piece.as_bytes());
-            }
-        }
-        (Some(_), None) | (None, _) => out.extend_from_slice(bid.adm_json.as_bytes()),
-    }
+    write_adm(out, bid);
     out.push(b'"');
     out.extend_from_slice(bid.creative_json.as_bytes());
     if let Some(deal) = bid.dealid {
@@ -315,13 +347,54 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
     }
     out.extend_from_slice(bid.dsa_json.as_bytes());
     if let Some((urls, token)) = bid.notices {
-        for (head, tail) in &urls.parts {
+        for (head, tail) in urls.parts.iter().filter(|(head, _)| !head.is_empty()) {
             out.extend_from_slice(head.as_bytes());
             out.extend_from_slice(token.as_bytes());
             out.extend_from_slice(tail.as_bytes());
         }
     }
     out.push(b'}');
+}
+
+/// The pixel's macros, and what stands around its URL for each, as the insides of JSON strings.
+const PIXELS: [(&str, &str, &str); 3] = [
+    (
+        PIXEL_HTML_MACRO,
+        r#"<img src=\""#,
+        r#"\" width=\"1\" height=\"1\" alt=\"\" style=\"position:absolute\">"#,
+    ),
+    (
+        PIXEL_VAST_MACRO,
+        "<Impression><![CDATA[",
+        "]]></Impression>",
+    ),
+    (PIXEL_URL_MACRO, "", ""),
+];
+
+/// The markup, with what stands for our macros.
+fn write_adm(out: &mut Vec<u8>, bid: &BidOut<'_>) {
+    let mut rest = bid.adm_json;
+    while let Some(at) = memmem::find(rest.as_bytes(), OWN_MACRO.as_bytes()) {
+        let (before, own) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        out.extend_from_slice(before.as_bytes());
+        let written = match bid.notices {
+            Some((urls, token)) => urls.write_own(own, token, out),
+            None if own.starts_with(CLICK_MACRO) => {
+                out.extend_from_slice(bid.landing.as_bytes());
+                Some(CLICK_MACRO.len())
+            }
+            None => {
+                let pixel = PIXELS.into_iter().find(|(name, ..)| own.starts_with(name));
+                pixel.map(|(name, ..)| name.len())
+            }
+        };
+        let length = written.unwrap_or_else(|| {
+            out.extend_from_slice(OWN_MACRO.as_bytes());
+            OWN_MACRO.len()
+        });
+        rest = own.get(length..).unwrap_or("");
+    }
+    out.extend_from_slice(rest.as_bytes());
 }
 
 /// Writes a no-bid with its reason (`nbr`, OpenRTB 3.0's list).
@@ -423,7 +496,7 @@ mod tests {
             price: Price::from_micros(4_200_000).expect("a price"),
             line_item_json: r#","adid":"li","cid":"c""#,
             adm_json: "<a href=\\\"x\\\">",
-            adm_pieces: None,
+            landing: "https://acme.example/",
             creative_json,
             dealid: (impid == "2").then_some("deal \"one\""),
             dsa_json: "",

@@ -133,7 +133,7 @@ impl Work {
             format,
             w,
             h,
-            adm: adm.map(|adm| Markup::new(adm, &landing)),
+            adm: adm.map(|adm| Markup::with_pixel(adm, &landing, format)),
             mimes,
             media,
             native,

@@ -250,7 +250,7 @@ fn a_native_creative_is_ready_to_be_written() {
     let native = book.creatives[0].native.as_ref().expect("native");
     assert_eq!(
         &*native.assets[0].markup.escaped,
-        r#"\"title\":{\"text\":\"Sa \\\"botte\\\" https://acme.example/l?a=1&b=2\"}"#
+        r#"\"title\":{\"text\":\"Sa \\\"botte\\\" ${KITH_CLICK_URL}\"}"#
     );
     let mime = |asset: &NativeAsset| match &asset.kind {
         NativeAssetKind::Image { mime, .. } => *mime,

@@ -3,6 +3,9 @@
 //! `adm` is a JSON string that holds JSON: every quote of the document is escaped once more. So its parts are made ready when
 //! the campaigns are compiled, and here only put together with what the request says: ids, version, root.
 
+use std::sync::LazyLock;
+
+use crate::openrtb::response::PIXEL_URL_MACRO;
 use std::fmt::Write as _;
 
 use bumpalo::Bump;
@@ -25,6 +28,16 @@ pub struct TrackerOut {
     pub url: Box<str>,
 }
 
+/// The impression's pixel, whose URL is filled in when the bid is written.
+pub fn pixel() -> &'static TrackerOut {
+    static PIXEL: LazyLock<TrackerOut> = LazyLock::new(|| TrackerOut {
+        event: EVENT_IMPRESSION,
+        method: METHOD_IMAGE,
+        url: PIXEL_URL_MACRO.into(),
+    });
+    &PIXEL
+}
+
 /// What a native ad says. All texts are escaped for `adm`.
 #[derive(Debug, Clone, Copy)]
 pub struct NativeAnswer<'a> {
@@ -35,7 +48,7 @@ pub struct NativeAnswer<'a> {
     /// The members of `link`.
     pub link: &'a str,
     /// Trackers, of which only those are told that are asked for; a picture for the impression always may be.
-    pub trackers: &'a [TrackerOut],
+    pub trackers: &'a [&'a TrackerOut],
     /// URL of a page about privacy, told where it is asked for; without a character that JSON escapes.
     pub privacy: Option<&'a str>,
 }
@@ -84,7 +97,7 @@ impl NativeAnswer<'_> {
         let asked =
             |tracker: &&TrackerOut| self.ask.tracks(tracker.event.into(), tracker.method.into());
         let mut opening = r#",\"eventtrackers\":["#;
-        for tracker in self.trackers.iter().filter(asked) {
+        for tracker in self.trackers.iter().copied().filter(asked) {
             let TrackerOut { event, method, url } = tracker;
             write!(
                 out,
@@ -96,7 +109,7 @@ impl NativeAnswer<'_> {
             out.push(']');
         }
         let mut opening = r#",\"imptrackers\":["#;
-        let pictures = self.trackers.iter().filter(|tracker| {
+        let pictures = self.trackers.iter().copied().filter(|tracker| {
             tracker.event == EVENT_IMPRESSION && tracker.method == METHOD_IMAGE && !asked(tracker)
         });
         for tracker in pictures {
