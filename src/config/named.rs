@@ -257,7 +257,7 @@ fn exchange(name: &Name, s: &mut Sheet<'_>, budget: &Budget) -> Exchange {
                 ("impression", Billing::Impression),
             ]),
             "\"burl\"",
-            "what bills: the billing notice, the win notice, or a pixel in the markup (not built yet: its burl is taken)",
+            "what bills: the billing notice, the win notice, or a pixel in the markup",
         ),
         billing_window: s.inherit(
             "billing_window",

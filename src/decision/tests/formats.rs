@@ -872,7 +872,7 @@ fn native_assets_are_answered_by_their_ids() {
             {"id": 0, "data": {"value": "Buy \"now\""}},
             {"id": 8, "video": {"vasttag": "<VAST></VAST>"}},
             {"id": 9, "title": {"text": "Boots for the long way home, in all the colours of an October hedge"}}],
-            "link": {"url": "https://acme.example/", "clicktrackers": ["https://t.acme.example/c"]},
+            "link": {"url": "${KITH_CLICK_URL}", "clicktrackers": ["https://t.acme.example/c"]},
             "eventtrackers": [{"event": 1, "method": 1, "url": "https://t.acme.example/i"},
                               {"event": 1, "method": 2, "url": "https://t.acme.example/js"}],
             "privacy": "https://acme.example/privacy"})

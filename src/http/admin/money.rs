@@ -95,12 +95,13 @@ fn hour(key: &str, text: &str) -> Result<u32, Problem> {
     Ok(u32::try_from(time.unix_seconds() / 3600).unwrap_or(0))
 }
 
-/// `GET /v1/budgets`: how each live budget stands, now.
+/// `GET /v1/budgets`: how each live budget stands, now; and which line items are paced or stopped.
 pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
     asked.caller.may_everywhere(Role::Read)?;
     let ledger = books(asked)?;
-    let standings = blocking(asked, move |_| {
-        ledger.ask(|keeper| keeper.standings()).ok_or_else(gone)
+    let (standings, paces) = blocking(asked, move |_| {
+        let both = ledger.ask(|keeper| (keeper.standings(), keeper.paces()));
+        both.ok_or_else(gone)
     })
     .await?;
     let shown = standings.iter().map(|standing| {
@@ -127,7 +128,15 @@ pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
         })
     });
     let shown: Vec<Value> = shown.collect();
-    Ok(json_answer(StatusCode::OK, &json!({ "budgets": shown })))
+    let paces: Vec<Value> = paces
+        .iter()
+        .map(|(line_item, share, stopped)| {
+            let share = (share * 1e6).round() / 1e6;
+            json!({"line_item": line_item, "pacing_share": share, "stopped": stopped})
+        })
+        .collect();
+    let all = json!({"budgets": shown, "line_items": paces});
+    Ok(json_answer(StatusCode::OK, &all))
 }
 
 /// `GET /v1/switches`: what is off. `POST`: `{"off": true, "line_item": "…"}`, or another of [`Switch::WORDS`], or none for everything.

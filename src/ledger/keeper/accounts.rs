@@ -45,6 +45,9 @@ impl Keeper {
             .iter()
             .map(|line_item| self.line(book, line_item, &advertisers))
             .collect();
+        let live: std::collections::HashSet<u32> =
+            lines.iter().map(|line| line.scopes.line_item).collect();
+        self.lines.retain(|line_item, _| live.contains(line_item));
         self.apply_switches();
         self.open_days();
         self.pace(1.0);

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
+use crate::ledger::plan::ALWAYS;
 use crate::ledger::switches::Switch;
 
 /// How a budget stands.
@@ -68,6 +69,21 @@ impl Keeper {
             let is_off = levels.iter().any(|number| numbers.contains(number));
             state.stopped.store(is_off, SeqCst);
         }
+    }
+
+    /// Each line item that is paced or stopped now, in the order of names: in which share of its requests it takes part, and whether
+    /// it is switched off.
+    pub fn paces(&self) -> Vec<(String, f64, bool)> {
+        let lines = self.lines.values().map(|(scopes, state)| {
+            let share = f64::from(state.share.load(SeqCst)) / f64::from(ALWAYS);
+            let name = self.text(scopes.line_item).to_owned();
+            (name, share, state.stopped.load(SeqCst))
+        });
+        let mut all: Vec<_> = lines
+            .filter(|(_, share, stopped)| *share < 1.0 || *stopped)
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     /// How each live budget stands, in the order of names; a day's only while it is open.
