@@ -45,6 +45,13 @@ struct Run {
     win_rate: f64,
     caps: bool,
     pacing: &'static str,
+    /// Seconds until most notices come, on average.
+    notice_seconds: f64,
+}
+
+/// Mostly they come at once; where they take long, many bids are open when a crash forgets which.
+fn notice_seconds_of(seed: u64) -> f64 {
+    if seed % 4 == 1 { 900.0 } else { 5.0 }
 }
 
 /// As soon as possible is what tries a budget hardest; evenly hides that it would be exceeded.
@@ -112,6 +119,7 @@ fn run(run: &Run) -> Result {
     // The mean of the traffic is 3.
     let mean_gap = total as f64 / run.auctions as f64 * 3.0;
     let mut crashes_left = run.crashes;
+    let mut is_used_up = false;
     let mut requests = 0;
     let mut ticked = 0;
     while world.now_ms < begin + total {
@@ -156,9 +164,14 @@ fn run(run: &Run) -> Result {
                 .map(|sum| sum.bound)
                 .fold(result.bound, i64::max);
         }
-        // Mostly while a day's budget is new and its first bids are open: that is when one forgets most.
-        let likely = if hour < 2.0 { 20.0 } else { 0.5 };
-        if crashes_left > 0 && random.is(likely * run.crashes as f64 / run.auctions as f64) {
+        // Mostly soon after a budget is promised whole: that is when forgetting a promise costs most.
+        let likely = if is_used_up {
+            0.2
+        } else {
+            0.5 * run.crashes as f64 / run.auctions as f64
+        };
+        is_used_up = false;
+        if crashes_left > 0 && random.is(likely) {
             crashes_left -= 1;
             world.crash();
         }
@@ -168,7 +181,9 @@ fn run(run: &Run) -> Result {
             result.requests[((next - begin) % (24 * HOUR) / HOUR) as usize] += 1;
         }
         let person = random.below(PEOPLE);
-        let Ok(token) = world.bid(0, &[u128::from(person) << 64 | 7]) else {
+        let bid = world.bid(0, &[u128::from(person) << 64 | 7]);
+        is_used_up = bid == Err(Refused::Budget);
+        let Ok(token) = bid else {
             continue;
         };
         result.bids += 1;
@@ -196,7 +211,7 @@ fn run(run: &Run) -> Result {
         let delay = |random: &mut Random| match random.below(100) {
             0 => random.share() * 2.0 * HOUR as f64,
             1..=4 => random.share() * 600.0 * SECOND as f64,
-            _ => -(1.0 - random.share()).ln() * 5.0 * SECOND as f64,
+            _ => -(1.0 - random.share()).ln() * run.notice_seconds * SECOND as f64,
         };
         if random.is(run.win_rate) {
             let price = 500_000 + random.below(500_001) as i64;
@@ -243,7 +258,7 @@ pub(super) fn number(name: &str, usual: u64) -> u64 {
 }
 
 fn seeds() -> (u64, u64) {
-    (number("KITH_SIM_FROM", 0), number("KITH_SIM_SEEDS", 6))
+    (number("KITH_SIM_FROM", 0), number("KITH_SIM_SEEDS", 8))
 }
 
 #[test]
@@ -261,6 +276,7 @@ fn strict_budgets_and_caps_are_never_exceeded() {
             win_rate: 0.05 + (seed % 10) as f64 * 0.09,
             caps: seed % 2 == 0,
             pacing: pacing_of(seed),
+            notice_seconds: notice_seconds_of(seed),
         });
         for (day, (within, late)) in &result.days {
             assert!(
@@ -288,6 +304,7 @@ fn bounded_budgets_keep_their_declared_bound() {
             win_rate: 0.05 + (seed % 10) as f64 * 0.09,
             caps: false,
             pacing: pacing_of(seed),
+            notice_seconds: notice_seconds_of(seed),
         });
         let limit = budget * COST;
         for (day, (within, late)) in &result.days {
@@ -320,6 +337,7 @@ fn an_even_day_ends_within_a_hundredth_of_its_budget() {
             win_rate,
             caps: false,
             pacing: "even",
+            notice_seconds: 5.0,
         });
         let limit = budget * COST;
         let (within, late) = result.days[&2];
