@@ -1,7 +1,7 @@
 //! Kith's targeting index beside the a-tree crate and beside asking every line item: the same line items, the same requests, the same
 //! answers.
 //!
-//! The line items are those of the [`scene`](crate::scene), of whom most want segments. A request is somebody in about nine of 2,000
+//! The line items are those of the [`scene`], of whom most want segments. A request is somebody in about nine of 2,000
 //! segments, in a country, on a device. Each structure finds all line items whose targeting is true, on slots of every size; that it
 //! finds the same as the others is checked for each request. What a request's facts are turned into first (`resolve`, a-tree's
 //! event) is timed apart: all of Kith's ways share it.

@@ -170,7 +170,6 @@ fn run(run: &Run) -> Result {
         } else {
             0.5 * run.crashes as f64 / run.auctions as f64
         };
-        is_used_up = false;
         if crashes_left > 0 && random.is(likely) {
             crashes_left -= 1;
             world.crash();
