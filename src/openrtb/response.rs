@@ -5,7 +5,6 @@
 //! a bid copies it. Nothing here goes through [`std::fmt`], which took most of the time.
 
 use crate::money::{Currency, Price};
-use memchr::memmem;
 
 /// A bid's id, unique to this deployment's bids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -374,10 +373,12 @@ const PIXELS: [(&str, &str, &str); 3] = [
 /// The markup, with what stands for our macros.
 fn write_adm(out: &mut Vec<u8>, bid: &BidOut<'_>) {
     let mut rest = bid.adm_json;
-    while let Some(at) = memmem::find(rest.as_bytes(), OWN_MACRO.as_bytes()) {
+    // A dollar sign is rare in markup.
+    while let Some(at) = memchr::memchr(b'$', rest.as_bytes()) {
         let (before, own) = rest.split_at_checked(at).unwrap_or((rest, ""));
         out.extend_from_slice(before.as_bytes());
         let written = match bid.notices {
+            _ if !own.starts_with(OWN_MACRO) => None,
             Some((urls, token)) => urls.write_own(own, token, out),
             None if own.starts_with(CLICK_MACRO) => {
                 out.extend_from_slice(bid.landing.as_bytes());
@@ -389,8 +390,8 @@ fn write_adm(out: &mut Vec<u8>, bid: &BidOut<'_>) {
             }
         };
         let length = written.unwrap_or_else(|| {
-            out.extend_from_slice(OWN_MACRO.as_bytes());
-            OWN_MACRO.len()
+            out.push(b'$');
+            1
         });
         rest = own.get(length..).unwrap_or("");
     }
