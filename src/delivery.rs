@@ -6,7 +6,7 @@
 //! - the same of people in a segment that the line item wanted (`segment` instead of `creative`); who was in two counts in both;
 //! - what became of imps, by exchange and line item (`imps`, `matched`, `no_bids`).
 //!
-//! It is written a minute after the hour is over, and again as long as notices change it: for a day and two hours. It replaces
+//! It is written a minute after the hour is over, and again as long as notices change it: for a day beyond the billing window. It replaces
 //! what was there in one step, so that whoever reads sees a whole file.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,8 +156,9 @@ pub fn csv(by: &[Dimension], rows: &[Row]) -> String {
 
 /// Where hours are kept, in the data directory.
 const FOLDER: &str = "reports";
-/// For so many hours a notice may change what an hour delivered: a bid's window, and a day that its token is valid beyond.
-const CHANGING_HOURS: u32 = 26;
+/// For so many hours beyond a bid's window a notice may change what an hour delivered: a day that its token is valid, and the hour
+/// itself.
+const CHANGING_HOURS: u32 = 25;
 /// Files of hours older than this are removed: a quarter of a year.
 const KEPT_HOURS: u32 = 92 * 24;
 /// How long after an hour its file is written: by then bid threads and the ledger have told all.
@@ -170,6 +171,8 @@ const POLL: Duration = Duration::from_secs(5);
 pub struct Archive {
     ledger: Ledger,
     storage: Storage,
+    /// For so many hours an hour may change.
+    changing: u32,
     /// The hour that was the last to be over.
     done: u32,
     /// By the hour: what its file has, as a hash.
@@ -177,11 +180,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Of a ledger's report, into a data directory.
-    pub fn new(ledger: Ledger, storage: Storage) -> Self {
+    /// Of a ledger's report, into a data directory. `window`: the longest in which notices may come, in seconds.
+    pub fn new(ledger: Ledger, storage: Storage, window: u32) -> Self {
         Self {
             ledger,
             storage,
+            changing: window.div_ceil(3600).saturating_add(CHANGING_HOURS),
             done: 0,
             written: BTreeMap::new(),
         }
@@ -209,7 +213,7 @@ impl Archive {
         if hour <= self.done {
             return Ok(());
         }
-        for of in hour.saturating_sub(CHANGING_HOURS)..hour {
+        for of in hour.saturating_sub(self.changing)..hour {
             let text = self.text(of).ok_or("the ledger does not answer")?;
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
@@ -224,7 +228,7 @@ impl Archive {
             written.map_err(|error| error.to_string())?;
             self.written.insert(of, hash);
         }
-        self.written = self.written.split_off(&hour.saturating_sub(CHANGING_HOURS));
+        self.written = self.written.split_off(&hour.saturating_sub(self.changing));
         self.forget(hour.saturating_sub(KEPT_HOURS));
         self.done = hour;
         Ok(())
@@ -409,7 +413,7 @@ mod tests {
         bid(&mut desk, &plan, &book);
         let hour = u32::try_from(ten().unix_seconds() / 3600).expect("an hour");
         desk.tally(&plan, 0, hour, 7, vec![(0, None, 1), (0, Some("floor"), 2)]);
-        let mut archive = Archive::new(ledger.clone(), storage);
+        let mut archive = Archive::new(ledger.clone(), storage, 3_600);
         let later = |seconds: i64| Timestamp::from_unix_seconds(ten().unix_seconds() + seconds);
         let begun = std::time::Instant::now();
         while ledger.ask(|keeper| keeper.rows(&Query::default()).is_empty()) != Some(false) {

@@ -210,6 +210,8 @@ pub struct Currency([u8; 3]);
 impl Currency {
     /// US dollars, OpenRTB's default.
     pub const USD: Self = Self(*b"USD");
+    /// Before every other in their order.
+    pub const LEAST: Self = Self(*b"AAA");
 
     /// The code as text.
     pub fn as_str(&self) -> &str {

@@ -104,10 +104,12 @@ impl Service {
             .map_err(StartError::VendorList)?;
         let exchanges = Arc::clone(&frame.exchanges);
         let registry = registry()?;
-        let ledger = Ledger::start(Terms::of(&config), storage.clone(), Timestamp::now)?;
+        let terms = Terms::of(&config);
+        let window = terms.longest_window();
+        let ledger = Ledger::start(terms, storage.clone(), Timestamp::now)?;
         let mut settings = Settings::of(&config, frame);
         settings.ledger = Some(ledger.clone());
-        let archive = Archive::new(ledger.clone(), storage.clone());
+        let archive = Archive::new(ledger.clone(), storage.clone(), window);
         let (datasets, live) = Datasets::open(settings, storage, &registry)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),

@@ -49,8 +49,8 @@ pub struct Tally {
     /// Line items by their ranks, and of each rank how often it could only be outbid.
     order: Box<[u32]>,
     left_out: Vec<Counters64>,
-    /// What was settled last: an imp and a line item of the request at hand, and what it counts as now.
-    last: Option<(usize, u32, usize)>,
+    /// What was settled of the request at hand: an imp, a line item, and what it counts as now.
+    settled: Vec<(usize, u32, usize)>,
 }
 
 impl Tally {
@@ -63,13 +63,13 @@ impl Tally {
             counted: vec![0; words],
             order: book.ranks().into(),
             left_out: vec![Counters64::default(); words],
-            last: None,
+            settled: Vec::new(),
         }
     }
 
     /// Begins a request.
     pub fn begin(&mut self) {
-        self.last = None;
+        self.settled.clear();
     }
 
     fn change(&mut self, line_item: u32, kind: usize, by: i32) {
@@ -83,18 +83,21 @@ impl Tally {
     }
 
     /// What came of a bid that was decided on; it counted as outbid until now. Bids of one line item on one imp, in several
-    /// deals, follow each other and count as one.
+    /// deals, count as one: as a bid, where one was made.
     pub fn settle(&mut self, imp: usize, line_item: u32, outcome: Result<(), Refusal>) {
         let kind = outcome.map_or_else(|refusal| refusal as usize, |()| BID);
-        let before = match self.last {
-            Some((at, of, before)) if (at, of) == (imp, line_item) => before,
-            _ => Refusal::Outbid as usize,
+        let mut known = self.settled.iter_mut();
+        let known = known.find(|(at, of, _)| (*at, *of) == (imp, line_item));
+        let before = match known {
+            Some((.., BID)) => return,
+            Some((.., now)) => std::mem::replace(now, kind),
+            None => {
+                self.settled.push((imp, line_item, kind));
+                Refusal::Outbid as usize
+            }
         };
-        if before != BID {
-            self.change(line_item, before, -1);
-            self.change(line_item, kind, 1);
-            self.last = Some((imp, line_item, kind));
-        }
+        self.change(line_item, before, -1);
+        self.change(line_item, kind, 1);
     }
 
     /// Imps that line items were asked for.

@@ -116,6 +116,9 @@ pub struct Desk {
 /// With room for fewer bids than this in a budget, each is held in full, whatever the mode.
 pub(super) const FULL_HOLD_BIDS: i64 = 1_000;
 
+/// How far apart a bid thread's clock and the ledger's may be, and the second that is cut off.
+pub(super) const CLOCKS_APART_SECONDS: u32 = 2;
+
 /// Sequence numbers of a desk.
 const SEQUENCES: u64 = 1 << 48;
 
@@ -418,7 +421,10 @@ fn enter(
         return Ok(());
     }
     let at = allowances.now();
-    let until = at.saturating_add(plan.hold_seconds.unwrap_or(window).min(window));
+    // Its notice is in time up to the window's last second, by another thread's clock.
+    let whole = window.saturating_add(CLOCKS_APART_SECONDS);
+    let held = plan.hold_seconds.map_or(whole, |held| held.min(window));
+    let until = at.saturating_add(held);
     let contact = Contact::held(at, until, line.scopes, bid);
     let (keys, room) = allowances.keys_and_room();
     for (place, key) in keys.iter().enumerate() {

@@ -433,8 +433,8 @@ impl Frequency {
             of_key = of_key.saturating_add(usize::from(stays && of == key));
             stays
         });
-        let has_room = of_key < CONTACTS_MAX;
-        if has_room && !bucket.push((key, contact), self.spilled_max.saturating_mul(2)) {
+        let room = self.spilled_max.saturating_mul(2);
+        if of_key >= CONTACTS_MAX || !bucket.push((key, contact), room) {
             self.forgotten.fetch_add(1, Relaxed);
         }
     }

@@ -32,7 +32,7 @@ use self::delivery::SeenImps;
 use self::holds::{Flow, Past, share_of};
 use self::pacing::{Pace, Paced, Shape};
 use super::account::{Day, NANOS_MAX, NO_DAY, Purse, Purses};
-use super::desk::{Opened, SharedKeys, Told, held_of};
+use super::desk::{CLOCKS_APART_SECONDS, Opened, SharedKeys, Told, held_of};
 use super::frequency::{Contact, Frequency, Scope, ScopedCap, Scopes};
 use super::plan::{ExchangeDesk, Limit, Line, LineState, Plan, WHOLE_HOLD};
 use super::price::Unreadable;
@@ -108,7 +108,8 @@ impl Terms {
         }
     }
 
-    fn longest_window(&self) -> u32 {
+    /// The longest window of an exchange, in seconds.
+    pub fn longest_window(&self) -> u32 {
         let windows = self.exchanges.iter().map(|exchange| exchange.window);
         windows.max().unwrap_or(0)
     }
@@ -279,11 +280,15 @@ impl Keeper {
     /// After the journal was read: opens for business. `secret`: random, for a token key if one is due.
     pub fn begin(&mut self, now: Timestamp, secret: [u8; 32]) {
         self.clock(now);
+        // Plans are numbered anew: what an earlier run saw becomes rows under its own names and plans, before this run's begin.
+        self.settle_seen(|_, _| true);
+        self.save_report();
+        self.seen = SeenImps::default();
         self.start = self.start.saturating_add(1);
         self.write(&Record::Start { start: self.start });
         let until = self.now.saturating_add(self.terms.longest_window());
         if !self.was_closed && self.terms.mode == BudgetMode::Strict {
-            self.caps_unknown_until = until;
+            self.caps_unknown_until = until.saturating_add(CLOCKS_APART_SECONDS);
         }
         self.was_closed = false;
         for account in self.accounts.values_mut() {

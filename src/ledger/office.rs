@@ -164,6 +164,7 @@ impl Ledger {
             keeper,
             storage,
             begun_with: 0,
+            replaced: None,
             longest,
             log,
             clock,
@@ -343,6 +344,8 @@ struct Office {
     log: Log,
     /// Length of the journal when it was begun.
     begun_with: u64,
+    /// Another file of this length has taken the journal's place, and is to be opened before anything is written.
+    replaced: Option<u64>,
     /// It is begun anew when it is longer than this, and than four times what it was begun with.
     longest: u64,
     clock: fn() -> Timestamp,
@@ -464,11 +467,20 @@ impl Office {
         plan
     }
 
+    /// Appends to the journal; to the one that took its place, if it could not be opened then.
+    fn append(&mut self) -> Result<(), StorageError> {
+        if let Some(length) = self.replaced {
+            self.log = self.storage.open_log(Path::new(JOURNAL), length)?;
+            self.replaced = None;
+        }
+        self.log.append(self.unwritten.clone())
+    }
+
     /// Has the journal written; whether all of it is.
     fn write(&mut self) -> bool {
         self.unwritten.extend(self.keeper.take_out());
         if !self.unwritten.is_empty() {
-            match self.log.append(self.unwritten.clone()) {
+            match self.append() {
                 Ok(()) => self.unwritten.clear(),
                 Err(error) => {
                     if self.writes.swap(false, SeqCst) {
@@ -491,17 +503,17 @@ impl Office {
     /// Replaces a journal that has grown long.
     fn begin_anew(&mut self) {
         let longest = self.longest.max(self.begun_with.saturating_mul(4));
-        if self.log.length() <= longest {
+        if self.replaced.is_some() || self.log.length() <= longest {
             return;
         }
         let bytes = self.keeper.journal();
         let length = bytes.len() as u64;
         let path = Path::new(JOURNAL);
-        let replaced = self.storage.write_atomic(path, bytes);
-        match replaced.and_then(|()| self.storage.open_log(path, length)) {
-            Ok(log) => self.log = log,
+        match self.storage.write_atomic(path, bytes) {
+            // What is written from now on belongs into the new file, and nowhere else.
+            Ok(()) => self.replaced = Some(length),
             Err(error) => {
-                tracing::warn!(%error, "the ledger's journal could not be begun anew; it grows on")
+                tracing::warn!(%error, "the ledger's journal could not be begun anew; it grows on");
             }
         }
         self.begun_with = length;

@@ -33,6 +33,19 @@ pub struct Key {
     pub currency: Currency,
 }
 
+impl Key {
+    /// The least of an hour.
+    fn first_of(hour: u32) -> Self {
+        Self {
+            hour,
+            scopes: Scopes::default(),
+            creative: 0,
+            exchange: 0,
+            currency: Currency::LEAST,
+        }
+    }
+}
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -377,6 +390,7 @@ impl Report {
         name: impl Fn(u32) -> &'n str,
     ) -> Vec<Row> {
         let mut sums: BTreeMap<(Vec<String>, Currency), (Counts, Imps)> = BTreeMap::new();
+        let from = Key::first_of(query.from);
         let is_asked =
             |key: &Key| key.hour >= query.from && query.until.is_none_or(|until| key.hour < until);
         let of =
@@ -394,19 +408,21 @@ impl Report {
             };
         let by_segment = query.by.contains(&Dimension::Segment);
         if by_segment {
-            for (key, segment, counts) in self.segments().filter(|(key, ..)| is_asked(key)) {
-                sums.entry(of(&key, segment)).or_default().0.add(&counts);
+            let rows = self.segments.range((from, 0)..);
+            for ((key, segment), counts) in rows.take_while(|((key, _), _)| is_asked(key)) {
+                sums.entry(of(key, *segment)).or_default().0.add(counts);
             }
         } else {
-            for (key, counts) in self.rows.iter().filter(|(key, _)| is_asked(key)) {
+            let rows = self.rows.range(from..);
+            for (key, counts) in rows.take_while(|(key, _)| is_asked(key)) {
                 sums.entry(of(key, 0)).or_default().0.add(counts);
             }
         }
         let has_imps = !by_segment && !query.by.contains(&Dimension::Creative);
         if has_imps {
-            let counted = self
-                .reasons()
-                .map(|(key, reason, imps)| (key, name(reason), imps));
+            let counted = self.reasons.range((from, 0)..);
+            let counted = counted.take_while(|((key, _), _)| is_asked(key));
+            let counted = counted.map(|((key, reason), imps)| (*key, name(*reason), *imps));
             let pending = pending.map(|(key, imps)| (self.rolled(key), IMPS, imps));
             for (key, reason, imps) in counted.chain(pending).filter(|(key, ..)| is_asked(key)) {
                 let (_, sum) = sums.entry(of(&key, 0)).or_default();

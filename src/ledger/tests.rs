@@ -257,3 +257,52 @@ fn a_test_spends_nothing() {
     assert!(world.bid(0, &[9]).is_ok());
     assert_eq!(world.bid(0, &[9]), Err(Refused::Capped));
 }
+
+/// What became of imps is known after a crash and after a stop, and a journal that was ever read is read again.
+#[test]
+fn imps_outlive_runs_whose_plans_have_the_same_numbers() {
+    let one = book(&[""], "", "");
+    let two = book(&["", ""], "", "");
+    let imps = |world: &World| -> Vec<u64> {
+        let query = Query {
+            by: vec![Dimension::LineItem],
+            ..Query::default()
+        };
+        let rows = world.keeper.rows(&query);
+        rows.iter()
+            .map(|row| row.imps.as_ref().map_or(0, |imps| imps.all))
+            .collect()
+    };
+    let tally = |world: &mut World, reason| {
+        let plan = Arc::new(world.keeper.plan(&world.book.clone(), world.now()));
+        let hour = u32::try_from(world.now_ms / HOUR).expect("an hour");
+        world
+            .desk
+            .tally(&plan, 0, hour, 10, vec![(0, Some(reason), 4)]);
+        world.turn();
+        world.pass(11 * SECOND);
+    };
+    let mut world = World::new(BudgetMode::Bounded, &one);
+    tally(&mut world, "floor");
+    assert_eq!(imps(&world), [10]);
+    // Names that come up after the crash have other numbers than those of the reading.
+    for reason in ["floor", "outbid", "capped"] {
+        world.crash();
+        tally(&mut world, reason);
+    }
+    assert_eq!(imps(&world), [40]);
+    world.crash();
+    assert_eq!(imps(&world), [40]);
+    world.book = two;
+    tally(&mut world, "floor");
+    assert_eq!(imps(&world), [50, 10]);
+    world.keeper.close();
+    world.write();
+    world.crash();
+    tally(&mut world, "floor");
+    assert_eq!(imps(&world), [60, 20]);
+    world.crash();
+    world.journal = world.keeper.journal();
+    world.crash();
+    assert_eq!(imps(&world), [60, 20]);
+}

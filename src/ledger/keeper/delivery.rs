@@ -94,7 +94,7 @@ impl Keeper {
             .copied()
             .collect();
         if over.is_empty() {
-            return;
+            return self.forget_plans();
         }
         let all = self.name(NameKind::Reason, IMPS);
         for seen in over {
@@ -112,6 +112,11 @@ impl Keeper {
                 imps: 0,
             });
         }
+        self.forget_plans();
+    }
+
+    /// Plans that are over, and of which no imps are left to become rows.
+    fn forget_plans(&mut self) {
         let imps = &self.seen.imps;
         let newest = self.plans;
         self.seen

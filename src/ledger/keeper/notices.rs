@@ -199,7 +199,8 @@ impl Keeper {
 
     /// Enters a notice into the books, now or when the journal is read.
     pub(super) fn book(&mut self, notice: &Notice) {
-        let is_impression = notice.kind == Kind::Bill || notice.booked.is_some();
+        // A notice that bills nothing on this exchange is no impression beside the one that does.
+        let is_impression = notice.booked.is_some();
         let counts = Counts {
             bids: 0,
             wins: u64::from(notice.kind == Kind::Win),

@@ -11,9 +11,8 @@ impl Keeper {
     pub(in crate::ledger) fn replay(&mut self, record: Record) -> bool {
         match record {
             Record::Start { start } => {
-                // Plans are numbered anew.
-                self.settle_seen(|_, _| true);
-                self.out.clear();
+                // What was seen before has become rows.
+                self.seen = SeenImps::default();
                 self.start = start;
                 self.was_closed = false;
             }

@@ -128,7 +128,7 @@ impl Reference {
             }
             Kind::Loss => false,
         };
-        row.impressions += u64::from(books || kind == Kind::Bill);
+        row.impressions += u64::from(books);
         if !books {
             return self.count("counted");
         }
