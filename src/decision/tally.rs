@@ -6,12 +6,17 @@
 //! counted 64 at a time.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use arrayvec::ArrayVec;
+
 use super::{Recorder, Refusal};
 use crate::campaigns::{Book, LineItem};
 
 /// The reasons, and one place for bids.
 const KINDS: usize = Refusal::ALL.len() + 1;
 const BID: usize = Refusal::ALL.len();
+
+/// So many bids of a request are told apart; what came of more of them stays counted as outbid.
+const SETTLED_MAX: usize = 64;
 
 /// 64 counters: each word has a bit of every counter, the lowest first.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +55,7 @@ pub struct Tally {
     order: Box<[u32]>,
     left_out: Vec<Counters64>,
     /// What was settled of the request at hand: an imp, a line item, and what it counts as now.
-    settled: Vec<(usize, u32, usize)>,
+    settled: ArrayVec<(usize, u32, usize), SETTLED_MAX>,
 }
 
 impl Tally {
@@ -63,7 +68,7 @@ impl Tally {
             counted: vec![0; words],
             order: book.ranks().into(),
             left_out: vec![Counters64::default(); words],
-            settled: Vec::new(),
+            settled: ArrayVec::new(),
         }
     }
 
@@ -91,10 +96,10 @@ impl Tally {
         let before = match known {
             Some((.., BID)) => return,
             Some((.., now)) => std::mem::replace(now, kind),
-            None => {
-                self.settled.push((imp, line_item, kind));
-                Refusal::Outbid as usize
-            }
+            None => match self.settled.try_push((imp, line_item, kind)) {
+                Ok(()) => Refusal::Outbid as usize,
+                Err(_) => return,
+            },
         };
         self.change(line_item, before, -1);
         self.change(line_item, kind, 1);
