@@ -204,4 +204,28 @@ mod tests {
         assert_eq!(counted, plain);
         assert_eq!(counted.get(1), Some(&(70_000 - 65_536)));
     }
+
+    /// In several deals a line item has several bids on an imp, which are dropped and settled in any order between those of others.
+    #[test]
+    fn bids_of_one_line_item_on_one_imp_count_as_one() {
+        let document = br#"{"advertisers": [{"id": "acme", "domain": "acme.example"}],
+            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 1, "h": 1, "adm": "<p>"}],
+            "line_items": [{"id": "one", "creatives": ["box"], "targeting": "test", "price": {"cpm": "5", "currency": "USD"}}]}"#;
+        let book = crate::campaigns::compile(document).expect("a document");
+        let one = book.line_items.first().expect("a line item");
+        let mut tally = Tally::of(&book);
+        tally.begin();
+        for imp in [0, 1] {
+            tally.offered();
+            tally.line_item(imp, one, Ok(()));
+            tally.dropped(imp, one, Refusal::Pod);
+        }
+        tally.settle(0, 0, Ok(()));
+        tally.settle(0, 0, Err(Refusal::Capped));
+        tally.settle(1, 0, Err(Refusal::Capped));
+        let mut counted = Vec::new();
+        assert_eq!(tally.imps(), 2);
+        tally.take(|line_item, refusal, count| counted.push((line_item, refusal, count)));
+        assert_eq!(counted, [(0, Some(Refusal::Capped), 1), (0, None, 1)]);
+    }
 }
