@@ -42,8 +42,8 @@ use self::fit::{Fit, Slots};
 use self::pods::Left;
 use crate::campaigns;
 use crate::campaigns::{
-    Book, Candidates, Creative, CreativeTerms, Deals, Factor, ImpFacts, LineItem, Resolved,
-    SegmentFacts, Status, Transparency,
+    Book, CLICK_MACRO, Candidates, Creative, CreativeTerms, Deals, Factor, ImpFacts, LineItem,
+    Resolved, SegmentFacts, Status, Transparency,
 };
 use crate::clock::Timestamp;
 use crate::config::{Billing, Exchange};
@@ -69,8 +69,9 @@ pub const ANSWER_MS_MAX: i64 = 5_000;
 /// Longest answer, in bytes. Whoever offers many imps and deals is not sent markup and his own ids by the hundred megabytes.
 pub const ANSWER_BYTES_MAX: usize = 2 << 20;
 
-/// What the URLs of a bid's notices take, about.
-const NOTICES_BYTES: usize = 3 * 400;
+/// What a URL with a bid's token takes, about; and those of its notices.
+const URL_BYTES: usize = 400;
+const NOTICES_BYTES: usize = 3 * URL_BYTES;
 
 /// What a bid thread reuses from request to request.
 #[derive(Debug, Default)]
@@ -587,12 +588,16 @@ impl<'a> Auction<'a, '_> {
                 (None, Some(markup)) => markup.filled(arena, said),
                 (None, None) => "",
             };
-            match self.room.checked_sub(
-                proposal
-                    .bid_out(BidId(0))
-                    .bytes()
-                    .saturating_add(NOTICES_BYTES),
-            ) {
+            let clicks = match (native, &proposal.creative.adm) {
+                (None, Some(markup)) => markup.clicks,
+                _ => proposal.adm.matches(CLICK_MACRO).count(),
+            };
+            let bytes = proposal
+                .bid_out(BidId(0))
+                .bytes()
+                .saturating_add(NOTICES_BYTES)
+                .saturating_add(clicks.saturating_mul(URL_BYTES));
+            match self.room.checked_sub(bytes) {
                 Some(room) => self.room = room,
                 None => break,
             }

@@ -22,7 +22,7 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::decision::Refusal;
+use crate::decision::{NoBid, Refusal};
 use crate::ledger::{Dimension, Imps, Ledger, Query, Row};
 use crate::money::Nanos;
 use crate::priority;
@@ -98,7 +98,9 @@ fn matched(imps: &Imps) -> u64 {
     let reasons = Refusal::ALL
         .iter()
         .filter(|refusal| **refusal > Refusal::Targeting)
-        .filter_map(|refusal| imps.refused.get(refusal.as_str()));
+        .map(|refusal| refusal.as_str())
+        .chain([NoBid::Shed.as_str()])
+        .filter_map(|reason| imps.refused.get(reason));
     reasons.fold(imps.bid, |sum, count| sum.saturating_add(*count))
 }
 

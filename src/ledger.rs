@@ -24,6 +24,7 @@ mod plan;
 mod price;
 mod records;
 mod report;
+mod seen;
 mod settled;
 mod switches;
 mod token;

@@ -54,6 +54,8 @@ pub struct Markup {
     /// without them.
     privacy: Box<[(Box<str>, PrivacyMacro)]>,
     behind: Box<str>,
+    /// How often it has [`CLICK_MACRO`].
+    pub clicks: usize,
 }
 
 impl Markup {
@@ -73,6 +75,7 @@ impl Markup {
         });
         Self {
             behind: behind.into(),
+            clicks: escaped.matches(CLICK_MACRO).count(),
             escaped,
             privacy: privacy.into(),
         }
@@ -83,12 +86,7 @@ impl Markup {
         let at = match format {
             Format::Banner => Some((template.len(), PIXEL_HTML_MACRO)),
             Format::Video | Format::Audio => {
-                let beside = template.find("<Impression");
-                let behind = |tag: &str| template.find(tag).map(|at| at.saturating_add(tag.len()));
-                let at = beside
-                    .or_else(|| behind("</AdTitle>"))
-                    .or_else(|| behind("</AdSystem>"));
-                at.map(|at| (at, PIXEL_VAST_MACRO))
+                place_for_pixel(template).map(|at| (at, PIXEL_VAST_MACRO))
             }
             Format::Native => None,
         };
@@ -115,6 +113,42 @@ impl Markup {
         }
         text.push_str(&self.behind);
         text.into_bump_str()
+    }
+}
+
+/// Whether a VAST document has a place for the impression's pixel.
+pub(super) fn has_place_for_pixel(vast: &str) -> bool {
+    place_for_pixel(vast).is_some()
+}
+
+/// Where in a VAST document an `<Impression>` may stand: before the first, else behind the title, else behind the ad system's name.
+fn place_for_pixel(vast: &str) -> Option<usize> {
+    let behind = |tag: &str| tag_in(vast, tag).map(|at| at.saturating_add(tag.len()));
+    tag_in(vast, "<Impression")
+        .or_else(|| behind("</AdTitle>"))
+        .or_else(|| behind("</AdSystem>"))
+}
+
+/// Where a tag stands in XML, comments and CDATA apart.
+fn tag_in(xml: &str, tag: &str) -> Option<usize> {
+    let mut at = 0usize;
+    loop {
+        let rest = xml.get(at..)?;
+        let found = rest.find('<')?;
+        let here = rest.get(found..)?;
+        if here.starts_with(tag) {
+            return Some(at.saturating_add(found));
+        }
+        let skipped = [("<!--", "-->"), ("<![CDATA[", "]]>")]
+            .into_iter()
+            .find_map(|(begin, end)| {
+                let inside = here.strip_prefix(begin)?;
+                let length = inside.find(end).unwrap_or(inside.len());
+                Some(begin.len().saturating_add(length))
+            });
+        at = at
+            .saturating_add(found)
+            .saturating_add(skipped.unwrap_or(1));
     }
 }
 
@@ -252,6 +286,13 @@ mod tests {
             "<Wrapper><AdSystem>k</AdSystem>${KITH_PIXEL_VAST}<VASTAdTagURI>"
         );
         assert_eq!(placed("<VAST></VAST>", Format::Video), "<VAST></VAST>");
+        assert_eq!(
+            placed(
+                "<!-- <Impression> --><![CDATA[</AdTitle>]]><AdSystem>k</AdSystem><!-- <Impression>",
+                Format::Video
+            ),
+            "<!-- <Impression> --><![CDATA[</AdTitle>]]><AdSystem>k</AdSystem>${KITH_PIXEL_VAST}<!-- <Impression>"
+        );
     }
 
     proptest! {

@@ -91,6 +91,44 @@ fn a_document_may_be_empty() {
 }
 
 #[test]
+fn a_shared_budget_is_in_one_currency() {
+    let errors = |budgets: [bool; 2], own: Option<&str>| {
+        let mut document = good();
+        document["advertisers"][0]["currency"] = own.into();
+        document["campaigns"] = serde_json::json!([{"id": "all", "advertiser": "acme"}]);
+        for (list, has) in ["campaigns", "advertisers"].into_iter().zip(budgets) {
+            if has {
+                document[list][0]["budget"] = serde_json::json!({"day": "5"});
+            }
+        }
+        let item = |id, currency| {
+            let mut item = document["line_items"][0].clone();
+            item["id"] = serde_json::Value::from(id);
+            item["campaign"] = "all".into();
+            item["price"]["currency"] = serde_json::Value::from(currency);
+            item
+        };
+        document["line_items"] = serde_json::json!([item("a", "EUR"), item("b", "USD")]);
+        json(document).err().map(|errors| shown(&errors))
+    };
+    let told = |of: &str| {
+        format!(
+            "line_items[1].price.currency (b): is USD, and line item `a` has EUR: the budget of {of} is in one currency; give the advertiser a `currency`"
+        )
+    };
+    assert_eq!(
+        errors([true, true], None),
+        Some(vec![told("campaign `all`"), told("advertiser `acme`")])
+    );
+    assert_eq!(
+        errors([false, true], None),
+        Some(vec![told("advertiser `acme`")])
+    );
+    assert_eq!(errors([false, false], None), None);
+    assert_eq!(errors([true, true], Some("CHF")), None);
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let book = book(&good().to_string());
     let line_item = &book.line_items[0];
@@ -702,18 +740,19 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
             .collect()
     };
     let always = [
+        "creatives[1].adm (v): has no <Impression>, </AdTitle> or </AdSystem>: where an exchange's `billing` is \"impression\", nothing it shows is booked",
         "creatives[1].adm (v): has no ${KITH_CLICK_URL}: its clicks will not be counted",
         "line_items[1].targeting (second): `country` is never 'fr': it is an ISO 3166 code of three capital letters, like 'FRA'",
     ];
     let exchange =
         "line_items[1].targeting (second): exchange 'exx' is not configured: there are demo";
     let all_well = warned(&|_| true, &|_| true);
-    assert_eq!(all_well[..2], always);
-    assert_eq!(all_well[2..], [exchange]);
+    assert_eq!(all_well[..3], always);
+    assert_eq!(all_well[3..], [exchange]);
     let nothing_well = warned(&|segment| segment.segment.as_str() == "cart", &|_| false);
-    assert_eq!(nothing_well[..2], always);
+    assert_eq!(nothing_well[..3], always);
     assert_eq!(
-        nothing_well[2..],
+        nothing_well[3..],
         [
             "line_items[0].targeting (acme-vip): segment 'crm/vip' is in no live version: it counts as empty until it is uploaded (so for 2 line items)",
             "line_items[0].targeting (acme-vip): segment 'site/buyers' is in no live version: it counts as empty until it is uploaded",

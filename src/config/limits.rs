@@ -42,6 +42,8 @@ pub struct Limits {
     pub frequency_keys: usize,
     /// The ledger's journal, before it is begun anew.
     pub journal_bytes: usize,
+    /// Rows of the delivery report.
+    pub report_rows: usize,
     /// One upload, decoded.
     pub upload_bytes: u64,
     /// Uploads at once.
@@ -188,6 +190,12 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
             1 << 40,
             "67108864",
             "the ledger's journal, before it is begun anew with what still counts",
+        ),
+        report_rows: count(
+            "report_rows",
+            1_000_000_000,
+            "2000000",
+            "rows of the report, of about 100 bytes: by line item, exchange, hour and creative, segment or no-bid reason; beyond them hours become days before they are three days old, then the oldest days are forgotten",
         ),
         upload_bytes,
         uploads: count("uploads", 1024, "4", "uploads at once; more are 429"),

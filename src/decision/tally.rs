@@ -8,12 +8,13 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Recorder, Refusal};
+use super::{NoBid, Recorder, Refusal};
 use crate::campaigns::{Book, LineItem};
 
-/// The reasons, and one place for bids.
-const KINDS: usize = Refusal::ALL.len() + 1;
+/// The reasons, a place for bids, and one for those that were decided on too late to be sent.
+const KINDS: usize = Refusal::ALL.len() + 2;
 const BID: usize = Refusal::ALL.len();
+const LATE: usize = Refusal::ALL.len() + 1;
 
 /// So many bids of a request are told apart; what came of more of them stays counted as outbid.
 const SETTLED_MAX: usize = 64;
@@ -91,6 +92,15 @@ impl Tally {
     /// deals, count as one: as a bid, where one was made.
     pub fn settle(&mut self, imp: usize, line_item: u32, outcome: Result<(), Refusal>) {
         let kind = outcome.map_or_else(|refusal| refusal as usize, |()| BID);
+        self.settle_as(imp, line_item, kind);
+    }
+
+    /// The same of a bid that is not sent, because it was decided on too late.
+    pub fn late(&mut self, imp: usize, line_item: u32) {
+        self.settle_as(imp, line_item, LATE);
+    }
+
+    fn settle_as(&mut self, imp: usize, line_item: u32, kind: usize) {
         let mut known = self.settled.iter_mut();
         let known = known.find(|(at, of, _)| (*at, *of) == (imp, line_item));
         let before = match known {
@@ -110,8 +120,8 @@ impl Tally {
         self.imps
     }
 
-    /// Takes what was counted: a line item's place in its book, what became of it (nothing: it bid), how often.
-    pub fn take(&mut self, mut each: impl FnMut(u32, Option<Refusal>, u32)) {
+    /// Takes what was counted: a line item's place in its book, why it did not bid (nothing: it bid), how often.
+    pub fn take(&mut self, mut each: impl FnMut(u32, Option<&'static str>, u32)) {
         self.imps = 0;
         for word in 0..self.left_out.len() {
             let counters = self.left_out.get_mut(word).map(std::mem::take);
@@ -131,7 +141,8 @@ impl Tally {
                 let Some(counts) = self.counts.get_mut(place as usize) else {
                     continue;
                 };
-                let kinds = Refusal::ALL.iter().copied().map(Some).chain([None]);
+                let refusals = Refusal::ALL.iter().map(|refusal| Some(refusal.as_str()));
+                let kinds = refusals.chain([None, Some(NoBid::Shed.as_str())]);
                 for (count, kind) in counts.iter_mut().zip(kinds) {
                     if *count > 0 {
                         each(place, kind, std::mem::take(count));
@@ -226,6 +237,13 @@ mod tests {
         let mut counted = Vec::new();
         assert_eq!(tally.imps(), 2);
         tally.take(|line_item, refusal, count| counted.push((line_item, refusal, count)));
-        assert_eq!(counted, [(0, Some(Refusal::Capped), 1), (0, None, 1)]);
+        assert_eq!(counted, [(0, Some("capped"), 1), (0, None, 1)]);
+        tally.begin();
+        tally.offered();
+        tally.line_item(0, one, Ok(()));
+        tally.late(0, 0);
+        counted.clear();
+        tally.take(|line_item, refusal, count| counted.push((line_item, refusal, count)));
+        assert_eq!(counted, [(0, Some("shed"), 1)]);
     }
 }

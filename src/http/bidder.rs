@@ -155,7 +155,11 @@ impl KithBidder {
             self.desk.ask_for_more(&mut scratch.allowances);
             let proposals = decision.outcome?;
             // An answer that comes late is never a bid.
-            in_time(request, exchange, arrived, Instant::now())?;
+            in_time(request, exchange, arrived, Instant::now()).inspect_err(|_| {
+                for proposal in proposals {
+                    tally.late(proposal.imp, proposal.line_item.index);
+                }
+            })?;
             let mut bids = ArenaVec::with_capacity_in(proposals.len(), &self.arena);
             let mut refused = None;
             let books = self.shared.books.as_ref();
@@ -219,7 +223,13 @@ struct Tallies {
     /// Of which plan, and which hour since 1970.
     of: Option<(Arc<Plan>, u32)>,
     tallies: Vec<Option<Tally>>,
+    /// When they are to be told next.
+    due: Option<Instant>,
 }
+
+/// So many rows of tallies a second a bid thread tells the ledger's; where there are more, it tells them less often, but each minute.
+const TALLY_ROWS_A_SECOND: u32 = 10_000;
+const TALLY_SECONDS_MAX: u32 = 60;
 
 impl Tallies {
     /// The one to count a request in, where books are kept.
@@ -252,19 +262,34 @@ impl Tallies {
         Some(tally)
     }
 
-    /// Tells the ledger what was counted, and begins anew.
-    fn tell(&mut self, desk: &mut Desk) {
-        let Some((plan, hour)) = &self.of else { return };
+    /// Tells the ledger what was counted, unless it is too soon.
+    fn tell_in_time(&mut self, desk: &mut Desk, now: Instant) {
+        if self.due.is_none_or(|due| now >= due) && !desk.has_unsent_tallies() {
+            let told = u32::try_from(self.tell(desk)).unwrap_or(u32::MAX);
+            let most = TALLY_SECONDS_MAX.saturating_mul(1_000);
+            let wait_ms = told / (TALLY_ROWS_A_SECOND / 1_000);
+            self.due = now.checked_add(Duration::from_millis(wait_ms.min(most).into()));
+        }
+    }
+
+    /// Tells the ledger what was counted, and begins anew; how many rows it was.
+    fn tell(&mut self, desk: &mut Desk) -> usize {
+        let mut told = 0usize;
+        let Some((plan, hour)) = &self.of else {
+            return told;
+        };
         for (exchange, tally) in self.tallies.iter_mut().enumerate() {
             let Some(tally) = tally else { continue };
             let (imps, mut rows) = (tally.imps(), Vec::new());
             if imps > 0 {
                 tally.take(|line_item, refusal, count| {
-                    rows.push((line_item, refusal.map(Refusal::as_str), count));
+                    rows.push((line_item, refusal, count));
                 });
+                told = told.saturating_add(rows.len());
                 desk.tally(plan, exchange, *hour, imps, rows);
             }
         }
+        told
     }
 }
 
@@ -367,6 +392,7 @@ fn said(query: &str, keys: &[PriceKey]) -> Said {
 impl Drop for KithBidder {
     /// Its thread ends, or has another one after a panic: what these gauges said is over.
     fn drop(&mut self) {
+        self.tallies.tell(&mut self.desk);
         self.counters.set_load(Load::default());
     }
 }
@@ -406,8 +432,8 @@ impl Bidder for KithBidder {
     fn tick(&mut self, load: Load) {
         self.live.load();
         self.wall = WallClock::read();
-        self.tallies.tell(&mut self.desk);
         self.desk.tick();
+        self.tallies.tell_in_time(&mut self.desk, self.wall.read);
         if let Some(sampler) = &mut self.sampler {
             sampler.tick(self.wall.showed);
         }

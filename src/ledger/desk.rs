@@ -83,8 +83,8 @@ pub(super) struct Tallied {
 /// A line item's place in its book, why it did not bid (nothing: it bid), on how many imps.
 pub type TallyRow = (u32, Option<&'static str>, u32);
 
-/// How many tallies wait for a ledger's thread that is behind.
-const UNSENT_MAX: usize = 64;
+/// How many tallies wait for a ledger's thread that is behind: of all exchanges, each time the plan or the hour changes while it is.
+const UNSENT_MAX: usize = 1_024;
 
 /// Keys for tokens, as all threads share them.
 #[derive(Debug, Clone, Default)]
@@ -174,6 +174,11 @@ impl Desk {
     /// Whether anybody wants to know what becomes of imps.
     pub fn keeps_tallies(&self) -> bool {
         self.told.is_some()
+    }
+
+    /// Whether tallies wait to be told: no more should be taken before they are.
+    pub fn has_unsent_tallies(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Tells what became of so many imps of an exchange, which were decided on under a plan, in an hour since 1970. Off the bid

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::accounts::day_in;
-use self::delivery::SeenImps;
+use self::delivery::Imps;
 use self::holds::{Flow, Past, share_of};
 use self::pacing::{Pace, Paced, Shape};
 use super::account::{Day, NANOS_MAX, NO_DAY, Purse, Purses};
@@ -87,6 +87,8 @@ pub struct Terms {
     pub frequency_keys: usize,
     /// Of the journal, before it is begun anew.
     pub journal_bytes: usize,
+    /// Rows of the report, before hours become days, or the oldest days go.
+    pub report_rows: usize,
     /// For prices in other currencies.
     pub rates: Arc<Rates>,
 }
@@ -104,6 +106,7 @@ impl Terms {
             exchanges: config.exchanges.iter().map(terms).collect(),
             frequency_keys: config.limits.frequency_keys,
             journal_bytes: config.limits.journal_bytes,
+            report_rows: config.limits.report_rows,
             rates: Arc::new(config.currency.rates.clone()),
         }
     }
@@ -207,7 +210,7 @@ pub struct Keeper {
     paced_at: i64,
     settled: Settled,
     report: Report,
-    seen: SeenImps,
+    imps: Imps,
     reported_at: u32,
     keys: TokenKeys,
     key_made: Vec<u32>,
@@ -256,7 +259,7 @@ impl Keeper {
             paced_at: 0,
             settled: Settled::default(),
             report: Report::default(),
-            seen: SeenImps::default(),
+            imps: Imps::default(),
             reported_at: 0,
             keys: TokenKeys::default(),
             key_made: Vec::new(),
@@ -280,10 +283,6 @@ impl Keeper {
     /// After the journal was read: opens for business. `secret`: random, for a token key if one is due.
     pub fn begin(&mut self, now: Timestamp, secret: [u8; 32]) {
         self.clock(now);
-        // Plans are numbered anew: what an earlier run saw becomes rows under its own names and plans, before this run's begin.
-        self.settle_seen(|_, _| true);
-        self.save_report();
-        self.seen = SeenImps::default();
         self.start = self.start.saturating_add(1);
         self.write(&Record::Start { start: self.start });
         let until = self.now.saturating_add(self.terms.longest_window());
@@ -391,7 +390,6 @@ impl Keeper {
         for (account, nano) in levels {
             self.write(&Record::Level { account, nano });
         }
-        self.settle_seen(|_, _| true);
         self.save_report();
         // Held places are kept as if they had been billed, for as long as they would have been held.
         let mut held = Vec::new();

@@ -555,6 +555,7 @@ mod tests {
             }],
             frequency_keys: 1_000,
             journal_bytes: 1 << 20,
+            report_rows: 100_000,
             rates: Arc::new(Rates::none(Currency::USD)),
         };
         let storage = Storage::start_with(dir, Arc::clone(faults)).expect("storage");

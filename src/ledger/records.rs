@@ -10,6 +10,7 @@
 
 use super::account::Day;
 use super::frequency::{FrequencyKey, Scopes};
+use super::seen::{Epoch, Live, SeenKey};
 use super::settled::Kind;
 use super::token::BidNumber;
 use crate::money::Currency;
@@ -90,15 +91,14 @@ pub(super) enum Record {
     },
     /// So many requests came in that hour, since 1970.
     Hour { hour: i64, requests: u64 },
-    /// The active line items of a plan of this run, of whom an imp is counted from here on.
-    Live { plan: u64, of: Vec<Live> },
-    /// So many imps were seen under a plan, on an exchange, in an hour since 1970, and are in no row yet.
-    Seen {
-        plan: u64,
-        exchange: u32,
-        hour: u32,
-        imps: u64,
+    /// An epoch begins: these line items count imps from here on, those do not any more.
+    Live {
+        epoch: Epoch,
+        came: Vec<Live>,
+        went: Vec<Live>,
     },
+    /// Imps of an hour, an exchange and an epoch, as they are.
+    Seen { of: SeenKey, imps: u64 },
     /// Imps by what became of them, as they are.
     Reason {
         row: super::report::Key,
@@ -115,13 +115,6 @@ pub(super) enum Record {
     Rolled { before: u32 },
     /// A switch was set (`off`) or taken back: 0 and 0 for all.
     Switch { kind: u8, name: Box<str>, off: bool },
-}
-
-/// A line item of which imps are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Live {
-    pub(super) scopes: Scopes,
-    pub(super) currency: Currency,
 }
 
 /// A notice as it was taken.
@@ -206,21 +199,22 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             counts,
         } => body.kind(19).row(row).number(*segment).counts(counts),
         Record::Hour { hour, requests } => body.kind(12).signed(*hour).number(*requests),
-        Record::Live { plan, of } => {
-            body.kind(14).number(*plan).number(of.len() as u64);
-            for live in of {
-                body.scopes(&live.scopes).currency(live.currency);
+        Record::Live { epoch, came, went } => {
+            body.kind(14).number(*epoch);
+            for set in [came, went] {
+                body.number(set.len() as u64);
+                for live in set {
+                    body.scopes(&live.scopes).currency(live.currency);
+                }
             }
             &mut body
         }
         Record::Seen {
-            plan,
-            exchange,
-            hour,
+            of: (hour, exchange, epoch),
             imps,
         } => {
-            let head = body.kind(15).number(*plan).number(*exchange);
-            head.number(*hour).number(*imps)
+            let head = body.kind(15).number(*hour).number(*exchange);
+            head.number(*epoch).number(*imps)
         }
         Record::Reason { row, reason, imps } => {
             body.kind(16).row(row).number(*reason).number(*imps)
@@ -444,22 +438,26 @@ fn read_body(body: &[u8]) -> Option<Record> {
             requests: from.number()?,
         },
         14 => {
-            let plan = from.number()?;
-            // As many as there is room for, whatever the number says.
-            let count = from.place()?.min(from.0.len());
-            let of = (0..count).map(|_| {
-                Some(Live {
-                    scopes: from.scopes()?,
-                    currency: from.currency()?,
-                })
-            });
-            let of = of.collect::<Option<_>>()?;
-            Record::Live { plan, of }
+            let epoch = from.u32()?;
+            let mut set = || {
+                // As many as there is room for, whatever the number says.
+                let count = from.place()?.min(from.0.len());
+                let set = (0..count).map(|_| {
+                    Some(Live {
+                        scopes: from.scopes()?,
+                        currency: from.currency()?,
+                    })
+                });
+                set.collect::<Option<_>>()
+            };
+            Record::Live {
+                epoch,
+                came: set()?,
+                went: set()?,
+            }
         }
         15 => Record::Seen {
-            plan: from.number()?,
-            exchange: from.u32()?,
-            hour: from.u32()?,
+            of: (from.u32()?, from.u32()?, from.u32()?),
             imps: from.number()?,
         },
         16 => Record::Reason {
@@ -683,16 +681,15 @@ mod tests {
                 requests: 77,
             },
             Record::Live {
-                plan: 3,
-                of: vec![Live {
+                epoch: 3,
+                came: Vec::new(),
+                went: vec![Live {
                     scopes: row.scopes,
                     currency: row.currency,
                 }],
             },
             Record::Seen {
-                plan: 3,
-                exchange: 5,
-                hour: 500_000,
+                of: (500_000, 5, 3),
                 imps: 1 << 40,
             },
             Record::Reason {

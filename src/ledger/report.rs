@@ -1,21 +1,24 @@
 //! What was delivered, and what was not and why: rows by hour, line item, creative and exchange, and sums of them by what is asked
 //! for.
 //!
-//! Rows are by the hour for three days, then by the day (of UTC): a quarter of a year of hours of each line item, creative
-//! and exchange would be gigabytes.
+//! Rows are by the hour for three days, then by the day (of UTC), and sooner where there are more than `limits.report_rows`: a
+//! quarter of a year of hours of each line item, creative and exchange would be gigabytes. Rows are of what happened to a line
+//! item; the imps that it merely might have bid on, which are the same for all that were live, are in [`Seen`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrayvec::ArrayVec;
+
 use super::frequency::Scopes;
+use super::seen::{Epoch, Seen};
 use crate::money::Currency;
 
 /// How long rows are kept, in hours: a quarter of a year.
 const HOURS_KEPT: u32 = 92 * 24;
 /// How long of that by the hour.
 const HOURS_APART: u32 = 3 * 24;
-/// The reason that stands for all imps, and the one that stands for bids.
-pub(super) const IMPS: &str = "";
+/// The reason that stands for bids.
 pub(super) const BID: &str = "bid";
 
 /// What a row is about. Names are numbers of the ledger's.
@@ -75,18 +78,111 @@ impl Counts {
 /// What is counted of no creative.
 pub(super) const NO_CREATIVE: u32 = u32::MAX;
 
+/// What can be added up.
+trait Sum: Copy + Default {
+    fn plus(&mut self, other: &Self);
+}
+
+impl Sum for Counts {
+    fn plus(&mut self, other: &Self) {
+        self.add(other);
+    }
+}
+
+impl Sum for u64 {
+    fn plus(&mut self, other: &Self) {
+        *self = self.saturating_add(*other);
+    }
+}
+
+/// Rows of one kind, each by its key and what else tells it from others.
+#[derive(Debug)]
+pub(super) struct Rows<T, V> {
+    all: BTreeMap<(Key, T), V>,
+    /// Changed since the journal was told.
+    unsaved: BTreeSet<(Key, T)>,
+}
+
+impl<T, V> Default for Rows<T, V> {
+    fn default() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            unsaved: BTreeSet::new(),
+        }
+    }
+}
+
+#[allow(private_bounds, reason = "what rows hold is decided here")]
+impl<T: Ord + Copy + Default, V: Sum> Rows<T, V> {
+    fn count(&mut self, of: (Key, T), by: &V) {
+        self.all.entry(of).or_default().plus(by);
+        self.unsaved.insert(of);
+    }
+
+    /// What changed since it was last taken, as it is now.
+    pub(super) fn take_unsaved(&mut self) -> impl Iterator<Item = (Key, T, V)> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let row = |of: (Key, T)| Some((of.0, of.1, *self.all.get(&of)?));
+        unsaved.into_iter().filter_map(row)
+    }
+
+    /// How many changed since.
+    pub(super) fn unsaved(&self) -> usize {
+        self.unsaved.len()
+    }
+
+    /// Sets a row as a journal has it; gives back what it was.
+    pub(super) fn set(&mut self, key: Key, of: T, to: V) -> Option<V> {
+        self.all.insert((key, of), to)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Key, T, V)> {
+        self.all.iter().map(|((key, of), row)| (*key, *of, *row))
+    }
+
+    fn from(&self, hour: u32) -> impl Iterator<Item = (Key, T, V)> {
+        let rows = self.all.range((Key::first_of(hour), T::default())..);
+        rows.map(|((key, of), row)| (*key, *of, *row))
+    }
+
+    /// Adds up hours, from one to before another, a day each.
+    fn roll(&mut self, from: u32, before: u32) {
+        let is_apart = |key: &Key| key.hour != day_of(key.hour);
+        let rolled: Vec<(Key, T, V)> = self
+            .from(from)
+            .take_while(|(key, ..)| key.hour < before)
+            .filter(|(key, ..)| is_apart(key))
+            .collect();
+        for (key, of, row) in rolled {
+            self.all.remove(&(key, of));
+            let hour = day_of(key.hour);
+            let day = self.all.entry((Key { hour, ..key }, of));
+            day.or_default().plus(&row);
+        }
+    }
+
+    fn forget_before(&mut self, hour: u32) {
+        while let Some(first) = self.all.first_entry() {
+            if first.key().0.hour >= hour {
+                break;
+            }
+            first.remove();
+        }
+    }
+}
+
 /// All rows.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    rows: BTreeMap<Key, Counts>,
-    /// Imps by what became of them, the number of a name; of no creative.
-    reasons: BTreeMap<(Key, u32), u64>,
+    /// What was delivered.
+    pub(super) delivered: Rows<(), Counts>,
+    /// Imps that a line item was a candidate for, by what became of them, the number of a name; of no creative.
+    pub(super) reasons: Rows<u32, u64>,
     /// What was delivered to people in segments that the line items wanted; of no creative. Whoever was in several counts in each.
-    segments: BTreeMap<(Key, u32), Counts>,
-    /// Rows with bids that the journal does not hold yet.
-    unsaved: BTreeSet<Key>,
-    unsaved_segments: BTreeSet<(Key, u32)>,
-    unsaved_reasons: BTreeSet<(Key, u32)>,
+    pub(super) segments: Rows<u32, Counts>,
+    /// All imps that line items might have bid on.
+    pub(super) seen: Seen,
     /// Rows of hours before this one are by the day.
     rolled: u32,
 }
@@ -94,16 +190,21 @@ pub(super) struct Report {
 impl Report {
     /// A key as rows of its time have it.
     fn rolled(&self, key: Key) -> Key {
-        let hour = match key.hour < self.rolled {
-            true => day_of(key.hour),
-            false => key.hour,
-        };
+        let hour = self.hour(key.hour);
         Key { hour, ..key }
+    }
+
+    fn hour(&self, hour: u32) -> u32 {
+        match hour < self.rolled {
+            true => day_of(hour),
+            false => hour,
+        }
     }
 
     /// The row, to be counted in.
     pub(super) fn row(&mut self, key: Key) -> &mut Counts {
-        self.rows.entry(self.rolled(key)).or_default()
+        let key = self.rolled(key);
+        self.delivered.all.entry((key, ())).or_default()
     }
 
     fn of_segment(&self, key: Key, segment: u32) -> (Key, u32) {
@@ -117,157 +218,96 @@ impl Report {
     /// The row of people in a segment, to be counted in.
     pub(super) fn segment(&mut self, key: Key, segment: u32) -> &mut Counts {
         let of = self.of_segment(key, segment);
-        self.segments.entry(of).or_default()
+        self.segments.all.entry(of).or_default()
     }
 
     /// Counts a bid for somebody in these segments; the journal is told of bids now and then.
     pub(super) fn bid(&mut self, key: Key, segments: &[u32]) {
-        let row = self.row(key);
-        row.bids = row.bids.saturating_add(1);
-        self.unsaved.insert(self.rolled(key));
-        for segment in segments {
-            let row = self.segment(key, *segment);
-            row.bids = row.bids.saturating_add(1);
-            self.unsaved_segments.insert(self.of_segment(key, *segment));
-        }
-    }
-
-    /// Rows of segments that the journal is to be told of, as they are now.
-    pub(super) fn take_unsaved_segments(&mut self) -> Vec<(Key, u32, Counts)> {
-        let unsaved = std::mem::take(&mut self.unsaved_segments);
-        let row = |of: (Key, u32)| Some((of.0, of.1, *self.segments.get(&of)?));
-        unsaved.into_iter().filter_map(row).collect()
-    }
-
-    /// Sets a row of a segment as a journal has it.
-    pub(super) fn set_segment(&mut self, key: Key, segment: u32, counts: Counts) {
-        self.segments.insert((key, segment), counts);
-    }
-
-    /// All rows of segments.
-    pub(super) fn segments(&self) -> impl Iterator<Item = (Key, u32, Counts)> {
-        let rows = self.segments.iter();
-        rows.map(|((key, segment), counts)| (*key, *segment, *counts))
-    }
-
-    /// Counts imps by what became of them; the journal is told of them now and then.
-    pub(super) fn tally(&mut self, key: Key, reason: u32, imps: u64) {
-        let of = (self.rolled(key), reason);
-        let sum = self.reasons.entry(of).or_default();
-        *sum = sum.saturating_add(imps);
-        self.unsaved_reasons.insert(of);
-    }
-
-    /// Counts of imps that the journal is to be told of, as they are now.
-    pub(super) fn take_unsaved_reasons(&mut self) -> Vec<(Key, u32, u64)> {
-        let unsaved = std::mem::take(&mut self.unsaved_reasons);
-        let count = |of: (Key, u32)| Some((of.0, of.1, *self.reasons.get(&of)?));
-        unsaved.into_iter().filter_map(count).collect()
-    }
-
-    /// Sets a count of imps as a journal has it.
-    pub(super) fn set_reason(&mut self, key: Key, reason: u32, imps: u64) {
-        self.reasons.insert((key, reason), imps);
-    }
-
-    /// All counts of imps.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = (Key, u32, u64)> {
-        self.reasons
-            .iter()
-            .map(|((key, reason), imps)| (*key, *reason, *imps))
-    }
-
-    /// The hour before which rows are by the day; and the one before which they are to be by now.
-    pub(super) fn to_roll(&self, now: u32) -> (u32, u32) {
-        (self.rolled, day_of(now.saturating_sub(HOURS_APART)))
-    }
-
-    /// Adds up the rows of hours before this one, a day each.
-    pub(super) fn roll(&mut self, before: u32) {
-        self.rolled = self.rolled.max(before);
-        let is_apart = |hour: u32| hour < before && hour != day_of(hour);
-        let whole = |key: Key| Key {
-            hour: day_of(key.hour),
-            ..key
+        let one = Counts {
+            bids: 1,
+            ..Counts::default()
         };
-        let rows: Vec<Key> = self
-            .rows
-            .keys()
-            .take_while(|key| key.hour < before)
-            .filter(|key| is_apart(key.hour))
-            .copied()
-            .collect();
-        for key in rows {
-            if let Some(counts) = self.rows.remove(&key) {
-                self.rows.entry(whole(key)).or_default().add(&counts);
-            }
-        }
-        let segments: Vec<(Key, u32)> = self
-            .segments
-            .keys()
-            .take_while(|(key, _)| key.hour < before)
-            .filter(|(key, _)| is_apart(key.hour))
-            .copied()
-            .collect();
-        for (key, segment) in segments {
-            if let Some(counts) = self.segments.remove(&(key, segment)) {
-                let sum = self.segments.entry((whole(key), segment)).or_default();
-                sum.add(&counts);
-            }
-        }
-        let reasons: Vec<(Key, u32)> = self
-            .reasons
-            .keys()
-            .take_while(|(key, _)| key.hour < before)
-            .filter(|(key, _)| is_apart(key.hour))
-            .copied()
-            .collect();
-        for (key, reason) in reasons {
-            if let Some(imps) = self.reasons.remove(&(key, reason)) {
-                let sum = self.reasons.entry((whole(key), reason)).or_default();
-                *sum = sum.saturating_add(imps);
-            }
+        let row = self.rolled(key);
+        self.delivered.count((row, ()), &one);
+        for segment in segments {
+            let row = self.of_segment(key, *segment);
+            self.segments.count(row, &one);
         }
     }
 
-    /// Rows that the journal is to be told of, as they are now.
-    pub(super) fn take_unsaved(&mut self) -> Vec<(Key, Counts)> {
-        let keys = std::mem::take(&mut self.unsaved);
-        let row = |key: Key| Some((key, *self.rows.get(&key)?));
-        keys.into_iter().filter_map(row).collect()
+    /// Counts imps of a line item by what became of them; the journal is told of them now and then.
+    pub(super) fn tally(&mut self, key: Key, reason: u32, imps: u64) {
+        self.reasons.count((self.rolled(key), reason), &imps);
     }
 
-    /// Sets a row as a journal has it.
-    pub(super) fn set(&mut self, key: Key, counts: Counts) {
-        self.rows.insert(key, counts);
+    /// Counts imps that all line items of an epoch might have bid on.
+    pub(super) fn see(&mut self, hour: u32, exchange: u32, epoch: Epoch, imps: u64) {
+        self.seen.count(self.hour(hour), exchange, epoch, imps);
     }
 
-    /// Forgets what is older than rows are kept.
-    pub(super) fn forget_before(&mut self, hour: u32) {
-        let oldest = hour.saturating_sub(HOURS_KEPT);
-        while let Some(first) = self.rows.first_entry() {
-            if first.key().hour >= oldest {
-                break;
-            }
-            first.remove();
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        let (delivered, reasons) = (self.delivered.all.len(), self.reasons.all.len());
+        let all = delivered.saturating_add(reasons);
+        all.saturating_add(self.segments.all.len())
+    }
+
+    /// The hour before which rows are by the day.
+    pub(super) fn rolled_before(&self) -> u32 {
+        self.rolled
+    }
+
+    /// Adds up the rows of hours before this one, a day each. The journal must hold what it was to be told.
+    pub(super) fn roll(&mut self, before: u32) {
+        let from = self.rolled;
+        self.rolled = from.max(before);
+        self.delivered.roll(from, before);
+        self.segments.roll(from, before);
+        self.reasons.roll(from, before);
+        self.seen.roll(before);
+    }
+
+    /// Whether something is to be done about what is old, or too many.
+    pub(super) fn is_due(&self, hour: u32, most: usize) -> bool {
+        hour.saturating_sub(HOURS_APART) > self.rolled || self.len() > most
+    }
+
+    /// At this hour: rows of hours that are three days old become rows of days, and what is older than rows are kept is forgotten.
+    /// Where there are more than `most` rows, hours become days sooner; where that does not do, the oldest days are forgotten. Hours
+    /// that are not over stay.
+    pub(super) fn tend(&mut self, hour: u32, most: usize) {
+        let due = hour.saturating_sub(HOURS_APART);
+        if due > self.rolled {
+            self.roll(due);
         }
-        while let Some(first) = self.segments.first_entry() {
-            if first.key().0.hour >= oldest {
-                break;
-            }
-            first.remove();
+        while self.len() > most && self.rolled < hour {
+            let next = self.first_hour(self.rolled).unwrap_or(hour);
+            self.roll(next.saturating_add(1).min(hour));
         }
-        while let Some(first) = self.reasons.first_entry() {
-            if first.key().0.hour >= oldest {
-                break;
-            }
-            first.remove();
+        self.forget_before(hour.saturating_sub(HOURS_KEPT));
+        while self.len() > most
+            && let Some(first) = self.first_hour(0)
+            && first < day_of(hour)
+        {
+            self.forget_before(day_of(first).saturating_add(24));
         }
     }
 
-    /// All of them.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&Key, &Counts)> {
-        self.rows.iter()
+    /// The first hour from one on that has a row.
+    fn first_hour(&self, from: u32) -> Option<u32> {
+        let firsts = [
+            self.delivered.from(from).next().map(|(key, ..)| key.hour),
+            self.segments.from(from).next().map(|(key, ..)| key.hour),
+            self.reasons.from(from).next().map(|(key, ..)| key.hour),
+        ];
+        firsts.into_iter().flatten().min()
+    }
+
+    fn forget_before(&mut self, hour: u32) {
+        self.delivered.forget_before(hour);
+        self.segments.forget_before(hour);
+        self.reasons.forget_before(hour);
+        self.seen.forget_before(hour);
     }
 }
 
@@ -377,77 +417,106 @@ impl Imps {
 }
 
 /// The first hour of an hour's day.
-fn day_of(hour: u32) -> u32 {
+pub(super) fn day_of(hour: u32) -> u32 {
     hour.saturating_sub(hour % 24)
 }
 
+/// Rows added up, by numbers.
+#[derive(Default)]
+struct Added {
+    counts: Counts,
+    imps: u64,
+    /// By the number of the reason's name.
+    reasons: Vec<(u32, u64)>,
+}
+
+impl Added {
+    fn reason(&mut self, reason: u32, imps: u64) {
+        match self.reasons.iter_mut().find(|(of, _)| *of == reason) {
+            Some((_, sum)) => sum.plus(&imps),
+            None => self.reasons.push((reason, imps)),
+        }
+    }
+}
+
 impl Report {
-    /// Rows added up, in order; `name` tells the names behind numbers. `pending`: imps that are not in the rows yet.
-    pub(super) fn ask<'n>(
-        &self,
-        query: &Query,
-        pending: impl Iterator<Item = (Key, u64)>,
-        name: impl Fn(u32) -> &'n str,
-    ) -> Vec<Row> {
-        let mut sums: BTreeMap<(Vec<String>, Currency), (Counts, Imps)> = BTreeMap::new();
-        let from = Key::first_of(query.from);
+    /// Rows added up, in order; `name` tells the names behind numbers.
+    pub(super) fn ask<'n>(&self, query: &Query, name: impl Fn(u32) -> &'n str) -> Vec<Row> {
+        type Of = (ArrayVec<u32, { Dimension::ALL.len() }>, Currency);
+        let mut sums: BTreeMap<Of, Added> = BTreeMap::new();
         let is_asked =
-            |key: &Key| key.hour >= query.from && query.until.is_none_or(|until| key.hour < until);
-        let of =
-            |key: &Key, segment: u32| {
-                let of = query.by.iter().map(|dimension| {
-                    match (dimension, dimension.of(key, segment)) {
-                        (Dimension::Hour, hour) => {
-                            let begins = i64::from(hour).saturating_mul(3600);
-                            crate::clock::Timestamp::from_unix_seconds(begins).to_string()
-                        }
-                        (_, number) => name(number).to_owned(),
-                    }
-                });
-                (of.collect(), key.currency)
-            };
-        let by_segment = query.by.contains(&Dimension::Segment);
+            |hour: u32| hour >= query.from && query.until.is_none_or(|until| hour < until);
+        let of = |key: &Key, segment: u32| {
+            let dimensions = query.by.iter().take(Dimension::ALL.len());
+            let of = dimensions.map(|dimension| dimension.of(key, segment));
+            (of.collect(), key.currency)
+        };
+        let has = |dimension| query.by.contains(&dimension);
+        let by_segment = has(Dimension::Segment);
         if by_segment {
-            let rows = self.segments.range((from, 0)..);
-            for ((key, segment), counts) in rows.take_while(|((key, _), _)| is_asked(key)) {
-                sums.entry(of(key, *segment)).or_default().0.add(counts);
+            let rows = self.segments.from(query.from);
+            for (key, segment, counts) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
+                let sum = sums.entry(of(&key, segment)).or_default();
+                sum.counts.add(&counts);
             }
         } else {
-            let rows = self.rows.range(from..);
-            for (key, counts) in rows.take_while(|(key, _)| is_asked(key)) {
-                sums.entry(of(key, 0)).or_default().0.add(counts);
+            let rows = self.delivered.from(query.from);
+            for (key, (), counts) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
+                let sum = sums.entry(of(&key, 0)).or_default();
+                sum.counts.add(&counts);
             }
         }
-        let has_imps = !by_segment && !query.by.contains(&Dimension::Creative);
+        let has_imps = !by_segment && !has(Dimension::Creative);
         if has_imps {
-            let counted = self.reasons.range((from, 0)..);
-            let counted = counted.take_while(|((key, _), _)| is_asked(key));
-            let counted = counted.map(|((key, reason), imps)| (*key, name(*reason), *imps));
-            let pending = pending.map(|(key, imps)| (self.rolled(key), IMPS, imps));
-            for (key, reason, imps) in counted.chain(pending).filter(|(key, ..)| is_asked(key)) {
-                let (_, sum) = sums.entry(of(&key, 0)).or_default();
-                let sum = match reason {
-                    IMPS => &mut sum.all,
-                    BID => &mut sum.bid,
-                    refused => sum.refused.entry(refused.to_owned()).or_default(),
-                };
-                *sum = sum.saturating_add(imps);
+            let rows = self.reasons.from(query.from);
+            for (key, reason, imps) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
+                let sum = sums.entry(of(&key, 0)).or_default();
+                sum.reason(reason, imps);
             }
+            let apart = (has(Dimension::Hour), has(Dimension::Exchange));
+            self.seen.each(is_asked, apart, |key, imps| {
+                sums.entry(of(&key, 0)).or_default().imps.plus(&imps);
+            });
         }
-        let rows = sums.into_iter();
-        rows.map(|((of, currency), (counts, imps))| Row {
-            of,
-            currency,
-            counts,
-            imps: has_imps.then_some(imps),
-        })
-        .collect()
+        let told = |(dimension, number): (&Dimension, u32)| match dimension {
+            Dimension::Hour => {
+                let begins = i64::from(number).saturating_mul(3600);
+                crate::clock::Timestamp::from_unix_seconds(begins).to_string()
+            }
+            _ => name(number).to_owned(),
+        };
+        let rows = sums.into_iter().map(|((of, currency), added)| {
+            let mut imps = Imps {
+                all: added.imps,
+                ..Imps::default()
+            };
+            for (reason, count) in added.reasons {
+                match name(reason) {
+                    BID => imps.bid = imps.bid.saturating_add(count),
+                    refused => imps
+                        .refused
+                        .entry(refused.to_owned())
+                        .or_default()
+                        .plus(&count),
+                }
+            }
+            Row {
+                of: query.by.iter().zip(of).map(told).collect(),
+                currency,
+                counts: added.counts,
+                imps: has_imps.then_some(imps),
+            }
+        });
+        let mut rows: Vec<Row> = rows.collect();
+        rows.sort_by(|a, b| (&a.of, a.currency).cmp(&(&b.of, b.currency)));
+        rows
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
+    use super::super::seen::Live;
     use super::*;
 
     fn key(hour: u32, line_item: u32) -> Key {
@@ -471,32 +540,43 @@ mod tests {
         };
         let names = |number| {
             [
-                "one", "two", "", "", "", "", "", "a", "b", "c", IMPS, BID, "floor",
+                "one", "two", "", "", "", "", "", "a", "b", "c", "", BID, "floor",
             ][number as usize]
         };
-        report.ask(&query, std::iter::once((key(500, 1), 5)), names)
+        report.ask(&query, names)
+    }
+
+    /// Hours 480 to 529, line items 0 and 1 in turns.
+    fn fifty_hours() -> Report {
+        let mut report = Report::default();
+        let of = |line_item| Live {
+            scopes: key(0, line_item).scopes,
+            currency: Currency::USD,
+        };
+        report.seen.change(1, &[of(0), of(1)], &[]);
+        for hour in 480..530 {
+            report.bid(key(hour, hour % 2), &[12]);
+            report.see(hour, 9, 1, 5);
+            report.tally(key(hour, hour % 2), 11, 1);
+            report.tally(key(hour, hour % 2), 12, 3);
+        }
+        report
     }
 
     #[test]
     fn old_hours_become_days_and_sums_stay() {
-        let mut report = Report::default();
-        for hour in 480..530 {
-            report.bid(key(hour, hour % 2), &[12]);
-            report.tally(key(hour, hour % 2), 10, 10);
-            report.tally(key(hour, hour % 2), 11, 1);
-            report.tally(key(hour, hour % 2), 12, 3);
-        }
+        let mut report = fifty_hours();
         let before = sum(&report, Dimension::LineItem);
         assert_eq!(before[0].of, ["one"]);
         assert_eq!(before[0].counts.bids, 25);
         let imps = before[1].imps.clone().expect("counted");
-        assert_eq!((imps.all, imps.bid, imps.not_targeted()), (255, 25, 155));
+        assert_eq!((imps.all, imps.bid, imps.not_targeted()), (250, 25, 150));
         assert_eq!(sum(&report, Dimension::Hour).len(), 50);
-        assert_eq!(report.to_roll(528 + 72), (0, 528));
         let of_segment = sum(&report, Dimension::Segment);
         assert_eq!(of_segment[0].counts.bids, 50);
         assert!(of_segment[0].of == ["floor"] && of_segment[0].imps.is_none());
-        report.roll(528);
+        report.tend(528 + 72, 1_000);
+        assert_eq!(report.rolled_before(), 528);
         assert_eq!(sum(&report, Dimension::Segment), of_segment);
         assert_eq!(sum(&report, Dimension::LineItem), before);
         assert_eq!(
@@ -506,16 +586,38 @@ mod tests {
         );
         // Who comes late is counted in the day.
         report.bid(key(500, 0), &[]);
+        report.see(500, 9, 1, 5);
         assert_eq!(sum(&report, Dimension::Hour).len(), 4);
-        assert_eq!(
-            report.take_unsaved().last().map(|(key, _)| key.hour),
-            Some(529)
+        let unsaved: Vec<u32> = report
+            .delivered
+            .take_unsaved()
+            .map(|row| row.0.hour)
+            .collect();
+        assert_eq!(unsaved, [480, 504, 528, 529], "as they are by now");
+        report.tend(528 + HOURS_KEPT, 1_000);
+        assert_eq!(sum(&report, Dimension::Hour).len(), 1, "the last day");
+    }
+
+    #[test]
+    fn too_many_rows_become_days_sooner_then_are_forgotten() {
+        let mut report = fifty_hours();
+        let before = sum(&report, Dimension::LineItem);
+        assert_eq!(report.len(), 200);
+        report.tend(530, 150);
+        // 22 hours of four rows became one of eight.
+        assert!(
+            report.len() <= 150 && report.len() > 140,
+            "{}",
+            report.len()
         );
-        report.forget_before(528 + HOURS_KEPT);
+        assert_eq!(sum(&report, Dimension::LineItem), before);
+        report.tend(530, 20);
+        assert_eq!(report.len(), 16, "of two days the second, and hours");
         assert_eq!(
-            sum(&report, Dimension::Hour).len(),
-            3,
-            "two hours, and what is pending"
+            sum(&report, Dimension::Hour)[0].of,
+            ["1970-01-22T00:00:00Z"]
         );
+        report.tend(530, 0);
+        assert_eq!(report.len(), 8, "the day that is not over stays");
     }
 }

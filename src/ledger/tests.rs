@@ -46,6 +46,7 @@ fn terms(mode: BudgetMode) -> Terms {
         }],
         frequency_keys: 20_000,
         journal_bytes: 1 << 20,
+        report_rows: 100_000,
         rates: Arc::new(Rates::none(Currency::USD)),
     }
 }

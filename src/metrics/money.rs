@@ -163,6 +163,7 @@ impl Collector for MoneyMetrics {
                     ("contacts", figures.contacts as f64),
                     ("contacts_forgotten", figures.contacts_forgotten as f64),
                     ("notices", figures.notices_remembered as f64),
+                    ("report_rows", figures.report_rows as f64),
                 ])
                 .into_iter(),
             ),

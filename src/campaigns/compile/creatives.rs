@@ -1,7 +1,7 @@
 //! Creatives: what an ad must have, and that it can be written into a page as it is.
 
 use super::super::document::{Errors, Fields};
-use super::super::markup::{CLICK_MACRO, Markup};
+use super::super::markup::{CLICK_MACRO, Markup, has_place_for_pixel};
 use super::super::{Creative, Format};
 use super::values::check_text;
 use super::{CODES_MAX, CREATIVES_MAX, Work, count};
@@ -203,6 +203,13 @@ impl Work {
             fields.wrong("adm", "is empty: write the ad's markup", &mut self.errors);
         } else if matches!(format, Some(Format::Video | Format::Audio)) {
             vast(fields, "adm", adm, &mut self.errors);
+        }
+        if matches!(format, Some(Format::Video | Format::Audio)) && !has_place_for_pixel(adm) {
+            self.notes.warn(
+                fields.at("adm"),
+                fields.id(),
+                "has no <Impression>, </AdTitle> or </AdSystem>: where an exchange's `billing` is \"impression\", nothing it shows is booked",
+            );
         }
         let clicked = matches!(format, Some(Format::Banner | Format::Video));
         if clicked && !adm.contains(CLICK_MACRO) {

@@ -1,9 +1,11 @@
 //! Line items: each value by its rule, and that all of one fit together.
 
+use std::collections::HashMap;
+
 use super::super::document::{Fields, Node};
 use super::super::pricing::{FACTOR_MILLIONTHS_MAX, FACTORS_MAX, Factor, Pricing};
 use super::super::targeting::{self, Expr};
-use super::super::{Expression, Flight, LineItem, Pacing, Status};
+use super::super::{Budget, Expression, Flight, LineItem, Pacing, Status};
 use super::values::check_text;
 use super::{
     CREATIVES_PER_LINE_ITEM_MAX, DEALS_PER_LINE_ITEM_MAX, Draft, LINE_ITEMS_MAX, Work, count,
@@ -33,6 +35,38 @@ impl Work {
         for (place, id, fields) in self.tables(root, "line_items", LINE_ITEMS_MAX, &known) {
             let draft = self.line_item(place, id, &fields);
             self.line_items.extend(draft);
+        }
+        self.shared_budgets();
+    }
+
+    /// A budget of several line items is in one currency: the advertiser's, else that of all their prices.
+    fn shared_budgets(&mut self) {
+        let mut first: HashMap<(&str, &str), &LineItem> = HashMap::new();
+        for Draft {
+            line_item, place, ..
+        } in &self.line_items
+        {
+            let campaign = self.campaign_places.get(&*line_item.campaign);
+            let campaign = campaign.and_then(|place| self.campaigns.get(*place as usize));
+            let advertiser = self.advertisers.get(line_item.advertiser as usize);
+            if advertiser.is_none_or(|of| of.currency.is_some()) {
+                continue;
+            }
+            let shared = [
+                campaign.map(|of| ("campaign", &*of.id, of.budget)),
+                advertiser.map(|of| ("advertiser", &*of.id, of.budget)),
+            ];
+            for (what, id, budget) in shared.into_iter().flatten() {
+                let other = *first.entry((what, id)).or_insert(line_item);
+                if budget != Budget::default() && other.currency != line_item.currency {
+                    let message = format!(
+                        "is {}, and line item `{}` has {}: the budget of {what} `{id}` is in one currency; give the advertiser a `currency`",
+                        line_item.currency, other.id, other.currency
+                    );
+                    let path = format!("line_items[{place}].price.currency");
+                    self.errors.add(path, Some(&line_item.id), message);
+                }
+            }
         }
     }
 

@@ -521,6 +521,13 @@ fn an_answer_is_no_longer_than_it_may_be() {
     assert_eq!(bids.first().map(String::as_str), Some("0 li @ 2"));
     let story = explained(&world, fields);
     assert!(story["response"].to_string().len() < ANSWER_BYTES_MAX + 1000);
+    // URLs that a click is counted by are longer than what stands for them.
+    let clicks = "${KITH_CLICK_URL}".repeat(4_000);
+    let mut book = document(json!([item("li", "2", json!({"creatives": ["banner"]}))]));
+    book["creatives"][0]["adm"] = json!(clicks);
+    let book = compile(book.to_string().as_bytes()).expect("a good document");
+    let imps = json!({"imp": [imp(json!({"id": "1"})), imp(json!({"id": "2"}))]});
+    assert_eq!(World::with_book(book, &[]).bids(imps), ["1 li @ 2"]);
     // The exchange's own ids count too.
     let id = "i".repeat(700 << 10);
     let long = World::new(

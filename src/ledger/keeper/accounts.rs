@@ -48,6 +48,7 @@ impl Keeper {
         let live: std::collections::HashSet<u32> =
             lines.iter().map(|line| line.scopes.line_item).collect();
         self.lines.retain(|line_item, _| live.contains(line_item));
+        self.see_from(self.plans, &lines);
         self.apply_switches();
         self.open_days();
         self.pace(1.0);

@@ -32,6 +32,8 @@ pub struct Figures {
     pub notices_remembered: u64,
     /// Accounts.
     pub accounts: usize,
+    /// Rows of the report.
+    pub report_rows: usize,
 }
 
 impl Keeper {
@@ -73,6 +75,7 @@ impl Keeper {
             contacts_forgotten: self.frequency.forgotten(),
             notices_remembered: self.settled.len(),
             accounts: self.accounts.len(),
+            report_rows: self.report.len(),
         }
     }
 }

@@ -11,8 +11,6 @@ impl Keeper {
     pub(in crate::ledger) fn replay(&mut self, record: Record) -> bool {
         match record {
             Record::Start { start } => {
-                // What was seen before has become rows.
-                self.seen = SeenImps::default();
                 self.start = start;
                 self.was_closed = false;
             }
