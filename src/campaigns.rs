@@ -21,6 +21,7 @@ mod markup;
 mod nearest;
 mod pricing;
 mod program;
+mod scores;
 mod targeting;
 mod terms;
 mod warnings;
@@ -35,14 +36,15 @@ pub use evaluator::{Deals, Facts, ImpFacts, Resolved, SegmentFacts};
 pub use formats::{MediaAd, NativeAd, NativeAsset, NativeAssetKind};
 pub use index::{Candidates, Ranked};
 pub use markup::{CLICK_MACRO, Markup, PrivacyMacro, filled, json_inside};
-pub use pricing::{FACTORS_MAX, Factor, Pricing};
+pub use pricing::{FACTORS_MAX, Factor, Pricing, Score, Step};
 pub use program::Expression;
+pub use scores::{Scores, TiedScores};
 pub use targeting::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use terms::{CreativeTerms, LineItemTerms, Terms};
 pub use warnings::{Surroundings, WARNINGS_MAX, Warning};
 
 use crate::clock::Timestamp;
-use crate::ids::SegmentRef;
+use crate::ids::{Name, SegmentRef};
 use crate::money::Currency;
 
 /// A compiled campaigns document.
@@ -58,6 +60,8 @@ pub struct Book {
     pub campaigns: Box<[Campaign]>,
     /// The segments that targeting names, sorted: a segment's place is its *slot*, its bit in [`SegmentFacts`].
     pub segments: Box<[SegmentRef]>,
+    /// The datasets whose scores prices name.
+    pub scores: Box<[Name]>,
     /// What requests name back to us.
     pub terms: Terms,
     program: program::Program,

@@ -48,6 +48,7 @@ mod validation;
 pub(crate) mod tests;
 
 pub use activation::Activated;
+use activation::LiveScores;
 pub use housekeeping::Housekeeping;
 pub use listing::{DatasetView, State, VersionView};
 pub use live::{Live, LiveReader};
@@ -143,6 +144,7 @@ struct Snapshot {
     manifest: Manifest,
     audiences: BTreeMap<Name, Arc<Audience>>,
     filters: BTreeMap<Name, Measured>,
+    scores: BTreeMap<Name, LiveScores>,
     book: Arc<Book>,
     campaigns_version: Option<u64>,
     /// What the book was compiled from.
@@ -280,13 +282,17 @@ impl Datasets {
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
-        Generation::assemble(
-            next.manifest.generation,
-            Arc::clone(&next.book),
-            next.campaigns_version,
-            live,
-            self.settings.frame.clone(),
-        )
+        let scores = |name: &Name| Some(&*next.scores.get(name)?.scores);
+        Generation {
+            scores: next.book.tie_scores(scores),
+            ..Generation::assemble(
+                next.manifest.generation,
+                Arc::clone(&next.book),
+                next.campaigns_version,
+                live,
+                self.settings.frame.clone(),
+            )
+        }
     }
 }
 

@@ -42,8 +42,8 @@ use self::fit::{Fit, Slots};
 use self::pods::Left;
 use crate::campaigns;
 use crate::campaigns::{
-    Book, CLICK_MACRO, Candidates, Creative, CreativeTerms, Deals, Factor, ImpFacts, LineItem,
-    Resolved, SegmentFacts, Status, Transparency,
+    Book, CLICK_MACRO, Candidates, Creative, CreativeTerms, Deals, ImpFacts, LineItem, Resolved,
+    SegmentFacts, Status, Step, Transparency,
 };
 use crate::clock::Timestamp;
 use crate::config::{Billing, Exchange};
@@ -203,9 +203,9 @@ pub trait Recorder {
     fn unusable(&mut self, _imp: usize, _why: &'static str) {}
     /// Line items are asked for an imp.
     fn offered(&mut self) {}
-    /// A line item's targeting is true with a creative, and its price is being found: a factor, what its expression says, and the
-    /// price behind it, in the line item's currency.
-    fn factor(&mut self, _factor: &Factor, _applies: Option<bool>, _price: Price) {}
+    /// A line item's targeting is true with a creative, and its price is being found: a step, and the price behind it, in the line
+    /// item's currency.
+    fn step(&mut self, _book: &Book, _step: Step<'_>, _price: Price) {}
     /// The price that was found, after its bounds. A line item may come several times for one imp, with several creatives.
     fn price(&mut self, _imp: usize, _line_item: &LineItem, _price: Price) {}
     /// A line item was considered for an imp; `Ok` where it went into the auction.
@@ -946,14 +946,10 @@ impl<'a> Auction<'a, '_> {
         if self.blocks.app_blocked(self.request, &book.terms, terms) {
             return Err(Refusal::BlockedApp);
         }
-        let price = book.price(
-            line_item,
-            self.resolved,
-            &facts,
-            |factor, applies, price| {
-                recorder.factor(factor, applies, price);
-            },
-        );
+        let scores = &self.generation.scores;
+        let price = book.price(line_item, self.resolved, &facts, scores, |step, price| {
+            recorder.step(book, step, price);
+        });
         recorder.price(offer.place, line_item, price);
         Ok((fit, price))
     }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::audience::{Audience, Filter, Lookup};
-use crate::campaigns::Book;
+use crate::campaigns::{Book, TiedScores};
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
 use crate::ids::{Keyer, Name, SegmentRef, UserKey};
@@ -151,6 +151,8 @@ pub struct Generation {
     pub datasets: Box<[LiveDataset]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
+    /// What segments are worth to prices that go by scores.
+    pub scores: TiedScores,
     /// What comes from the configuration.
     pub frame: Frame,
     /// The ledger's side of the book. Of a generation that is not live, or where no books are kept: one that allows
@@ -159,7 +161,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Ties the live versions to the book.
+    /// Ties the live versions to the book; scores, where there are any, by [`Book::tie_scores`].
     pub fn assemble(
         number: u64,
         book: Arc<Book>,
@@ -185,6 +187,7 @@ impl Generation {
             campaigns_version,
             datasets,
             slot_purposes,
+            scores: TiedScores::default(),
             frame,
             plan: Plan::none(),
         }

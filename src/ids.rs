@@ -557,6 +557,8 @@ pub enum Kind {
     Identity,
     /// The campaigns document.
     Campaigns,
+    /// What segments are worth, for prices.
+    Scores,
 }
 
 impl Kind {
@@ -567,6 +569,7 @@ impl Kind {
             Self::Filter => "filter",
             Self::Identity => "identity",
             Self::Campaigns => "campaigns",
+            Self::Scores => "scores",
         }
     }
 }
@@ -586,6 +589,7 @@ impl FromStr for Kind {
             Self::Filter,
             Self::Identity,
             Self::Campaigns,
+            Self::Scores,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == text)
@@ -595,7 +599,7 @@ impl FromStr for Kind {
 
 /// The text is not a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a kind is audience, filter, identity or campaigns")]
+#[error("a kind is audience, filter, identity, campaigns or scores")]
 pub struct KindUnknown;
 
 /// Bytes shown as lower-case hex.

@@ -267,6 +267,7 @@ mod tests {
                     .is_some_and(|name| live.contains(name))
             },
             errors: &|_| None,
+            scores: &|_| true,
             currencies: &|currency| currency == kith::money::Currency::USD,
             exchanges: &["demo"],
         };

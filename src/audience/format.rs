@@ -190,6 +190,7 @@ impl Header {
             Kind::Filter => 2,
             Kind::Identity => 3,
             Kind::Campaigns => 4,
+            Kind::Scores => 5,
         };
         let (as_of_kind, as_of) = match self.meta.as_of {
             None => (0u32, [0; 8]),

@@ -24,7 +24,7 @@ use super::targeting::{Expr, Test};
 use super::terms::Terms;
 use super::warnings::Notes;
 use super::{Advertiser, Book, Budget, Campaign, Cap, Creative, Format, LineItem};
-use crate::ids::SegmentRef;
+use crate::ids::{Name, SegmentRef};
 
 /// Most line items of a document.
 pub const LINE_ITEMS_MAX: usize = 100_000;
@@ -82,6 +82,8 @@ struct Work {
     zone_places: HashMap<Box<str>, u32>,
     /// By advertiser.
     advertiser_zones: Vec<u32>,
+    /// Datasets of scores, in the order in which they are named.
+    scores: BTreeMap<Name, u32>,
 }
 
 /// A line item before segments have slots.
@@ -354,6 +356,16 @@ impl Work {
             let (expression, demanded) = compiler.add_indexed(&expr, &slots).map_err(full)?;
             line_item.expression = expression;
             line_item.wants = wanted(&expr, &slots).into_iter().collect();
+            if let Some(score) = &line_item.pricing.score {
+                let path = || format!("line_items[{place}].price.score");
+                let users = self.notes.scores.entry(score.dataset.clone()).or_default();
+                users.add(path, &line_item.id);
+                if line_item.wants.is_empty() {
+                    let message =
+                        "does nothing: the targeting asks for no segment that could have a score";
+                    self.notes.warn(path(), Some(&line_item.id), message);
+                }
+            }
             demands.push(demanded);
             for (number, (expr, factor)) in factors
                 .iter()
@@ -371,6 +383,10 @@ impl Work {
             .map(|format| compiler.intern(format.as_str()))
             .collect::<Result<_, _>>()
             .map_err(full)?;
+        let mut scores: Vec<(u32, Name)> = Vec::with_capacity(self.scores.len());
+        scores.extend(self.scores.into_iter().map(|(name, place)| (place, name)));
+        scores.sort_unstable();
+        let scores = scores.into_iter().map(|(_, name)| name).collect();
         let terms = Terms::of(&line_items, &self.creatives, &self.advertisers);
         Ok(Book {
             index: Index::of(&line_items, &demands, &terms),
@@ -380,6 +396,7 @@ impl Work {
             advertisers: self.advertisers.into(),
             campaigns: self.campaigns.into(),
             segments: slots.into_keys().collect(),
+            scores,
             program: compiler.finish(),
             formats,
             zones: self.zones.into(),

@@ -590,6 +590,11 @@ impl Resolved {
         }
     }
 
+    /// Whether the person is known to be in it.
+    pub(super) fn is_in(&self, slot: u32) -> bool {
+        self.gate_open && self.in_segment(slot) == Some(true)
+    }
+
     #[inline]
     fn in_segments(&self, quantity: Quantity, slots: &[u32]) -> Option<bool> {
         if !self.gate_open {

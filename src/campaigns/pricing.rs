@@ -1,8 +1,9 @@
-//! What a line item pays: a base price, factors that apply where their expressions are true, and bounds.
+//! What a line item pays: a base price, the score of the person's best segment, factors that apply where their expressions are true,
+//! and bounds.
 //!
-//! `price = cpm × each factor that applies`, in the document's order, each step rounded down to a micro, at least one and no more
+//! `price = cpm × score × each factor that applies`, in the document's order, each step rounded down to a micro, at least one and no more
 //! than [`PRICE_MICROS_MAX`]; then kept within `min` and `max`. A factor whose expression is false or null does not apply: what is not
-//! known of a person changes nothing.
+//! known of a person changes nothing. So is a segment without a score.
 //!
 //! Every step only grows with what goes into it, so that the most a line item can pay ([`Pricing::most`]) is that of the
 //! factors from 1 on. By it line items are ranked, and whoever could not even so outbid is not asked.
@@ -10,8 +11,10 @@
 use super::attributes::Attribute;
 use super::evaluator::{ImpFacts, Resolved};
 use super::program::Expression;
+use super::scores::TiedScores;
 use super::{Book, LineItem};
-use crate::money::{MICROS, PRICE_MICROS_MAX, Price};
+use crate::ids::Name;
+use crate::money::{MICROS, PRICE_MICROS_MAX, Price, Round};
 
 /// Most factors of one line item.
 pub const FACTORS_MAX: usize = 16;
@@ -23,6 +26,8 @@ pub(super) const FACTOR_MILLIONTHS_MAX: i64 = 100 * MICROS;
 pub struct Pricing {
     /// Before anything applies; over zero.
     pub base: Price,
+    /// What scores it is multiplied by, first of all.
+    pub score: Option<Score>,
     /// In the order in which they apply; at most [`FACTORS_MAX`].
     pub factors: Box<[Factor]>,
     /// It pays no less.
@@ -44,35 +49,61 @@ pub struct Factor {
     pub millionths: i64,
 }
 
-impl Factor {
-    fn times(&self, price: Price) -> Price {
-        let product = i128::from(price.micros()) * i128::from(self.millionths);
-        let micros = (product / i128::from(MICROS)).clamp(1, i128::from(PRICE_MICROS_MAX));
-        i64::try_from(micros)
-            .ok()
-            .and_then(Price::from_micros)
-            .unwrap_or(price)
-    }
+/// Multiplies a price by the greatest score of the segments that the line item wants and the person is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Score {
+    /// The dataset that has the scores.
+    pub dataset: Name,
+    /// Its place in [`Book::scores`].
+    pub(super) place: u32,
+}
+
+/// One step to a price.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'b> {
+    /// The score, and the segment that has it with how much, in millionths; none where the person is in no segment with one.
+    Score(&'b Score, Option<(u32, u32)>),
+    /// A factor, and what its expression said.
+    Factor(&'b Factor, Option<bool>),
+}
+
+/// A decimal over 0 and up to 100 in millionths, which are to a factor what micros are to a price.
+pub(super) fn millionths(text: &str) -> Option<i64> {
+    let down = Price::parse(text, Round::Down)?;
+    let fits = Price::parse(text, Round::Up)? == down;
+    let range = 1..=FACTOR_MILLIONTHS_MAX;
+    (fits && range.contains(&down.micros())).then_some(down.micros())
+}
+
+fn times(price: Price, millionths: i64) -> Price {
+    let product = i128::from(price.micros()) * i128::from(millionths);
+    let micros = (product / i128::from(MICROS)).clamp(1, i128::from(PRICE_MICROS_MAX));
+    i64::try_from(micros)
+        .ok()
+        .and_then(Price::from_micros)
+        .unwrap_or(price)
 }
 
 impl Pricing {
     pub(super) fn of(
         base: Price,
+        score: Option<Score>,
         factors: Box<[Factor]>,
         min: Option<Price>,
         max: Option<Price>,
     ) -> Self {
         let mut pricing = Self {
             base,
+            score,
             factors,
             min,
             max,
             most: base,
         };
-        let factors = pricing.factors.iter();
-        let raising = factors.filter(|factor| factor.millionths > MICROS);
-        let most = raising.fold(base, |price, factor| factor.times(price));
-        pricing.most = pricing.bounded(most);
+        let score = pricing.score.iter().map(|_| FACTOR_MILLIONTHS_MAX);
+        let factors = pricing.factors.iter().map(|factor| factor.millionths);
+        let raising = score.chain(factors).filter(|factor| *factor > MICROS);
+        pricing.most = pricing.bounded(raising.fold(base, times));
         pricing
     }
 
@@ -106,23 +137,36 @@ impl Pricing {
 }
 
 impl Book {
-    /// What a line item of this book pays for an imp, in its own currency. `step` is told each factor, what its expression says,
-    /// and the price behind it, before bounds.
+    /// What a line item of this book pays for an imp, in its own currency. `tell` is told each step and the price behind it,
+    /// before bounds.
     pub fn price(
         &self,
         line_item: &LineItem,
         request: &Resolved,
         imp: &ImpFacts<'_>,
-        mut step: impl FnMut(&Factor, Option<bool>, Price),
+        scores: &TiedScores,
+        mut tell: impl FnMut(Step<'_>, Price),
     ) -> Price {
         let pricing = &line_item.pricing;
         let mut price = pricing.base;
+        if let Some(score) = &pricing.score {
+            let slots = line_item.wants.iter().copied();
+            let scored = slots
+                .filter(|slot| request.is_in(*slot))
+                .filter_map(|slot| Some((slot, scores.of(score.place, slot)?)));
+            // Of equal ones the first, which max_by_key would not take.
+            let best = scored.reduce(|best, next| if next.1 > best.1 { next } else { best });
+            if let Some((_, millionths)) = best {
+                price = times(price, millionths.into());
+            }
+            tell(Step::Score(score, best), price);
+        }
         for factor in &pricing.factors {
             let applies = self.answer(&factor.when, line_item, request, imp);
             if applies == Some(true) {
-                price = factor.times(price);
+                price = times(price, factor.millionths);
             }
-            step(factor, applies, price);
+            tell(Step::Factor(factor, applies), price);
         }
         pricing.bounded(price)
     }
@@ -152,7 +196,8 @@ mod tests {
         let mut resolved = Resolved::default();
         let paid = |facts: &Facts<'_>, resolved: &mut Resolved| {
             book.resolve(facts, resolved);
-            book.price(it, resolved, &ImpFacts::default(), |_, _, _| {})
+            let scores = TiedScores::default();
+            book.price(it, resolved, &ImpFacts::default(), &scores, |_, _| {})
                 .to_string()
         };
         let facts = Facts::new("demo", Timestamp::from_unix_seconds(0));
@@ -214,6 +259,16 @@ mod tests {
              line_items[0].price.multipliers[4].factor (it): expected a decimal over 0 and up to 100, with at most 6 decimals, like \"1.5\"\n\
              line_items[0].price.max (it): is under the min, 5"
         );
+        assert_eq!(
+            wrong(serde_json::json!({"cpm": "4", "score": "no name"}))
+                .split_once(": ")
+                .map(|(path, _)| path),
+            Some("line_items[0].price.score (it)")
+        );
+        assert_eq!(
+            wrong(serde_json::json!({"cpm": "4", "score": "worth"})),
+            "line_items[0].price.max (it): is required where there is a `score`: the most that it may pay, whatever the scores are"
+        );
         let many = vec![serde_json::json!({"when": "test", "factor": 1}); FACTORS_MAX + 1];
         let told = wrong(serde_json::json!({"cpm": "4", "multipliers": many}));
         assert!(
@@ -237,12 +292,13 @@ mod tests {
             };
             let pricing = Pricing::of(
                 price(base),
+                None,
                 factors.iter().map(factor).collect(),
                 bounds.map(|(a, b)| price(a.min(b))),
                 bounds.map(|(a, b)| price(a.max(b))),
             );
             let applying = pricing.factors.iter().zip(&factors).filter(|(_, (_, applies))| *applies);
-            let paid = applying.fold(pricing.base, |price, (factor, _)| factor.times(price));
+            let paid = applying.fold(pricing.base, |price, (factor, _)| times(price, factor.millionths));
             prop_assert!(pricing.bounded(paid) <= pricing.most());
         }
     }

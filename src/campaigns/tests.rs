@@ -731,6 +731,7 @@ fn warnings_tell_what_may_not_do_what_was_meant() {
         let surroundings = Surroundings {
             segments,
             errors: &|_| None,
+            scores: &|_| false,
             currencies,
             exchanges: &["demo"],
         };
@@ -773,6 +774,7 @@ fn a_filter_is_told_of_where_its_errors_go_the_wrong_way() {
         let surroundings = Surroundings {
             segments: &|_| true,
             errors: &errors,
+            scores: &|_| false,
             currencies: &|_| true,
             exchanges: &[],
         };

@@ -44,6 +44,8 @@ pub struct Surroundings<'a> {
     pub segments: &'a dyn Fn(&SegmentRef) -> bool,
     /// Which way the errors of a dataset may go; none where it has none.
     pub errors: &'a dyn Fn(&Name) -> Option<Errors>,
+    /// Whether a dataset of scores has a live version.
+    pub scores: &'a dyn Fn(&Name) -> bool,
     /// Whether a price in the currency can be converted.
     pub currencies: &'a dyn Fn(Currency) -> bool,
     /// The configured exchanges' names.
@@ -67,6 +69,8 @@ pub(super) struct Notes {
     pub(super) segments: Vec<Named>,
     pub(super) exchanges: BTreeMap<Box<str>, Users>,
     pub(super) currencies: BTreeMap<Currency, Users>,
+    /// Who prices by each dataset of scores.
+    pub(super) scores: BTreeMap<Name, Users>,
 }
 
 /// Who names a segment, and to what end.
@@ -164,6 +168,14 @@ impl Book {
                     "there is no rate for {currency}: it bids only where the exchange takes {currency}; add one under [currency]"
                 ))
             });
+        let scores = notes.scores.iter();
+        let scores = scores
+            .filter(|(name, _)| !(surroundings.scores)(name))
+            .map(|(name, users)| {
+                users.warning(format!(
+                    "no version of a dataset '{name}' of kind scores is live: prices are not multiplied by scores until one is uploaded"
+                ))
+            });
         let known: BTreeSet<&str> = surroundings.exchanges.iter().copied().collect();
         let exchanges = notes
             .exchanges
@@ -175,7 +187,7 @@ impl Book {
                     surroundings.exchanges.join(", ")
                 ))
             });
-        let all_found = segments.chain(approximate).chain(currencies);
+        let all_found = segments.chain(approximate).chain(scores).chain(currencies);
         for warning in all_found.chain(exchanges) {
             if all.len() < WARNINGS_MAX {
                 all.push(warning);

@@ -248,6 +248,11 @@ fn tell(args: &Build, document: &Value, made: bool) -> Result<(), Failure> {
 
 /// The inputs and how each is written, once all that the arguments can have wrong is not.
 fn checked(args: &Build) -> Result<Vec<(&Path, RowFormat)>, Failure> {
+    if args.kind == Kind::Scores {
+        return Err(Failure::usage(
+            "scores are not compiled to a file: upload the document as it is, with `kith upload --dataset NAME --kind scores FILE`",
+        ));
+    }
     if args.kind == Kind::Campaigns {
         return Err(Failure::usage(
             "a campaigns document is not compiled to a file: upload it as it is, with `kith upload --dataset campaigns FILE`; \

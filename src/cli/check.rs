@@ -96,12 +96,13 @@ fn names(book: &Book) -> Vec<String> {
     book.segments.iter().map(ToString::to_string).collect()
 }
 
-/// What is valid and may not do what was meant. Which segments are uploaded is not known here, so none is questioned.
+/// What is valid and may not do what was meant. Which segments are uploaded is not known here, nor which scores, so none is questioned.
 fn warnings(book: &Book, config: &Config) -> Vec<Warning> {
     let exchanges: Vec<&str> = config.exchanges.iter().map(|e| e.name.as_str()).collect();
     book.warnings(&Surroundings {
         segments: &|_| true,
         errors: &|name| config.datasets.get(name.as_str())?.errors(),
+        scores: &|_| true,
         currencies: &|currency| config.currency.rates.knows(currency),
         exchanges: &exchanges,
     })

@@ -459,6 +459,7 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         ("filter", Kind::Filter),
         ("identity", Kind::Identity),
         ("campaigns", Kind::Campaigns),
+        ("scores", Kind::Scores),
     ]);
     let meaning = "what it holds; the dataset campaigns is always of kind campaigns";
     let kind = if is_campaigns {

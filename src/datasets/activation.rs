@@ -14,9 +14,9 @@ use super::guards::Measured;
 use super::manifest::{self, Dataset, Standing, Version, compacted_file, version_file};
 use super::measures::{Outcome, Served};
 use super::settling::MAPPED_FROM_BYTES;
-use super::{CAMPAIGNS, Datasets, Refused, Snapshot, lock};
+use super::{Datasets, Refused, Snapshot, lock};
 use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw};
-use crate::campaigns::{self, Book};
+use crate::campaigns::{self, Book, DocumentError, Scores};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
 use crate::storage::open_to_read;
@@ -28,6 +28,15 @@ pub(super) enum Opened {
     Filter(Measured),
     /// And what it was compiled from.
     Book(Arc<Book>, Arc<[u8]>),
+    Scores(LiveScores),
+}
+
+/// Scores, and the document that they were read from.
+#[derive(Debug, Clone)]
+pub(super) struct LiveScores {
+    pub(super) version: u64,
+    pub(super) scores: Arc<Scores>,
+    pub(super) document: Arc<[u8]>,
 }
 
 /// What a change asks for beyond the manifest.
@@ -264,14 +273,23 @@ impl Datasets {
             ));
         }
         match kind {
-            Kind::Campaigns => {
+            Kind::Campaigns | Kind::Scores => {
                 let mut document = Vec::new();
                 stored.read_to_end(&mut document).map_err(unread)?;
                 if Hex(&Sha256::digest(&document)).to_string() != version.body_sha256 {
                     return Err(format!("{} is damaged", file.display()));
                 }
-                let book = campaigns::compile(&document).map_err(|e| first_error(&e))?;
-                Ok(Opened::Book(Arc::new(book), document.into()))
+                let no_more = |e: Vec<DocumentError>| first_error(name, &e);
+                if kind == Kind::Campaigns {
+                    let book = campaigns::compile(&document).map_err(no_more)?;
+                    return Ok(Opened::Book(Arc::new(book), document.into()));
+                }
+                let scores = Scores::read(&document).map_err(no_more)?;
+                Ok(Opened::Scores(LiveScores {
+                    version: number,
+                    scores: Arc::new(scores),
+                    document: document.into(),
+                }))
             }
             Kind::Audience | Kind::Filter => Ok(
                 match self.read_version(name, kind, number, Some(against))? {
@@ -512,6 +530,9 @@ impl Snapshot {
                 self.document = document;
                 self.campaigns_version = Some(number);
             }
+            Opened::Scores(scores) => {
+                self.scores.insert(name.clone(), scores);
+            }
         }
     }
 }
@@ -588,10 +609,10 @@ pub(super) fn what(flaw: &Flaw) -> String {
     }
 }
 
-fn first_error(errors: &[campaigns::DocumentError]) -> String {
+fn first_error(name: &Name, errors: &[DocumentError]) -> String {
     let first = errors.first().map(ToString::to_string).unwrap_or_default();
     format!(
-        "{CAMPAIGNS} no longer compile: {} error(s), first {first}",
+        "{name} can no longer be read: {} error(s), first {first}",
         errors.len()
     )
 }

@@ -9,7 +9,7 @@ use crate::audience::{
     self, AsOf, BuildError, FalsePositiveRate, Flaw, HeadLast, LayerError, OpenError, ReadError,
     RowReport, Seen, VersionMeta,
 };
-use crate::campaigns::{self, Book, Surroundings};
+use crate::campaigns::{self, Book, Scores, Surroundings};
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name, SegmentRef};
 use crate::storage::{INCOMING, StorageWriter, open_to_read};
@@ -44,15 +44,22 @@ impl Datasets {
                     return Err(Refused::DocumentTooLong(self.settings.campaigns_bytes));
                 }
                 let document = std::fs::read(spool.writer.path())?;
-                let book = campaigns::compile(&document).map_err(Refused::Document)?;
+                let (rows, segments, warnings) = if kind == Kind::Scores {
+                    let scores = Scores::read(&document).map_err(Refused::Document)?;
+                    (scores.len(), scores.len(), Vec::new())
+                } else {
+                    let book = campaigns::compile(&document).map_err(Refused::Document)?;
+                    let warnings = self.warnings(&book, state);
+                    (book.line_items.len(), book.segments.len(), warnings)
+                };
                 let rows = Rows {
-                    rows: book.line_items.len() as u64,
-                    segments: book.segments.len() as u64,
+                    rows: rows as u64,
+                    segments: segments as u64,
                     ..Rows::default()
                 };
                 Ok(Built {
                     rows,
-                    warnings: self.warnings(&book, state),
+                    warnings,
                     as_of: upload.as_of,
                     bytes: spool.writer.commit(&file)?,
                     root: None,
@@ -214,6 +221,7 @@ impl Datasets {
         let warnings = book.warnings(&Surroundings {
             segments: &segments,
             errors: &errors,
+            scores: &|name| state.scores.contains_key(name),
             currencies: &currencies,
             exchanges: &exchanges,
         });

@@ -375,7 +375,7 @@ pub(super) fn compacted_file(dataset: &Name, version: u64) -> PathBuf {
 /// Where a version's file lies inside the data directory.
 pub(super) fn version_file(dataset: &Name, kind: Kind, version: u64) -> PathBuf {
     let ending = match kind {
-        Kind::Campaigns => "json",
+        Kind::Campaigns | Kind::Scores => "json",
         Kind::Audience | Kind::Filter | Kind::Identity => "kith",
     };
     Path::new(VERSIONS)

@@ -452,7 +452,9 @@ impl Snapshot {
                 let is_full = piece.base.is_none() && base.meta().version == piece.number;
                 is_full.then(|| Held::Audience(Arc::new(open.bottom())))?
             }
-            Kind::Filter | Kind::Campaigns | Kind::Identity => self.held(name, piece.number)?,
+            Kind::Filter | Kind::Campaigns | Kind::Scores | Kind::Identity => {
+                self.held(name, piece.number)?
+            }
         };
         let is_long_enough = copy_bytes(&held)?.len() as u64 == piece.bytes;
         is_long_enough.then_some(held)

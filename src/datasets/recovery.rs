@@ -109,6 +109,7 @@ impl Datasets {
                 manifest,
                 audiences: BTreeMap::new(),
                 filters: BTreeMap::new(),
+                scores: BTreeMap::new(),
                 book,
                 campaigns_version: None,
                 document: Arc::default(),

@@ -220,11 +220,11 @@ pub enum Refused {
         /// How many are taken.
         most: usize,
     },
-    /// The campaigns document has errors.
-    #[error("the campaigns document has {} error(s), listed under `errors`; correct them and upload again", .0.len())]
+    /// A document, of campaigns or scores, has errors.
+    #[error("the document has {} error(s), listed under `errors`; correct them and upload again", .0.len())]
     Document(Vec<DocumentError>),
-    /// The campaigns document is too long.
-    #[error("the campaigns document is over {0} bytes, which is limits.campaigns_bytes")]
+    /// A document is too long.
+    #[error("the document is over {0} bytes, which is limits.campaigns_bytes")]
     DocumentTooLong(u64),
     /// A pinned dataset.
     #[error("dataset `{dataset}` is pinned at version {live}; unpin it, or activate with force")]

@@ -232,7 +232,7 @@ impl Piece {
         let forget = || rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let _ = forget();
         let found = match self.kind {
-            Kind::Campaigns | Kind::Identity => self.document(&file, pace)?,
+            Kind::Campaigns | Kind::Scores | Kind::Identity => self.document(&file, pace)?,
             Kind::Audience | Kind::Filter => {
                 let stated = audience::Version::reverify(&file, pace).map_err(of_the_bytes)?;
                 if let Some(stated) = &stated {
@@ -367,6 +367,10 @@ impl Snapshot {
         if let Some(measured) = self.filters.get(name) {
             let is = measured.filter.meta().version == number;
             return is.then(|| Held::Filter(Arc::clone(&measured.filter)));
+        }
+        if let Some(scores) = self.scores.get(name) {
+            let is = scores.version == number;
+            return is.then(|| Held::Document(Arc::clone(&scores.document)));
         }
         let is = name.as_str() == super::CAMPAIGNS && self.campaigns_version == Some(number);
         is.then(|| Held::Document(Arc::clone(&self.document)))

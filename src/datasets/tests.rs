@@ -671,6 +671,63 @@ fn campaigns_are_a_version_like_any_other() {
 }
 
 #[test]
+fn scores_are_uploaded_changed_rolled_back_and_there_after_a_restart() {
+    let dir = folder();
+    let mut kit = start(dir.path());
+    let of = |dataset: &str, version| Upload {
+        kind: Some(Kind::Scores),
+        format: Format::Document,
+        ..csv(dataset, version)
+    };
+    let scores = |score: &str| format!("[[scores]]\nsegment = 'crm/vip'\nscore = {score}");
+    let campaigns = |version| Upload {
+        kind: None,
+        ..of(CAMPAIGNS, version)
+    };
+    let document = serde_json::json!({
+        "advertisers": [{"id": "acme", "domain": "acme.example"}],
+        "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": "<p>"}],
+        "line_items": [{"id": "li", "creatives": ["box"], "targeting": "segments one of ['crm/vip']",
+            "price": {"cpm": "1", "currency": "EUR", "score": "worth", "max": "50"}}]})
+    .to_string();
+    let warns = |kit: &Kit, version| {
+        let published = kit.put(&campaigns(version), &document).expect("taken");
+        let mut warned = published.warnings.iter();
+        warned.any(|w| w.path == "line_items[0].price.score" && w.message.contains("'worth'"))
+    };
+    assert!(warns(&kit, 1));
+    let first = kit.put(&of("worth", 1), &scores("2")).expect("taken");
+    assert_eq!((first.version.rows, first.version.segments), (1, 1));
+    assert!(!warns(&kit, 2));
+    let live = |kit: &Kit| kit.live.load().scores.of(0, 0);
+    assert_eq!(live(&kit), Some(2_000_000));
+    kit.put(&of("worth", 2), &scores("3")).expect("taken");
+    assert_eq!(live(&kit), Some(3_000_000));
+    kit.datasets
+        .activate(&name("worth"), 1, false, "a test", NOW)
+        .expect("rolled back");
+    assert_eq!(live(&kit), Some(2_000_000));
+    drop(kit);
+    kit = start(dir.path());
+    assert_eq!(live(&kit), Some(2_000_000));
+    // What is wrong leaves the number free.
+    assert!(matches!(
+        kit.put(&of("worth", 3), &scores("0")),
+        Err(Refused::Document(_))
+    ));
+    let rows = Upload {
+        kind: None,
+        ..csv("worth", 3)
+    };
+    assert!(matches!(
+        kit.put(&rows, "segment,score"),
+        Err(Refused::FormatOfKind { .. })
+    ));
+    kit.put(&of("worth", 3), &scores("4")).expect("taken");
+    assert_eq!(live(&kit), Some(4_000_000));
+}
+
+#[test]
 fn readers_follow_and_old_generations_are_dropped_by_the_janitor() {
     let dir = folder();
     let kit = start(dir.path());

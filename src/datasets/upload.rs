@@ -132,9 +132,9 @@ impl Datasets {
         }
         match (kind, &upload.format) {
             (Kind::Identity, _) => return Err(Refused::NotYet("kind identity")),
-            (Kind::Campaigns, Format::Document)
+            (Kind::Campaigns | Kind::Scores, Format::Document)
             | (Kind::Audience | Kind::Filter, Format::Snapshot | Format::Rows(_)) => {}
-            (Kind::Campaigns, _) => {
+            (Kind::Campaigns | Kind::Scores, _) => {
                 return Err(Refused::FormatOfKind {
                     kind,
                     takes: "application/json and application/toml",
@@ -305,14 +305,14 @@ impl Datasets {
             (Kind::Filter, opened) => {
                 let measured = match opened {
                     Some(Opened::Filter(measured)) => Some(measured),
-                    Some(Opened::Audience(_) | Opened::Book(..)) | None => None,
+                    _ => None,
                 };
                 version.checks =
                     self.checks_of_a_filter(&upload.dataset, &candidate, measured, now);
                 version.profile =
                     measured.map(|m| guards::profile_of_a_filter(&m.filter, seen, body_bytes));
             }
-            (Kind::Campaigns | Kind::Identity, _) => {}
+            (Kind::Campaigns | Kind::Scores | Kind::Identity, _) => {}
         }
         let shadow = self.shadow(upload, kind, opened.as_ref(), now);
         version.checks.extend(shadow);

@@ -85,7 +85,7 @@ impl Datasets {
             }
         };
         let compared = compared.as_ref();
-        if kind == Kind::Campaigns {
+        if matches!(kind, Kind::Campaigns | Kind::Scores) {
             return compared.ok().and_then(guards::shadow_of_campaigns);
         }
         let has_live = live.datasets.iter().any(|of| of.name == upload.dataset);

@@ -8,7 +8,7 @@ use bumpalo::Bump;
 use serde_json::{Value, json};
 
 use super::{NoBid, Recorder, Refusal, Scratch, decide};
-use crate::campaigns::{CLICK_MACRO, Factor, LineItem};
+use crate::campaigns::{Book, CLICK_MACRO, LineItem, Step};
 use crate::clock::Timestamp;
 use crate::config::Exchange;
 use crate::generation::{Generation, LiveDataset};
@@ -166,13 +166,25 @@ impl Recorder for Listener<'_> {
         });
     }
 
-    fn factor(&mut self, factor: &Factor, applies: Option<bool>, price: Price) {
-        self.steps.push(json!({
-            "when": factor.text,
-            "factor": in_micros(factor.millionths),
-            "applies": applies,
-            "price": in_micros(price.micros()),
-        }));
+    fn step(&mut self, book: &Book, step: Step<'_>, price: Price) {
+        let price = in_micros(price.micros());
+        self.steps.push(match step {
+            Step::Score(score, best) => {
+                let segment = best.and_then(|(slot, _)| book.segments.get(slot as usize));
+                json!({
+                    "score": best.map(|(_, millionths)| in_micros(millionths.into())),
+                    "of": score.dataset,
+                    "segment": segment.map(ToString::to_string),
+                    "price": price,
+                })
+            }
+            Step::Factor(factor, applies) => json!({
+                "when": factor.text,
+                "factor": in_micros(factor.millionths),
+                "applies": applies,
+                "price": price,
+            }),
+        });
     }
 
     fn price(&mut self, imp: usize, line_item: &LineItem, price: Price) {

@@ -18,7 +18,7 @@ use crate::audience::{Audience, Builder, RowFormat, VersionMeta};
 use crate::campaigns::{Book, compile};
 use crate::config::Config;
 use crate::generation::{Frame, LiveVersion, Members};
-use crate::ids::{Keyer, Kind, SecretKey};
+use crate::ids::{Keyer, Kind, Name, SecretKey};
 use crate::money::Rates;
 use crate::privacy::Purposes;
 
@@ -629,6 +629,61 @@ fn a_price_is_multiplied_bounded_and_explained_step_by_step() {
         (&told["reason"], &told["price"]["price"]),
         (&json!("outbid"), &json!(2))
     );
+}
+
+#[test]
+fn a_price_goes_by_the_best_score_of_the_segments_it_wants() {
+    let price = json!({"cpm": "2", "currency": "USD", "score": "worth", "max": "7",
+        "multipliers": [{"when": "width = 300", "factor": "0.5"}]});
+    let mut world = World::new(
+        json!([item(
+            "scored",
+            "2",
+            json!({"price": price, "targeting":
+                "width = 300 and (segments one of ['crm/low', 'crm/high', 'crm/none', 'other/hidden'] or test) and segments none of ['crm/out']"})
+        )]),
+        &[(
+            "crm",
+            "buyeruid,low,low\nbuyeruid,both,low|high|rich\nbuyeruid,plain,none|rich\n",
+        )],
+    );
+    let bids = |world: &World, who: &str| world.bids(json!({"user": {"buyeruid": who}}));
+    // As long as there are no scores the price is what it is without.
+    assert_eq!(bids(&world, "both"), ["1 scored @ 1"]);
+    let scores = |high: &str| {
+        let of = [
+            ("crm/low", "0.5"),
+            ("crm/high", high),
+            ("crm/rich", "90"),
+            ("crm/out", "80"),
+            ("other/hidden", "70"),
+        ];
+        let rows = of.map(|(segment, score)| json!({"segment": segment, "score": score}));
+        let document = json!({ "scores": rows }).to_string();
+        crate::campaigns::Scores::read(document.as_bytes()).expect("scores")
+    };
+    let tie = |world: &mut World, scores: &crate::campaigns::Scores| {
+        let live = |name: &Name| (name.as_str() == "worth").then_some(scores);
+        world.generation.scores = world.generation.book.tie_scores(live);
+    };
+    tie(&mut world, &scores("3"));
+    assert_eq!(bids(&world, "low"), ["1 scored @ 0.5"]);
+    assert_eq!(bids(&world, "both"), ["1 scored @ 3"]);
+    assert_eq!(bids(&world, "plain"), ["1 scored @ 1"]);
+    let told = explained(&world, json!({"user": {"buyeruid": "both"}}));
+    assert_eq!(
+        told["imps"][0]["line_items"][0]["price"]["steps"],
+        json!([
+            {"score": 3, "of": "worth", "segment": "crm/high", "price": 6},
+            {"when": "width = 300", "factor": 0.5, "applies": true, "price": 3}])
+    );
+    let told = explained(&world, json!({"user": {"buyeruid": "plain"}}));
+    assert_eq!(
+        told["imps"][0]["line_items"][0]["price"]["steps"][0],
+        json!({"score": null, "of": "worth", "segment": null, "price": 2})
+    );
+    tie(&mut world, &scores("100"));
+    assert_eq!(bids(&world, "both"), ["1 scored @ 7"], "never over its max");
 }
 
 #[test]

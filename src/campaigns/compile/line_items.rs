@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::document::{Fields, Node};
-use super::super::pricing::{FACTOR_MILLIONTHS_MAX, FACTORS_MAX, Factor, Pricing};
+use super::super::pricing::{FACTORS_MAX, Factor, Pricing, Score, millionths};
 use super::super::targeting::{self, Expr};
 use super::super::{Budget, Expression, Flight, LineItem, Pacing, Status};
 use super::values::check_text;
@@ -11,6 +11,7 @@ use super::{
     CREATIVES_PER_LINE_ITEM_MAX, DEALS_PER_LINE_ITEM_MAX, Draft, LINE_ITEMS_MAX, Work, count,
 };
 use crate::clock::Timestamp;
+use crate::ids::Name;
 use crate::money::{Currency, Price, Round};
 use crate::openrtb::line_item_part;
 
@@ -199,13 +200,13 @@ impl Work {
         fields: &Fields<'_>,
         advertiser: Option<u32>,
     ) -> (Pricing, Vec<Expr>, Option<Currency>) {
-        let none = || Pricing::of(Price::ZERO, Box::default(), None, None);
+        let none = || Pricing::of(Price::ZERO, None, Box::default(), None, None);
         let example = "{\"cpm\": \"4.20\", \"currency\": \"EUR\"}";
         let Some(node) = fields.required("price", example, &mut self.errors) else {
             return (none(), Vec::new(), None);
         };
         let path = fields.at("price");
-        let known = ["cpm", "currency", "multipliers", "min", "max"];
+        let known = ["cpm", "currency", "score", "multipliers", "min", "max"];
         let Some(price) = Fields::open(node, path, fields.id(), &known, &mut self.errors) else {
             return (none(), Vec::new(), None);
         };
@@ -219,7 +220,9 @@ impl Work {
             let message = format!("is under the min, {min}");
             price.wrong("max", message, &mut self.errors);
         }
-        let pricing = Pricing::of(base.unwrap_or(Price::ZERO), factors.into(), min, max);
+        let score = self.score(&price);
+        let base = base.unwrap_or(Price::ZERO);
+        let pricing = Pricing::of(base, score, factors.into(), min, max);
         if price.get("currency").is_some() {
             let currency = price.parsed("currency", &mut self.errors);
             return (pricing, exprs, currency);
@@ -246,6 +249,18 @@ impl Work {
         cpm
     }
 
+    /// Which scores it is multiplied by. They come from a job, so that the document must say how far they may take it.
+    fn score(&mut self, price: &Fields<'_>) -> Option<Score> {
+        let dataset: Name = price.parsed("score", &mut self.errors)?;
+        if price.get("max").is_none() {
+            let message = "is required where there is a `score`: the most that it may pay, whatever the scores are";
+            price.wrong("max", message, &mut self.errors);
+        }
+        let place = self.scores.len() as u32;
+        let place = *self.scores.entry(dataset.clone()).or_insert(place);
+        Some(Score { dataset, place })
+    }
+
     /// What multiplies the price, and the expressions, in the same order.
     fn factors(&mut self, price: &Fields<'_>) -> (Vec<Factor>, Vec<Expr>) {
         let list = price.list("multipliers", FACTORS_MAX, &mut self.errors);
@@ -257,17 +272,7 @@ impl Work {
                 continue;
             };
             let factor = fields.required("factor", "\"1.5\"", &mut self.errors);
-            let millionths = factor.and_then(|node| {
-                let text = node.decimal()?;
-                // Millionths are to a factor what micros are to a price.
-                let (down, up) = (
-                    Price::parse(&text, Round::Down)?,
-                    Price::parse(&text, Round::Up)?,
-                );
-                let millionths = down.micros();
-                let fits = down == up && (1..=FACTOR_MILLIONTHS_MAX).contains(&millionths);
-                fits.then_some(millionths)
-            });
+            let millionths = factor.and_then(|node| millionths(&node.decimal()?));
             if factor.is_some() && millionths.is_none() {
                 let message = "expected a decimal over 0 and up to 100, with at most 6 decimals, like \"1.5\"";
                 fields.wrong("factor", message, &mut self.errors);

@@ -272,6 +272,7 @@ fn a_native_creative_is_ready_to_be_written() {
     let surroundings = Surroundings {
         segments: &|_| true,
         errors: &|_| None,
+        scores: &|_| true,
         currencies: &|_| true,
         exchanges: &[],
     };
