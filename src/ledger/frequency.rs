@@ -230,7 +230,34 @@ fn two(low: u32, high: u32) -> u64 {
 }
 
 type Entry = (FrequencyKey, Contact);
-type Spilled = HashMap<usize, Vec<Entry>>;
+
+/// Contacts that were spilled, by their bucket.
+#[derive(Debug, Default)]
+struct Spilled {
+    entries: HashMap<usize, Vec<Entry>>,
+    /// Memory of buckets that have none any more, for those that will: so that bids seldom wait for the allocator.
+    spare: Vec<Vec<Entry>>,
+}
+
+/// So many lists are kept spare in each map.
+const SPARE_MAX: usize = 1024;
+
+impl Spilled {
+    fn push(&mut self, place: usize, entry: Entry) {
+        let list = self.entries.entry(place);
+        list.or_insert_with(|| self.spare.pop().unwrap_or_default())
+            .push(entry);
+    }
+
+    /// Nothing is left of a bucket's.
+    fn is_emptied(&mut self, place: usize) {
+        if let Some(list) = self.entries.remove(&place)
+            && self.spare.len() < SPARE_MAX
+        {
+            self.spare.push(list);
+        }
+    }
+}
 
 /// Whether to give up on a lock that somebody stays in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -557,7 +584,10 @@ impl Bucket<'_> {
                 each(key, &contact);
             }
         }
-        let spilled = self.spill.as_ref().and_then(|map| map.get(&self.place));
+        let spilled = self
+            .spill
+            .as_ref()
+            .and_then(|map| map.entries.get(&self.place));
         for (key, contact) in spilled.into_iter().flatten() {
             each(*key, contact);
         }
@@ -596,7 +626,7 @@ impl Bucket<'_> {
         }
         self.inline = kept;
         if let Some(mut map) = self.spill.take() {
-            if let Some(entries) = map.get_mut(&self.place) {
+            if let Some(entries) = map.entries.get_mut(&self.place) {
                 let before = entries.len();
                 entries.retain(|(key, contact)| stays(*key, contact));
                 while self.inline < INLINE
@@ -609,7 +639,7 @@ impl Bucket<'_> {
                 let gone = before.saturating_sub(self.spilled);
                 self.table.spilled.fetch_sub(gone, Relaxed);
                 if entries.is_empty() {
-                    map.remove(&self.place);
+                    map.is_emptied(self.place);
                 }
             }
             self.spill = Some(map);
@@ -635,7 +665,7 @@ impl Bucket<'_> {
                 return false;
             }
             if let Some(map) = &mut self.spill {
-                map.entry(self.place).or_default().push(entry);
+                map.push(self.place, entry);
                 self.spilled = self.spilled.saturating_add(1);
                 self.table.spilled.fetch_add(1, Relaxed);
             }

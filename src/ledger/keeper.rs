@@ -141,6 +141,8 @@ struct Account {
     /// The largest amount that was asked for.
     largest: i64,
     purse: Option<Arc<Purse>>,
+    /// Open bids of this run, by the number of the exchange's name.
+    slices: Vec<(u32, VecDeque<Slice>)>,
 }
 
 /// A budget's purses, as long as some plan is in force that names it.
@@ -197,7 +199,6 @@ pub struct Keeper {
     by_key: HashMap<(u32, Day), u32>,
     /// By whose they are, and whether they are of days.
     open: HashMap<(u32, bool), Open>,
-    slices: BTreeMap<(u32, u32), VecDeque<Slice>>,
     /// By exchange and currency.
     flows: BTreeMap<(u32, Currency), VecDeque<Flow>>,
     pasts: HashMap<u32, Past>,
@@ -249,7 +250,6 @@ impl Keeper {
             next_account: 0,
             by_key: HashMap::new(),
             open: HashMap::new(),
-            slices: BTreeMap::new(),
             flows: BTreeMap::new(),
             pasts: HashMap::new(),
             spent: BTreeMap::new(),
@@ -485,11 +485,10 @@ impl Keeper {
                 account.expected = account.expected.saturating_add(expected);
                 account.expected_taken = account.expected_taken.saturating_add(expected);
                 account.largest = account.largest.max(opened.nano);
-            }
-            let slices = self.slices.entry((*of, opened.exchange)).or_default();
-            if let Some(slice) = slice_of(slices, number) {
-                slice.open = slice.open.saturating_add(opened.nano);
-                slice.held = slice.held.saturating_add(opened.held);
+                if let Some(slice) = account.slice_of(opened.exchange, number) {
+                    slice.open = slice.open.saturating_add(opened.nano);
+                    slice.held = slice.held.saturating_add(opened.held);
+                }
             }
         }
         let key = Key {
@@ -553,7 +552,6 @@ impl Keeper {
             .map(|desk| (desk.number, desk.window))
             .collect();
         let longest = self.terms.longest_window();
-        let accounts = &mut self.accounts;
         for ((exchange, _), flows) in &mut self.flows {
             let window = windows.get(exchange).copied().unwrap_or(longest);
             while flows
@@ -563,19 +561,22 @@ impl Keeper {
                 flows.pop_front();
             }
         }
-        self.slices.retain(|(number, exchange), slices| {
-            let window = windows.get(exchange).copied().unwrap_or(longest);
-            while let Some(first) = slices.front() {
-                if !is_closed(first.number, window, now) {
-                    break;
+        for (number, account) in &mut self.accounts {
+            let mut closed = 0i64;
+            account.slices.retain_mut(|(exchange, slices)| {
+                let window = windows.get(exchange).copied().unwrap_or(longest);
+                while let Some(first) = slices.front()
+                    && is_closed(first.number, window, now)
+                {
+                    closed = closed.saturating_add(first.held);
+                    slices.pop_front();
                 }
-                if let Some(account) = accounts.get_mut(number) {
-                    account.release(*number, first.held);
-                }
-                slices.pop_front();
+                !slices.is_empty()
+            });
+            if closed > 0 {
+                account.release(*number, closed);
             }
-            !slices.is_empty()
-        });
+        }
     }
 
     fn release_what_was_before(&mut self) {
@@ -598,6 +599,21 @@ impl Account {
         {
             purse.change(nano);
         }
+    }
+
+    /// An exchange's open bids.
+    fn slices_of(&mut self, exchange: u32) -> Option<&mut VecDeque<Slice>> {
+        let mut all = self.slices.iter_mut();
+        let (_, slices) = all.find(|(of, _)| *of == exchange)?;
+        Some(slices)
+    }
+
+    /// The slice of that number of an exchange, made where it is not there.
+    fn slice_of(&mut self, exchange: u32, number: u32) -> Option<&mut Slice> {
+        if !self.slices.iter().any(|(of, _)| *of == exchange) {
+            self.slices.push((exchange, VecDeque::new()));
+        }
+        slice_of(self.slices_of(exchange)?, number)
     }
 
     /// Lets go of what was held.
@@ -632,6 +648,9 @@ fn is_closed(number: u32, window: u32, now: u32) -> bool {
 
 /// The slice of that number: nearly always the last, or the one after it.
 fn slice_of(slices: &mut VecDeque<Slice>, number: u32) -> Option<&mut Slice> {
+    if slices.back().is_some_and(|last| last.number == number) {
+        return slices.back_mut();
+    }
     let at = slices.partition_point(|slice| slice.number < number);
     if slices.get(at).is_none_or(|slice| slice.number != number) {
         slices.insert(

@@ -6,7 +6,7 @@
 //! item; the imps that it merely might have bid on, which are the same for all that were live, are in [`Seen`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
@@ -98,16 +98,24 @@ impl Sum for u64 {
 /// Rows of one kind, each by its key and what else tells it from others.
 #[derive(Debug)]
 pub(super) struct Rows<T, V> {
-    all: BTreeMap<(Key, T), V>,
-    /// Changed since the journal was told.
-    unsaved: BTreeSet<(Key, T)>,
+    all: BTreeMap<(Key, T), Kept<V>>,
+    /// Of which row the journal is to be told.
+    unsaved: Vec<(Key, T)>,
+}
+
+/// A row.
+#[derive(Debug, Default)]
+struct Kept<V> {
+    row: V,
+    /// Whether it is among the unsaved.
+    is_unsaved: bool,
 }
 
 impl<T, V> Default for Rows<T, V> {
     fn default() -> Self {
         Self {
             all: BTreeMap::new(),
-            unsaved: BTreeSet::new(),
+            unsaved: Vec::new(),
         }
     }
 }
@@ -115,14 +123,22 @@ impl<T, V> Default for Rows<T, V> {
 #[allow(private_bounds, reason = "what rows hold is decided here")]
 impl<T: Ord + Copy + Default, V: Sum> Rows<T, V> {
     fn count(&mut self, of: (Key, T), by: &V) {
-        self.all.entry(of).or_default().plus(by);
-        self.unsaved.insert(of);
+        let kept = self.all.entry(of).or_default();
+        kept.row.plus(by);
+        if !std::mem::replace(&mut kept.is_unsaved, true) {
+            self.unsaved.push(of);
+        }
     }
 
     /// What changed since it was last taken, as it is now.
     pub(super) fn take_unsaved(&mut self) -> impl Iterator<Item = (Key, T, V)> {
-        let unsaved = std::mem::take(&mut self.unsaved);
-        let row = |of: (Key, T)| Some((of.0, of.1, *self.all.get(&of)?));
+        let mut unsaved = std::mem::take(&mut self.unsaved);
+        unsaved.sort_unstable();
+        let row = |of: (Key, T)| {
+            let kept = self.all.get_mut(&of)?;
+            kept.is_unsaved = false;
+            Some((of.0, of.1, kept.row))
+        };
         unsaved.into_iter().filter_map(row)
     }
 
@@ -132,18 +148,20 @@ impl<T: Ord + Copy + Default, V: Sum> Rows<T, V> {
     }
 
     /// Sets a row as a journal has it; gives back what it was.
-    pub(super) fn set(&mut self, key: Key, of: T, to: V) -> Option<V> {
-        self.all.insert((key, of), to)
+    pub(super) fn set(&mut self, key: Key, of: T, to: V) -> V {
+        let kept = self.all.entry((key, of)).or_default();
+        std::mem::replace(&mut kept.row, to)
     }
 
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = (Key, T, V)> {
-        self.all.iter().map(|((key, of), row)| (*key, *of, *row))
+        let all = self.all.iter();
+        all.map(|((key, of), kept)| (*key, *of, kept.row))
     }
 
     fn from(&self, hour: u32) -> impl Iterator<Item = (Key, T, V)> {
         let rows = self.all.range((Key::first_of(hour), T::default())..);
-        rows.map(|((key, of), row)| (*key, *of, *row))
+        rows.map(|((key, of), kept)| (*key, *of, kept.row))
     }
 
     /// Adds up hours, from one to before another, a day each.
@@ -158,7 +176,7 @@ impl<T: Ord + Copy + Default, V: Sum> Rows<T, V> {
             self.all.remove(&(key, of));
             let hour = day_of(key.hour);
             let day = self.all.entry((Key { hour, ..key }, of));
-            day.or_default().plus(&row);
+            day.or_default().row.plus(&row);
         }
     }
 
@@ -204,7 +222,7 @@ impl Report {
     /// The row, to be counted in.
     pub(super) fn row(&mut self, key: Key) -> &mut Counts {
         let key = self.rolled(key);
-        self.delivered.all.entry((key, ())).or_default()
+        &mut self.delivered.all.entry((key, ())).or_default().row
     }
 
     fn of_segment(&self, key: Key, segment: u32) -> (Key, u32) {
@@ -218,7 +236,7 @@ impl Report {
     /// The row of people in a segment, to be counted in.
     pub(super) fn segment(&mut self, key: Key, segment: u32) -> &mut Counts {
         let of = self.of_segment(key, segment);
-        self.segments.all.entry(of).or_default()
+        &mut self.segments.all.entry(of).or_default().row
     }
 
     /// Counts a bid for somebody in these segments; the journal is told of bids now and then.

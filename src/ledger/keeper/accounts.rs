@@ -241,6 +241,7 @@ impl Keeper {
             expected_taken: 0,
             largest: 0,
             purse: None,
+            slices: Vec::new(),
         };
         self.accounts.insert(number, account);
     }

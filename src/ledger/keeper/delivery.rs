@@ -133,9 +133,8 @@ impl Keeper {
         match record {
             Record::Row { row, counts } => {
                 let before = report.delivered.set(row, (), counts);
-                let before = before.map_or(0, |counts| counts.spend);
                 let spent = self.spent.entry(row.currency).or_default();
-                *spent = spent.saturating_add(counts.spend.saturating_sub(before));
+                *spent = spent.saturating_add(counts.spend.saturating_sub(before.spend));
             }
             Record::Segment {
                 row,

@@ -231,11 +231,15 @@ impl Keeper {
                 }
             }
         }
-        let mut sums: BTreeMap<u32, Sum> = BTreeMap::new();
-        for ((account, exchange), slices) in &mut self.slices {
-            let sum = sums.entry(*account).or_default();
-            for slice in slices {
-                let (most, expected) = share(*exchange, slice.number);
+        for (number, account) in &mut self.accounts {
+            let mut sum = Sum::default();
+            let all = account.slices.iter_mut();
+            let all = all.flat_map(|(exchange, slices)| {
+                let exchange = *exchange;
+                slices.iter_mut().map(move |slice| (exchange, slice))
+            });
+            for (exchange, slice) in all {
+                let (most, expected) = share(exchange, slice.number);
                 if is_bounded {
                     slice.held = held_of(slice.open, most);
                 }
@@ -246,9 +250,6 @@ impl Keeper {
                 let share = f64::from(most) / f64::from(WHOLE_HOLD);
                 sum.variance += slice.open as f64 * share * (1.0 - share);
             }
-        }
-        for (number, account) in &mut self.accounts {
-            let sum = sums.remove(number).unwrap_or_default();
             account.expected = sum.expected;
             if is_bounded {
                 let margin = 3.0 * (sum.variance * account.largest as f64).max(0.0).sqrt();

@@ -277,7 +277,10 @@ impl Keeper {
     fn let_go_of_slices(&mut self, token: &Token) {
         let wanted = self.slice_number(token.exchange, token.at);
         for number in &token.accounts {
-            let Some(slices) = self.slices.get_mut(&(*number, token.exchange)) else {
+            let Some(account) = self.accounts.get_mut(number) else {
+                continue;
+            };
+            let Some(slices) = account.slices_of(token.exchange) else {
                 continue;
             };
             let Ok(at) = slices.binary_search_by_key(&wanted, |slice| slice.number) else {
@@ -289,9 +292,7 @@ impl Keeper {
             let share = share_of(slice.held, token.nano, slice.open);
             slice.open = slice.open.saturating_sub(token.nano).max(0);
             slice.held = slice.held.saturating_sub(share);
-            if let Some(account) = self.accounts.get_mut(number) {
-                account.release(*number, share);
-            }
+            account.release(*number, share);
         }
     }
 
