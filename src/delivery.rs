@@ -9,6 +9,7 @@
 //! It is written a minute after the hour is over, and again as long as notices change it: for a day beyond the billing window. It replaces
 //! what was there in one step, so that whoever reads sees a whole file.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::decision::{NoBid, Refusal};
 use crate::ledger::{Dimension, Imps, Ledger, Query, Row};
-use crate::money::Nanos;
+use crate::money::{Currency, Nanos};
 use crate::priority;
 use crate::storage::Storage;
 
@@ -60,6 +61,57 @@ fn counts(row: &Row) -> [(&'static str, u64); 4] {
         ("impressions", counts.impressions),
         ("clicks", counts.clicks),
     ]
+}
+
+/// Most rows of an answer.
+pub const ROWS_MAX: usize = 200_000;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The ledger's thread is gone.
+    Gone,
+    /// It would have more than [`ROWS_MAX`] rows.
+    TooManyRows,
+}
+
+/// So often rows that were moved while they were read are read again.
+const TRIES: usize = 3;
+
+/// What is asked of the report. An hour is read at a time, so that the ledger's thread, which bids wait for, is never long at it.
+pub fn rows(ledger: &Ledger, query: &Query) -> Result<Vec<Row>, Unanswered> {
+    for _ in 0..TRIES {
+        let (asked, now) = (query.clone(), query.clone());
+        let of = ledger.ask(move |keeper| keeper.hours(&asked));
+        let (hours, rolled) = of.ok_or(Unanswered::Gone)?;
+        let mut sums: BTreeMap<(Vec<String>, Currency), Row> = BTreeMap::new();
+        for hour in hours {
+            let of_hour = Query {
+                by: query.by.clone(),
+                from: hour,
+                until: Some(hour.saturating_add(1)),
+            };
+            let rows = ledger.ask(move |keeper| keeper.rows(&of_hour));
+            for row in rows.ok_or(Unanswered::Gone)? {
+                match sums.entry((row.of.clone(), row.currency)) {
+                    Entry::Vacant(place) => {
+                        place.insert(row);
+                    }
+                    Entry::Occupied(mut sum) => sum.get_mut().add(&row),
+                }
+            }
+            if sums.len() > ROWS_MAX {
+                return Err(Unanswered::TooManyRows);
+            }
+        }
+        let of = ledger.ask(move |keeper| keeper.hours(&now));
+        let (_, rolled_now) = of.ok_or(Unanswered::Gone)?;
+        if rolled == rolled_now {
+            return Ok(sums.into_values().collect());
+        }
+    }
+    // Hours become days once an hour; that often in a row only a clock that runs away makes it so.
+    Err(Unanswered::Gone)
 }
 
 /// A row as a JSON object.
@@ -357,7 +409,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::ledger::{Allowances, Desk, Plan, Proposed, Terms, TokenText};
-    use crate::money::{Currency, Price};
+    use crate::money::Price;
 
     fn ten() -> Timestamp {
         "2026-11-23T10:30:00Z".parse().expect("a time")
@@ -454,6 +506,33 @@ mod tests {
         {
             assert!(begun.elapsed() < Duration::from_secs(20));
             thread::park_timeout(Duration::from_millis(2));
+        }
+        // Read an hour at a time it is the same, also of hours that are days by now.
+        desk.tally(&plan, 0, hour - 1, 5, vec![(0, Some("floor"), 1)]);
+        desk.tally(&plan, 0, hour - 90, 5, vec![(0, Some("floor"), 3)]);
+        while rows(&ledger, &Query::default()).map(|rows| rows.first().map(|row| row.imps.clone()))
+            != Ok(Some(Some(Imps {
+                all: 17,
+                bid: 1,
+                refused: [("floor".to_owned(), 6)].into(),
+            })))
+        {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        for by in [
+            vec![],
+            vec![Dimension::LineItem, Dimension::Exchange],
+            vec![Dimension::Hour],
+        ] {
+            let query = Query {
+                by,
+                from: hour - 50,
+                until: None,
+            };
+            let asked = query.clone();
+            let whole = ledger.ask(move |keeper| keeper.rows(&asked));
+            assert_eq!(rows(&ledger, &query).ok(), whole);
         }
         archive.turn(later(40 * 60)).expect("nothing new is over");
         assert_eq!(lines(dir.path()), written);

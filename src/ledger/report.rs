@@ -270,6 +270,19 @@ impl Report {
         all.saturating_add(self.segments.all.len())
     }
 
+    /// Hours that have rows, among those that are asked for.
+    pub(super) fn hours(&self, query: &Query) -> Vec<u32> {
+        let (mut hours, mut from) = (Vec::new(), query.from);
+        let until = query.until.unwrap_or(u32::MAX);
+        while let Some(hour) = self.first_hour(from)
+            && hour < until
+        {
+            hours.push(hour);
+            from = hour.saturating_add(1);
+        }
+        hours
+    }
+
     /// The hour before which rows are by the day.
     pub(super) fn rolled_before(&self) -> u32 {
         self.rolled
@@ -317,6 +330,7 @@ impl Report {
             self.delivered.from(from).next().map(|(key, ..)| key.hour),
             self.segments.from(from).next().map(|(key, ..)| key.hour),
             self.reasons.from(from).next().map(|(key, ..)| key.hour),
+            self.seen.first_hour(from),
         ];
         firsts.into_iter().flatten().min()
     }
@@ -408,6 +422,21 @@ pub struct Row {
     pub counts: Counts,
     /// What became of the imps; nothing where it is asked for by creative or segment, which only a bid has.
     pub imps: Option<Imps>,
+}
+
+impl Row {
+    /// Adds another's sums, of the same.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        if let (Some(imps), Some(more)) = (&mut self.imps, &other.imps) {
+            imps.all = imps.all.saturating_add(more.all);
+            imps.bid = imps.bid.saturating_add(more.bid);
+            for (reason, count) in &more.refused {
+                let sum = imps.refused.entry(reason.clone()).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+    }
 }
 
 /// The imps that line items might have bid on while they were live and active, one for each line item, and what became of

@@ -115,6 +115,12 @@ impl Seen {
         changes
     }
 
+    /// The first hour from one on in which any were seen.
+    pub(super) fn first_hour(&self, from: u32) -> Option<u32> {
+        let mut rest = self.imps.range((from, 0, 0)..);
+        rest.next().map(|((hour, ..), _)| *hour)
+    }
+
     /// Adds up hours before one, a day each.
     pub(super) fn roll(&mut self, before: u32) {
         let apart: Vec<SeenKey> = self

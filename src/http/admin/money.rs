@@ -3,13 +3,13 @@
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::Problem;
 use super::access::Caller;
 use super::routes::{Answer, Asked, json as json_answer, query, text_as};
 use super::switches::{blocking, lines};
+use super::{AdminState, Problem};
 use crate::clock::Timestamp;
 use crate::config::Role;
-use crate::delivery::{self, decimal};
+use crate::delivery::{self, Unanswered, decimal};
 use crate::generation::Generation;
 use crate::ledger::{Dimension, Exposure, Ledger, Query, Scopes, Standing, Switch};
 
@@ -51,24 +51,28 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
         }
     }
     let ledger = books(asked)?;
-    let by = wanted.by.clone();
-    let rows = blocking(asked, move |_| {
-        ledger
-            .ask(move |keeper| keeper.rows(&wanted))
-            .ok_or_else(gone)
-    })
-    .await?;
-    if as_csv {
-        return Ok(text_as(
-            "text/csv; charset=utf-8",
-            delivery::csv(&by, &rows),
-        ));
-    }
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|row| delivery::row_json(&by, row))
-        .collect();
-    Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
+    let answer = move |_: &AdminState| -> Result<Answer, Problem> {
+        let rows = delivery::rows(&ledger, &wanted).map_err(|why| match why {
+            Unanswered::Gone => gone(),
+            Unanswered::TooManyRows => Problem::new(
+                422,
+                "too_many_rows",
+                format!(
+                    "the answer would have more than {} rows: ask for fewer hours by `from` and `until`, or by less; \
+                     reports/<hour>.ndjson.gz in the data directory have all",
+                    delivery::ROWS_MAX
+                ),
+            ),
+        })?;
+        if as_csv {
+            let text = delivery::csv(&wanted.by, &rows);
+            return Ok(text_as("text/csv; charset=utf-8", text));
+        }
+        let rows = rows.iter().map(|row| delivery::row_json(&wanted.by, row));
+        let rows: Vec<Value> = rows.collect();
+        Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
+    };
+    blocking(asked, answer).await
 }
 
 fn dimensions(words: &str) -> Result<Vec<Dimension>, Problem> {

@@ -180,6 +180,12 @@ impl Keeper {
         }
     }
 
+    /// Hours, since 1970, that have rows among those that a query asks for, and the hour before which rows are by the day: while that
+    /// stays, rows stay in their hours.
+    pub fn hours(&self, query: &Query) -> (Vec<u32>, u32) {
+        (self.report.hours(query), self.report.rolled_before())
+    }
+
     /// Rows of the report.
     pub fn rows(&self, query: &Query) -> Vec<Row> {
         self.report.ask(query, |number| self.text(number))
