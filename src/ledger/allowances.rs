@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::account::{Day, Purses};
-use super::frequency::{Contact, FrequencyKey, Scope, counted, key_of, reached};
+use super::frequency::{Contact, Count, FrequencyKey, Scope, counted, key_of};
 use super::plan::{Line, Plan};
 use super::token::KEYS_MAX;
 use crate::campaigns::Book;
@@ -115,12 +115,6 @@ impl Allowances {
 
     pub(super) fn keys(&self) -> &[FrequencyKey] {
         &self.keys
-    }
-
-    /// The keys, and room that is not needed any more: the histories that were copied are forgotten.
-    pub(super) fn keys_and_room(&mut self) -> (&[FrequencyKey], &mut Vec<Contact>) {
-        self.is_copied = false;
-        (&self.keys, &mut self.contacts)
     }
 
     /// Seconds since 1970.
@@ -241,24 +235,22 @@ impl Allowances {
         if self.unknown {
             return Err(Refused::Unknown);
         }
+        let is_alone = beside.clone().next().is_none();
         for history in &self.histories {
             let contacts = self.contacts.get(history.from..history.until);
             let contacts = contacts.unwrap_or(&[]);
-            if reached(&line.caps, &line.scopes, contacts, self.now).is_some() {
-                return Err(Refused::Capped);
+            if contacts.is_empty() && is_alone {
+                continue;
             }
+            let mut count = Count::under(&line.caps, line.scopes, self.now);
+            contacts.iter().for_each(|contact| count.add(contact));
             // The other imps' bids are not held yet.
-            for cap in &line.caps {
-                let others = beside.clone().filter_map(|other| plan.line(other));
-                let same = others.filter(|other| {
-                    !other.caps.is_empty() && cap.is_of(&other.scopes, &line.scopes)
-                });
-                let shown = counted(cap, &line.scopes, contacts, self.now);
-                if shown.saturating_add(same.count())
-                    >= usize::try_from(cap.count).unwrap_or(usize::MAX)
-                {
-                    return Err(Refused::Capped);
-                }
+            let others = beside.clone().filter_map(|other| plan.line(other));
+            for other in others.filter(|other| !other.caps.is_empty()) {
+                count.add_beside(&other.scopes);
+            }
+            if count.is_reached() {
+                return Err(Refused::Capped);
             }
         }
         Ok(())

@@ -431,9 +431,9 @@ fn enter(
     let held = plan.hold_seconds.map_or(whole, |held| held.min(window));
     let until = at.saturating_add(held);
     let contact = Contact::held(at, until, line.scopes, bid);
-    let (keys, room) = allowances.keys_and_room();
+    let keys = allowances.keys();
     for (place, key) in keys.iter().enumerate() {
-        if let Err(why) = plan.frequency.hold(*key, &line.caps, contact, room) {
+        if let Err(why) = plan.frequency.hold(*key, &line.caps, contact) {
             leave(plan, line, keys.get(..place).unwrap_or(&[]), bid);
             return Err(match why {
                 NotHeld::Capped => Refused::Capped,

@@ -20,6 +20,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::spin_loop;
 use std::io;
 use std::sync::atomic::{
@@ -57,15 +58,27 @@ pub struct Scopes {
     pub advertiser: u32,
 }
 
-/// For whom a cap counts.
+impl Scopes {
+    /// What two have in common: a bit for each [`Scope`].
+    #[inline]
+    fn in_common(&self, other: &Self) -> u8 {
+        let bit = |is: bool, scope: Scope| if is { scope as u8 } else { 0 };
+        bit(self.line_item == other.line_item, Scope::LineItem)
+            | bit(self.campaign == other.campaign, Scope::Campaign)
+            | bit(self.advertiser == other.advertiser, Scope::Advertiser)
+    }
+}
+
+/// For whom a cap counts: a bit of its own each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Scope {
     /// The line item.
-    LineItem,
+    LineItem = 1,
     /// Its campaign.
-    Campaign,
+    Campaign = 2,
     /// Its advertiser.
-    Advertiser,
+    Advertiser = 4,
 }
 
 /// At most so many contacts in a sliding window.
@@ -81,12 +94,8 @@ pub struct ScopedCap {
 
 impl ScopedCap {
     /// Whether a contact of the one counts for the other.
-    pub(super) fn is_of(&self, one: &Scopes, other: &Scopes) -> bool {
-        match self.scope {
-            Scope::LineItem => one.line_item == other.line_item,
-            Scope::Campaign => one.campaign == other.campaign,
-            Scope::Advertiser => one.advertiser == other.advertiser,
-        }
+    fn is_of(&self, one: &Scopes, other: &Scopes) -> bool {
+        one.in_common(other) & self.scope as u8 != 0
     }
 }
 
@@ -124,10 +133,9 @@ impl Contact {
         }
     }
 
+    /// Of one that is not over.
     fn counts_for(&self, cap: &ScopedCap, scopes: &Scopes, now: u32) -> bool {
-        cap.is_of(&self.scopes, scopes)
-            && self.at.saturating_add(cap.seconds) > now
-            && (self.bid == SETTLED || self.until > now)
+        cap.is_of(&self.scopes, scopes) && now.saturating_sub(self.at) < cap.seconds
     }
 
     fn is_over(&self, now: u32) -> bool {
@@ -135,25 +143,68 @@ impl Contact {
     }
 }
 
-/// The first cap that so many contacts leave no room under.
-pub(super) fn reached<'c>(
+/// Most caps that one line item is under: its own, its campaign's and its advertiser's.
+const CAPS_MAX: usize = 3 * crate::campaigns::CAPS_MAX;
+
+/// Counts a key's contacts under the caps of a line item.
+#[derive(Debug)]
+pub(super) struct Count<'c> {
     caps: &'c [ScopedCap],
-    scopes: &Scopes,
-    contacts: &[Contact],
+    scopes: Scopes,
     now: u32,
-) -> Option<&'c ScopedCap> {
-    caps.iter().find(|cap| {
-        let mut left = cap.count;
-        for contact in contacts {
-            if contact.counts_for(cap, scopes, now) {
-                left = left.saturating_sub(1);
-            }
-        }
-        left == 0 || contacts.len() >= CONTACTS_MAX
-    })
+    contacts: usize,
+    /// What each cap has left, in their order.
+    left: [u32; CAPS_MAX],
 }
 
-/// How many contacts count under a cap.
+impl<'c> Count<'c> {
+    pub(super) fn under(caps: &'c [ScopedCap], scopes: Scopes, now: u32) -> Self {
+        let mut left = [u32::MAX; CAPS_MAX];
+        for (left, cap) in left.iter_mut().zip(caps) {
+            *left = cap.count;
+        }
+        Self {
+            caps,
+            scopes,
+            now,
+            contacts: 0,
+            left,
+        }
+    }
+
+    /// One that is not over.
+    #[inline]
+    pub(super) fn add(&mut self, contact: &Contact) {
+        self.contacts = self.contacts.saturating_add(1);
+        let common = contact.scopes.in_common(&self.scopes);
+        if common == 0 {
+            return;
+        }
+        let age = self.now.saturating_sub(contact.at);
+        for (cap, left) in self.caps.iter().zip(&mut self.left) {
+            if common & cap.scope as u8 != 0 && age < cap.seconds {
+                *left = left.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A bid of the same request for another imp, which has no contact yet.
+    pub(super) fn add_beside(&mut self, scopes: &Scopes) {
+        for (cap, left) in self.caps.iter().zip(&mut self.left) {
+            if cap.is_of(scopes, &self.scopes) {
+                *left = left.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Whether some cap has nothing left, or there are as many contacts as are kept.
+    pub(super) fn is_reached(&self) -> bool {
+        let mut left = self.left.iter().take(self.caps.len());
+        self.contacts >= CONTACTS_MAX || left.any(|left| *left == 0)
+    }
+}
+
+/// How many contacts, of which none is over, count under a cap.
 pub(super) fn counted(cap: &ScopedCap, scopes: &Scopes, contacts: &[Contact], now: u32) -> usize {
     let counting = contacts
         .iter()
@@ -234,9 +285,30 @@ type Entry = (FrequencyKey, Contact);
 /// Contacts that were spilled, by their bucket.
 #[derive(Debug, Default)]
 struct Spilled {
-    entries: HashMap<usize, Vec<Entry>>,
+    entries: HashMap<usize, Vec<Entry>, BuildHasherDefault<PlaceHasher>>,
     /// Memory of buckets that have none any more, for those that will: so that bids seldom wait for the allocator.
     spare: Vec<Vec<Entry>>,
+}
+
+/// Of a bucket's place, which comes of a keyed hash and need not be hashed as if somebody had chosen it.
+#[derive(Debug, Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, place: usize) {
+        // Multiplied by 2⁶⁴ over the golden ratio.
+        self.0 = (self.0 ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(32)
+    }
 }
 
 /// So many lists are kept spare in each map.
@@ -418,21 +490,29 @@ impl Frequency {
         Some(())
     }
 
-    /// Enters a hold under one key, unless a cap says no. `scratch` is overwritten.
+    /// Enters a hold under one key, unless a cap says no.
     pub(super) fn hold(
         &self,
         key: FrequencyKey,
         caps: &[ScopedCap],
         contact: Contact,
-        scratch: &mut Vec<Contact>,
     ) -> Result<(), NotHeld> {
         let now = contact.at;
         let bucket = self.open(self.place(key), Patience::Some);
         let mut bucket = bucket.ok_or(NotHeld::Unknown)?;
-        scratch.clear();
-        bucket.take_out_what_is_over(now);
-        bucket.copy(key, now, scratch);
-        if reached(caps, &contact.scopes, scratch, now).is_some() {
+        let mut count = Count::under(caps, contact.scopes, now);
+        let mut is_any_over = false;
+        bucket.each(|of, contact| {
+            if contact.is_over(now) {
+                is_any_over = true;
+            } else if of == key {
+                count.add(contact);
+            }
+        });
+        if is_any_over {
+            bucket.take_out_what_is_over(now);
+        }
+        if count.is_reached() {
             return Err(NotHeld::Capped);
         }
         match bucket.push((key, contact), self.spilled_max) {
@@ -714,14 +794,7 @@ mod tests {
     fn a_hold_takes_a_place_until_it_is_over_or_let_go() {
         let frequency = Frequency::new(1000).expect("memory");
         let caps = [cap(2, 100, Scope::LineItem)];
-        let hold = |at, bid| {
-            frequency.hold(
-                9,
-                &caps,
-                Contact::held(at, at + 30, SCOPES, bid),
-                &mut Vec::new(),
-            )
-        };
+        let hold = |at, bid| frequency.hold(9, &caps, Contact::held(at, at + 30, SCOPES, bid));
         assert_eq!(hold(1000, 1), Ok(()));
         assert_eq!(hold(1000, 2), Ok(()));
         assert_eq!(hold(1001, 3), Err(NotHeld::Capped));
@@ -741,7 +814,7 @@ mod tests {
         let caps = [cap(1, 100, Scope::Advertiser)];
         let hold = |key, at| {
             let contact = Contact::held(at, at + 30, SCOPES, key);
-            frequency.hold(key, &caps, contact, &mut Vec::new())
+            frequency.hold(key, &caps, contact)
         };
         let room = INLINE as u64 + 3;
         for key in 0..room {
@@ -769,7 +842,7 @@ mod tests {
         let inside = frequency.open(0, Patience::Some);
         assert!(frequency.copy(5, 0, &mut Vec::new()).is_none());
         assert!(frequency.may_have(5, 8) && !frequency.may_have(6, 8) && !frequency.may_have(5, 9));
-        let held = frequency.hold(5, &[], Contact::held(1, 2, SCOPES, 1), &mut Vec::new());
+        let held = frequency.hold(5, &[], Contact::held(1, 2, SCOPES, 1));
         assert_eq!(held, Err(NotHeld::Unknown));
         drop(inside);
         assert!(frequency.copy(5, 0, &mut Vec::new()).is_some());
@@ -785,7 +858,7 @@ mod tests {
                 threads.spawn(move || {
                     let own = (0..1000u64).filter(|n| {
                         let contact = Contact::held(50, 90, SCOPES, thread << 32 | n);
-                        frequency.hold(7, caps, contact, &mut Vec::new()) == Ok(())
+                        frequency.hold(7, caps, contact) == Ok(())
                     });
                     own.count()
                 })
@@ -817,7 +890,7 @@ mod tests {
                 };
                 let free = of(&|other| other.line_item == line_item, seconds) < count as usize
                     && of(&|other| other.campaign == campaign, seconds * 2) < count as usize + 1;
-                let held = frequency.hold(3, &caps, Contact::held(now, now + 200, scopes, bid), &mut Vec::new());
+                let held = frequency.hold(3, &caps, Contact::held(now, now + 200, scopes, bid));
                 prop_assert_eq!(held.is_ok(), free);
                 if held.is_ok() && settles {
                     frequency.settle(3, Some(bid), Contact::settled(now, now + 200, scopes), now);
@@ -847,7 +920,7 @@ mod tests {
                 let contact = Contact::held(now, now + 20, SCOPES, bid);
                 match what {
                     0 | 1 => {
-                        if frequency.hold(key, &[], contact, &mut Vec::new()).is_ok() {
+                        if frequency.hold(key, &[], contact).is_ok() {
                             of_key.push(contact);
                         }
                     }
