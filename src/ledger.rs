@@ -11,11 +11,12 @@
 //!
 //! A bid is a promise of the money that it would cost, one impression at a CPM of so many micros being as many nano units of the
 //! currency. It is taken from *purses* (`account.rs`) that hold no more than the journal lent; sealed into the *token* that
-//! its notices carry (`token.rs`); counted under *caps* (`frequency.rs`); and settled by a notice, or released when no notice can
+//! its notices carry (`token.rs`); counted under *caps* (`contacts.rs`, `frequency.rs`); and settled by a notice, or released when no notice can
 //! come any more (`keeper.rs`). What happens is in `docs/money.md`.
 
 mod account;
 mod allowances;
+mod contacts;
 mod desk;
 mod frequency;
 mod keeper;
@@ -34,8 +35,9 @@ mod tests;
 
 pub use account::Day;
 pub use allowances::{Allowances, BudgetState, Refused, State};
+pub use contacts::{CONTACTS_MAX, Scope, ScopedCap, Scopes};
 pub use desk::{Desk, Proposed, TallyRow};
-pub use frequency::{CONTACTS_MAX, FrequencyKey, Scope, ScopedCap, Scopes};
+pub use frequency::FrequencyKey;
 pub use keeper::{
     Booked, CAP_HOLD_SECONDS, Counters, ExchangeTerms, Figures, Keeper, Outcome, Said, Standing,
     Sums, TOKEN_SECONDS, Terms,

@@ -9,7 +9,8 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::account::{Day, Purses};
-use super::frequency::{Contact, Count, FrequencyKey, Scope, counted, key_of};
+use super::contacts::{Contact, Count, Scope, counted};
+use super::frequency::{FrequencyKey, key_of};
 use super::plan::{Line, Plan};
 use super::token::KEYS_MAX;
 use crate::campaigns::Book;
@@ -318,5 +319,5 @@ pub struct State {
     /// Whether it is switched off.
     pub stopped: bool,
     /// Its caps, and how many contacts count; nothing where nobody is known.
-    pub caps: Vec<(super::frequency::ScopedCap, Option<usize>)>,
+    pub caps: Vec<(super::contacts::ScopedCap, Option<usize>)>,
 }

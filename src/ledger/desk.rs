@@ -12,7 +12,8 @@ use arrayvec::ArrayVec;
 
 use super::account::Purse;
 use super::allowances::{Allowances, Refused};
-use super::frequency::{Contact, NotHeld, Scopes};
+use super::contacts::{Contact, Scopes};
+use super::frequency::NotHeld;
 use super::plan::{Line, Plan, WHOLE_HOLD};
 use super::token::{ACCOUNTS_MAX, BidNumber, SEGMENTS_MAX, Token, TokenKey, TokenKeys, TokenText};
 use crate::campaigns::Book;

@@ -29,11 +29,12 @@ use std::sync::atomic::AtomicBool;
 
 use self::accounts::day_in;
 use self::delivery::Imps;
-use self::holds::{Flow, Past, share_of};
+use self::holds::{Flow, Past, part_seconds, share_of};
 use self::pacing::{Pace, Paced, Shape};
 use super::account::{Day, NANOS_MAX, NO_DAY, Purse, Purses};
+use super::contacts::{Contact, Scope, ScopedCap, Scopes};
 use super::desk::{CLOCKS_APART_SECONDS, Opened, SharedKeys, Told, held_of};
-use super::frequency::{Contact, Frequency, Scope, ScopedCap, Scopes};
+use super::frequency::Frequency;
 use super::plan::{ExchangeDesk, Limit, Line, LineState, Plan, WHOLE_HOLD};
 use super::price::Unreadable;
 use super::records::{NameKind, Record, write};
@@ -475,7 +476,7 @@ impl Keeper {
 
     fn opened(&mut self, opened: Opened) {
         let number = self.slice_number(opened.exchange, opened.at);
-        self.flow_in(&opened, number);
+        self.flow_in(&opened);
         let to_come = self.to_come.get(&opened.exchange);
         let expected = held_of(opened.nano, to_come.copied().unwrap_or(WHOLE_HOLD));
         for of in &opened.accounts {
@@ -556,7 +557,7 @@ impl Keeper {
             let window = windows.get(exchange).copied().unwrap_or(longest);
             while flows
                 .front()
-                .is_some_and(|first| is_closed(first.number, window, now))
+                .is_some_and(|first| is_closed(first.number, part_seconds(window), window, now))
             {
                 flows.pop_front();
             }
@@ -566,7 +567,7 @@ impl Keeper {
             account.slices.retain_mut(|(exchange, slices)| {
                 let window = windows.get(exchange).copied().unwrap_or(longest);
                 while let Some(first) = slices.front()
-                    && is_closed(first.number, window, now)
+                    && is_closed(first.number, slice_seconds(window), window, now)
                 {
                     closed = closed.saturating_add(first.held);
                     slices.pop_front();
@@ -639,10 +640,8 @@ fn slice_seconds(window: u32) -> u32 {
 }
 
 /// Whether no notice of a slice's bids can come within its window any more: of the youngest, made at the end of it.
-fn is_closed(number: u32, window: u32, now: u32) -> bool {
-    let end = number
-        .saturating_add(1)
-        .saturating_mul(slice_seconds(window));
+fn is_closed(number: u32, seconds: u32, window: u32, now: u32) -> bool {
+    let end = number.saturating_add(1).saturating_mul(seconds);
     end.saturating_add(window) <= now
 }
 

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::contacts::Scopes;
 use super::desk::{Desk, SharedKeys, Told};
-use super::frequency::Scopes;
 use super::keeper::{Booked, Figures, Keeper, Outcome, Said, Terms};
 use super::plan::Plan;
 use super::records;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 
 use super::account::Purses;
-use super::frequency::{Frequency, Scope, ScopedCap, Scopes};
+use super::contacts::{Scope, ScopedCap, Scopes};
+use super::frequency::Frequency;
 use super::token::ACCOUNTS_MAX;
 use crate::money::Currency;
 

@@ -9,7 +9,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::account::Day;
-use super::frequency::{FrequencyKey, Scopes};
+use super::contacts::Scopes;
+use super::frequency::FrequencyKey;
 use super::seen::{Epoch, Live, SeenKey};
 use super::settled::Kind;
 use super::token::BidNumber;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
-use super::frequency::Scopes;
+use super::contacts::Scopes;
 use super::seen::{Epoch, Seen};
 use crate::money::Currency;
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::frequency::Scopes;
+use super::contacts::Scopes;
 use super::report::{Key, NO_CREATIVE, day_of};
 use crate::money::Currency;
 

@@ -22,7 +22,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use super::frequency::{FrequencyKey, Scopes};
+use super::contacts::Scopes;
+use super::frequency::FrequencyKey;
 use crate::money::Currency;
 
 /// Most accounts that one bid spends from: day and total of line item, campaign and advertiser.

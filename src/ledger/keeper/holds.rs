@@ -1,7 +1,7 @@
 //! How much of an open bid's price is held: in strict mode all of it, in bounded mode what such bids come to.
 //!
 //! Bids of an exchange are watched as they grow older. Their ages are cut into groups, each twice as long as the one before
-//! (a slice of the window, two, four, …), and for each group it is counted how many bids were open at its beginning, how many
+//! (a part of a slice of the window, two, four, …), and for each group it is counted how many bids were open at its beginning, how many
 //! of them were billed within it, and how many were open at its end: as in an estimate of cumulative incidence with competing
 //! risks (Kalbfleisch and Prentice 1980), for a bid that is lost is never billed. What is still to come of a bid of some age is
 //! what is billed in its group, and of those that stay open what comes in the next. Each share is taken at the upper end of
@@ -16,12 +16,17 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 
+/// Into how many parts a slice is cut to look at ages: most notices come within seconds.
+const PARTS: u32 = 12;
 /// Groups of ages: the last holds all that is older.
-const GROUPS: usize = 7;
+const GROUPS: usize = 9;
 /// Fewer bids than this say nothing.
 const BIDS_MIN: f64 = 100.0;
-/// What is remembered of a slice when the next is learnt from.
-const MEMORY: f64 = 0.9;
+/// What is remembered of a part of a slice when the next is learnt from: about ten slices in all. Of old bids four times as many, for
+/// few of them are billed, and so many are needed to be sure of it.
+const MEMORY: f64 = 0.991;
+const OLD_MEMORY: f64 = 0.9978;
+const OLD_GROUP: usize = 4;
 
 /// Bids of a group: open at its beginning, billed within it; and what they would cost and did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,11 +72,15 @@ impl ToCome {
 impl Past {
     fn learn(&mut self, flow: &Flow) {
         if let Some(seen) = self.groups.get_mut(flow.group) {
-            seen.bids = seen.bids * MEMORY + f64::from(flow.entered);
-            seen.billed = seen.billed * MEMORY + f64::from(flow.billed);
-            seen.money = seen.money * MEMORY + flow.entered_nano as f64;
-            seen.spent = seen.spent * MEMORY + flow.billed_nano as f64;
-            seen.open = seen.open * MEMORY + flow.open as f64;
+            let memory = match flow.group < OLD_GROUP {
+                true => MEMORY,
+                false => OLD_MEMORY,
+            };
+            seen.bids = seen.bids * memory + f64::from(flow.entered);
+            seen.billed = seen.billed * memory + f64::from(flow.billed);
+            seen.money = seen.money * memory + flow.entered_nano as f64;
+            seen.spent = seen.spent * memory + flow.billed_nano as f64;
+            seen.open = seen.open * memory + flow.open as f64;
         }
     }
 
@@ -115,7 +124,12 @@ impl Past {
     }
 }
 
-/// The bids of one exchange and currency in one slice of time.
+/// How long a part of a slice is.
+pub(super) fn part_seconds(window: u32) -> u32 {
+    (slice_seconds(window) / PARTS).max(1)
+}
+
+/// The bids of one exchange and currency in one part of a slice of time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Flow {
     pub(super) number: u32,
@@ -132,15 +146,80 @@ pub(super) struct Flow {
     group: usize,
 }
 
-/// The group of an age in slices.
+/// The group of an age in parts of slices.
 fn group_of(age: u32) -> usize {
     let group = age.saturating_add(1).ilog2();
     usize::try_from(group).unwrap_or(0).min(GROUPS - 1)
 }
 
+/// What is still to come of an exchange's bids, by their slices.
+#[derive(Debug)]
+struct Shares {
+    /// The part of a slice that it is now.
+    current: u32,
+    part_seconds: u32,
+    slice_seconds: u32,
+    to_come: ToCome,
+    slices: BTreeMap<u32, OfSlice>,
+}
+
+/// Open bids of a slice; at most how much is to come of its youngest, and the sum of what is to come of each.
+#[derive(Debug, Default)]
+struct OfSlice {
+    bids: u64,
+    most: u32,
+    expected: u64,
+}
+
+impl Shares {
+    fn of(current: u32, window: u32, to_come: ToCome) -> Self {
+        Self {
+            current,
+            part_seconds: part_seconds(window),
+            slice_seconds: slice_seconds(window),
+            to_come,
+            slices: BTreeMap::new(),
+        }
+    }
+
+    fn of_age(&self, age: u32) -> (u32, u32) {
+        let group = group_of(age);
+        let of = |shares: &[u32; GROUPS]| shares.get(group).copied().unwrap_or(WHOLE_HOLD);
+        (of(&self.to_come.most), of(&self.to_come.expected))
+    }
+
+    /// Takes in the bids of a part; gives back at most how much of them is still to come.
+    fn add(&mut self, flow: &Flow) -> u32 {
+        let (most, expected) = self.of_age(self.current.saturating_sub(flow.number));
+        let at = flow.number.saturating_mul(self.part_seconds);
+        let slice = at.checked_div(self.slice_seconds).unwrap_or(0);
+        let of = self.slices.entry(slice).or_default();
+        let live = u64::from(flow.live);
+        of.bids = of.bids.saturating_add(live);
+        of.most = of.most.max(most);
+        let all = live.saturating_mul(expected.into());
+        of.expected = of.expected.saturating_add(all);
+        most
+    }
+
+    /// Of the bids of one account in a slice: at most, as if all were its youngest, and on average.
+    fn of_slice(&self, number: u32) -> (u32, u32) {
+        let known = self.slices.get(&number).and_then(|of| {
+            let mean = of.expected.checked_div(of.bids)?;
+            Some((of.most, u32::try_from(mean).ok()?))
+        });
+        known.unwrap_or_else(|| {
+            let end = number.saturating_add(1).saturating_mul(self.slice_seconds);
+            let part = end.checked_div(self.part_seconds).unwrap_or(0);
+            self.of_age(self.current.saturating_sub(part))
+        })
+    }
+}
+
 impl Keeper {
     /// A bid is open.
-    pub(super) fn flow_in(&mut self, opened: &Opened, number: u32) {
+    pub(super) fn flow_in(&mut self, opened: &Opened) {
+        let number = self.part_number(opened.exchange, opened.at);
         let flows = self
             .flows
             .entry((opened.exchange, opened.spends))
@@ -166,9 +245,14 @@ impl Keeper {
         }
     }
 
+    fn part_number(&self, exchange: u32, at: u32) -> u32 {
+        let seconds = part_seconds(self.window(exchange));
+        at.checked_div(seconds).unwrap_or(0)
+    }
+
     /// A bid of this run is settled.
     pub(super) fn flow_out(&mut self, token: &crate::ledger::token::Token, billed: Option<i64>) {
-        let number = self.slice_number(token.exchange, token.at);
+        let number = self.part_number(token.exchange, token.at);
         let Some(flows) = self.flows.get_mut(&(token.exchange, token.spends)) else {
             return;
         };
@@ -189,9 +273,9 @@ impl Keeper {
     /// Looks at what bids came to as they grew older, and in bounded mode holds for each what is still to come of it.
     pub(super) fn reprice(&mut self) {
         let is_bounded = self.terms.mode == BudgetMode::Bounded;
-        let mut shares: HashMap<u32, (u32, ToCome)> = HashMap::new();
+        let mut shares: HashMap<u32, Shares> = HashMap::new();
         for desk in &self.exchanges {
-            let seconds = slice_seconds(desk.window);
+            let seconds = part_seconds(desk.window);
             let current = self.now.checked_div(seconds).unwrap_or(0);
             let past = self.pasts.entry(desk.number).or_default();
             let own = self
@@ -212,25 +296,23 @@ impl Keeper {
             self.to_come.insert(desk.number, to_come.expected_of_new());
             let held = if is_bounded { youngest } else { WHOLE_HOLD };
             desk.hold.store(held, Relaxed);
-            shares.insert(desk.number, (current, to_come));
+            shares.insert(desk.number, Shares::of(current, desk.window, to_come));
         }
-        let share = |exchange: u32, number: u32| {
-            let share = shares.get(&exchange).and_then(|(current, of)| {
-                let group = group_of(current.saturating_sub(number));
-                Some((
-                    of.most.get(group).copied()?,
-                    of.expected.get(group).copied()?,
-                ))
-            });
-            share.unwrap_or((WHOLE_HOLD, WHOLE_HOLD))
-        };
-        if is_bounded {
-            for ((exchange, _), flows) in &mut self.flows {
-                for flow in flows {
-                    flow.held = held_of(flow.open, share(*exchange, flow.number).0);
+        for ((exchange, _), flows) in &mut self.flows {
+            let Some(shares) = shares.get_mut(exchange) else {
+                continue;
+            };
+            for flow in flows {
+                let most = shares.add(flow);
+                if is_bounded {
+                    flow.held = held_of(flow.open, most);
                 }
             }
         }
+        let share = |exchange: u32, number: u32| {
+            let of = shares.get(&exchange);
+            of.map_or((WHOLE_HOLD, WHOLE_HOLD), |of| of.of_slice(number))
+        };
         for (number, account) in &mut self.accounts {
             let mut sum = Sum::default();
             let all = account.slices.iter_mut();
@@ -292,7 +374,7 @@ mod tests {
         assert_eq!(past.to_come().most, [WHOLE_HOLD; GROUPS]);
         // A tenth is billed in the first group, a hundredth in the second, nothing after, at half the price.
         for _ in 0..50 {
-            for (group, billed) in (0..GROUPS).zip([10_000, 1_000, 0, 0, 0, 0, 0]) {
+            for (group, billed) in (0..GROUPS).zip([10_000, 1_000, 0, 0, 0, 0, 0, 0, 0]) {
                 past.learn(&Flow {
                     entered: 100_000,
                     billed,
@@ -311,7 +393,7 @@ mod tests {
         assert_eq!(expected[..3], [53_750, 5_000, 0]);
         assert_eq!(
             [0, 1, 2, 3, 6, 7, 62, 63, 1_000].map(group_of),
-            [0, 1, 1, 2, 2, 3, 5, 6, 6]
+            [0, 1, 1, 2, 2, 3, 5, 6, 8]
         );
     }
 }

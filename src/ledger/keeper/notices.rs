@@ -2,7 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::*;
-use crate::ledger::frequency::Contact;
+use crate::ledger::contacts::Contact;
 use crate::ledger::price::Unreadable;
 use crate::ledger::records::Notice;
 use crate::ledger::report::Counts;

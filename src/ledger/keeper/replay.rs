@@ -2,7 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::*;
-use crate::ledger::frequency::Contact;
+use crate::ledger::contacts::Contact;
 use crate::ledger::records::MAGIC;
 
 impl Keeper {
