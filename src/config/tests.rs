@@ -265,7 +265,7 @@ fn a_wrong_value_is_refused_with_its_line_and_what_is_wanted() {
         ),
         (
             "[datasets.a]\nkind = \"audiense\"",
-            "2: [datasets.a] kind: \"audiense\" is not one of \"audience\", \"filter\", \"identity\", \"campaigns\"; did you mean \"audience\"?",
+            "2: [datasets.a] kind: \"audiense\" is not one of \"audience\", \"filter\", \"identity\", \"campaigns\", \"scores\"; did you mean \"audience\"?",
         ),
         (
             "[datasets.a]\nfalse_positive_rate = 0.2",
