@@ -13,6 +13,7 @@ mod forms;
 mod guards;
 mod limits;
 mod named;
+mod people;
 mod sections;
 mod shadow;
 mod sheet;
@@ -31,6 +32,7 @@ pub use limits::Limits;
 pub use named::{
     Billing, CAMPAIGNS, Dataset, Datasets, Exchange, Exchanges, FilterTerms, NoBidForm,
 };
+pub use people::People;
 pub use sections::{
     Admin, AdminToken, Bid, Budget, BudgetMode, CurrencyConfig, Data, Privacy, Role, TokenDatasets,
     Web,
@@ -64,6 +66,8 @@ pub struct Config {
     pub shadow: Shadow,
     /// How privacy signals are read.
     pub privacy: Privacy,
+    /// Updates, links and erasure in real time.
+    pub people: People,
     /// How budgets are kept.
     pub budget: Budget,
     /// Currencies and their rates.
@@ -148,6 +152,7 @@ fn read(root: &mut Sheet<'_>) -> Config {
     let shadow = root.section("shadow", shadow::read);
     let datasets = named::datasets(root, guards);
     let privacy = root.section("privacy", sections::privacy);
+    let people = root.section("people", people::read);
     let currency = root.section("currency", sections::currency);
     let limits = root.section("limits", limits::limits);
     let web = root.section("web", sections::web);
@@ -172,6 +177,7 @@ fn read(root: &mut Sheet<'_>) -> Config {
         guards,
         shadow,
         privacy,
+        people,
         budget,
         currency,
         limits,

@@ -162,6 +162,26 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Up to which row of people's journal the input of a version had been read.
+    fn covers(&self, name: &Name, number: u64) -> u64 {
+        let dataset = self.manifest.datasets.get(name);
+        let version = dataset.and_then(|dataset| dataset.versions.get(&number));
+        version.and_then(|version| version.covers).unwrap_or(0)
+    }
+
+    /// Up to which row all versions of a dataset have read theirs.
+    fn covered(&self) -> BTreeMap<Name, u64> {
+        let datasets = self.manifest.datasets.iter();
+        let least = datasets.filter_map(|(name, dataset)| {
+            let all = dataset.versions.values();
+            let least = all.map(|version| version.covers.unwrap_or(0)).min()?;
+            Some((name.clone(), least))
+        });
+        least.collect()
+    }
+}
+
 impl Datasets {
     /// Whether [`Datasets::recover`] has run through: until then bids are answered 204.
     pub fn recovered(&self) -> bool {
@@ -221,6 +241,7 @@ impl Datasets {
 
     fn replace(&self, next: Snapshot) {
         self.measures.waiting(&next.manifest);
+        self.settings.frame.people.cover(&next.covered());
         let next = Arc::new(next);
         let before = std::mem::replace(&mut *lock(&self.state), Arc::clone(&next));
         self.settle_after(&before, &next);
@@ -279,6 +300,7 @@ impl Datasets {
                 version,
                 members,
                 purposes: Purposes::of(&configured(name).purposes),
+                covers: next.covers(name, version),
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));

@@ -21,8 +21,10 @@ mod facts;
 mod filters;
 mod fit;
 mod floors;
+mod layers;
 mod macros;
 mod native;
+mod persons;
 mod pods;
 mod reasons;
 mod tally;
@@ -55,11 +57,13 @@ use crate::money::{Currency, Multiplier, Price, Round};
 use crate::openrtb::{
     AuctionType, BidId, BidOut, Deal, Field, Imp, NativeAsk, Placement, Request, Size,
 };
-use crate::privacy::{self, Consents, Gate, Purposes};
+use crate::privacy::{self, Closed, Consents, Gate, Purposes};
 
 pub use again::{decide_again, is_sampled, seen};
 pub use audience::{LookupCounts, Membership};
 pub use explain::{Explanation, explain};
+pub use layers::{Layer, Layered, layers, persons_behind};
+pub use persons::{Opinion, Persons};
 pub use reasons::{NoBid, Refusal};
 pub use tally::Tally;
 
@@ -197,6 +201,8 @@ pub trait Recorder {
 
     /// The gate was asked.
     fn gate(&mut self, _gate: Gate) {}
+    /// Who is behind the ids was found out.
+    fn persons(&mut self, _persons: &Persons) {}
     /// An id was seen.
     fn id(&mut self, _source: &str, _outcome: IdOutcome) {}
     /// Nobody can bid on an imp, for what it says or does not say.
@@ -280,7 +286,7 @@ fn decide_behind<'a>(
 ) -> Decision<'a> {
     let Asked {
         request,
-        gate,
+        mut gate,
         known,
     } = *asked;
     let Scratch {
@@ -304,19 +310,33 @@ fn decide_behind<'a>(
         if let Ok(leave) = gate {
             let is_read = membership.admit(generation, leave);
             let is_counted = generation.plan.has_caps() && leave.may(Purposes::FREQUENCY);
-            match known {
-                Some(keys) if is_read => membership.probe(generation, keys),
-                None if is_read || is_counted => {
-                    let seen = |source: &str, outcome| recorder.id(source, outcome);
-                    let ids = ids(generation, exchange, request, leave, seen);
-                    if is_read {
-                        membership.probe(generation, &ids);
+            if is_read || is_counted {
+                let own;
+                let ids = match known {
+                    Some(keys) => keys,
+                    None => {
+                        let seen = |source: &str, outcome| recorder.id(source, outcome);
+                        own = ids(generation, exchange, request, leave, seen);
+                        &own
                     }
-                    if is_counted {
-                        allowances.counts_under(&generation.plan, &ids);
+                };
+                let persons = &mut membership.persons;
+                persons.gather(generation, ids, now);
+                recorder.persons(persons);
+                if persons.opted_out {
+                    gate = Err(Closed::OptedOut);
+                    recorder.gate(gate);
+                    membership.clear(generation);
+                } else {
+                    if is_counted && known.is_none() {
+                        let counted: identity::Ids =
+                            persons.counted(ids).take(identity::IDS_MAX).collect();
+                        allowances.counts_under(&generation.plan, &counted);
+                    }
+                    if is_read {
+                        membership.probe(generation);
                     }
                 }
-                Some(_) | None => {}
             }
         }
         let book = &*generation.book;

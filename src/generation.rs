@@ -16,6 +16,7 @@ use crate::config::{Config, Exchanges};
 use crate::ids::{Keyer, Name, SegmentRef, UserKey};
 use crate::ledger::Plan;
 use crate::money::Rates;
+use crate::people::Known;
 use crate::privacy::{Policy, Purposes};
 
 /// What of a generation comes from the configuration and outlives every swap.
@@ -31,6 +32,8 @@ pub struct Frame {
     pub rates: Arc<Rates>,
     /// Most ids looked up for one request.
     pub ids_max: usize,
+    /// What is known of people since versions were made: alive, and so the same for all generations.
+    pub people: Arc<Known>,
 }
 
 impl Frame {
@@ -42,6 +45,7 @@ impl Frame {
             policy: config.privacy.policy(),
             rates: Arc::new(config.currency.rates.clone()),
             ids_max: config.limits.ids_per_request,
+            people: Arc::new(Known::none()),
         }
     }
 }
@@ -73,10 +77,14 @@ pub struct LiveVersion {
     pub members: Members,
     /// TCF purposes that must be granted before it may be read.
     pub purposes: Purposes,
+    /// Up to which row of people's journal its input had been read.
+    pub covers: u64,
 }
 
 /// No slot of any book.
 pub const NO_SLOT: u32 = u32::MAX;
+/// No number of any segment or dataset.
+const NO_NUMBER: u32 = u32::MAX;
 
 /// One dataset's live version within a generation.
 #[derive(Debug)]
@@ -96,6 +104,25 @@ pub struct LiveDataset {
     /// For each of its segments (an audience's by rank, a filter's one), the book's slot for it, or [`NO_SLOT`] where no
     /// targeting names it.
     pub slots: Box<[u32]>,
+    /// The number of each of its segments, in the same order; and its own, as a whole.
+    pub numbers: Box<[u32]>,
+    /// Its own number, as a whole.
+    pub whole: u32,
+    /// Up to which row of people's journal its input had been read.
+    pub covers: u64,
+}
+
+/// What a number of a segment, or of a dataset as a whole, is in a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning {
+    /// The book's slot, or [`NO_SLOT`].
+    pub slot: u32,
+    /// The dataset's place, where it is live.
+    pub dataset: Option<u32>,
+    /// The number of its dataset as a whole.
+    pub whole: u32,
+    /// Up to which row the live version has read.
+    pub covers: u64,
 }
 
 /// Whether what a filter says of an id must be confirmed.
@@ -151,6 +178,8 @@ pub struct Generation {
     pub datasets: Box<[LiveDataset]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
+    /// What numbers of segments and datasets are; nothing of those that neither targeting nor a live dataset names.
+    pub meanings: Box<[Option<Meaning>]>,
     /// What segments are worth to prices that go by scores.
     pub scores: TiedScores,
     /// What comes from the configuration.
@@ -169,8 +198,10 @@ impl Generation {
         live: Vec<LiveVersion>,
         frame: Frame,
     ) -> Generation {
-        let mut datasets: Box<[LiveDataset]> =
-            live.into_iter().map(|live| tie(live, &book)).collect();
+        let mut datasets: Box<[LiveDataset]> = live
+            .into_iter()
+            .map(|live| tie(live, &book, &frame.people))
+            .collect();
         let confirms: Vec<Confirm> = datasets.iter().map(|of| confirm(of, &datasets)).collect();
         for (dataset, confirm) in datasets.iter_mut().zip(confirms) {
             dataset.confirm = confirm;
@@ -181,7 +212,9 @@ impl Generation {
             dataset.map_or(Purposes::PROFILE, |dataset| dataset.purposes)
         };
         let slot_purposes = book.segments.iter().map(of_slot).collect();
+        let meanings = meanings(&book, &datasets, &frame.people);
         Generation {
+            meanings,
             number,
             book,
             campaigns_version,
@@ -191,6 +224,37 @@ impl Generation {
             frame,
             plan: Plan::none(),
         }
+    }
+
+    /// Whether any dataset says which ids are one person's.
+    pub(crate) fn has_graphs(&self) -> bool {
+        false
+    }
+
+    /// Begins to look for whose id a key is.
+    pub(crate) fn probe_person(&self, _key: UserKey) {}
+
+    /// Whose id it is.
+    pub(crate) fn person_at(&self, _probe: ()) -> Option<UserKey> {
+        None
+    }
+
+    /// Whose id a key is, by what versions say.
+    pub(crate) fn person_of(&self, key: UserKey) -> Option<UserKey> {
+        self.person_at(self.probe_person(key))
+    }
+
+    /// A person's ids.
+    pub(crate) fn ids_of(&self, _person: UserKey, _each: impl FnMut(UserKey)) {}
+
+    /// A person's ids, with their sources.
+    pub(crate) fn sourced_ids_of(&self, _person: UserKey, _each: impl FnMut(UserKey, &str)) {}
+
+    /// What a number is here.
+    #[inline]
+    pub(crate) fn meaning(&self, number: u32) -> Option<&Meaning> {
+        let place = usize::try_from(number).ok()?;
+        self.meanings.get(place)?.as_ref()
     }
 
     /// All that a dataset says of an id, as [`LiveDataset::memberships`], and nothing that another one had to confirm
@@ -214,9 +278,84 @@ impl Generation {
     }
 }
 
-fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
+/// What the numbers are that this book and these datasets know of.
+fn meanings(book: &Book, datasets: &[LiveDataset], people: &Known) -> Box<[Option<Meaning>]> {
+    let mut all: Vec<Option<Meaning>> = Vec::new();
+    let mut put = |number: u32, meaning: Meaning| {
+        let Ok(place) = usize::try_from(number) else {
+            return;
+        };
+        // There is no such number where there were too many names.
+        if number == NO_NUMBER {
+            return;
+        }
+        if all.len() <= place {
+            all.resize(place.saturating_add(1), None);
+        }
+        if let Some(at) = all.get_mut(place) {
+            *at = Some(meaning);
+        }
+    };
+    for (place, dataset) in (0u32..).zip(datasets) {
+        let of = |slot| Meaning {
+            slot,
+            dataset: Some(place),
+            whole: dataset.whole,
+            covers: dataset.covers,
+        };
+        put(dataset.whole, of(NO_SLOT));
+        for (number, slot) in dataset.numbers.iter().zip(&dataset.slots) {
+            put(*number, of(*slot));
+        }
+    }
+    for (slot, segment) in (0u32..).zip(book.segments.iter()) {
+        let live = (0u32..)
+            .zip(datasets)
+            .find(|(_, dataset)| dataset.name == segment.dataset);
+        let whole = people.dataset_number(&segment.dataset).unwrap_or(NO_NUMBER);
+        let meaning = Meaning {
+            slot,
+            dataset: live.map(|(place, _)| place),
+            whole,
+            covers: live.map_or(0, |(_, dataset)| dataset.covers),
+        };
+        put(people.segment_number(segment).unwrap_or(NO_NUMBER), meaning);
+        if live.is_none() {
+            put(
+                whole,
+                Meaning {
+                    slot: NO_SLOT,
+                    ..meaning
+                },
+            );
+        }
+    }
+    all.into()
+}
+
+fn tie(live: LiveVersion, book: &Book, people: &Known) -> LiveDataset {
     let own = |slot: &(u32, &SegmentRef)| slot.1.dataset == live.name;
     let named = (0u32..).zip(book.segments.iter()).filter(own);
+    let number = |segment: &str| {
+        let segment = segment.parse().ok().map(|segment| SegmentRef {
+            dataset: live.name.clone(),
+            segment,
+        });
+        let number = segment.and_then(|segment| people.segment_number(&segment));
+        number.unwrap_or(NO_NUMBER)
+    };
+    let numbers = match &live.members {
+        Members::Exact(audience) => {
+            let by_index: Vec<u32> = audience.segments().map(number).collect();
+            let of = |index: &u32| by_index.get(usize::try_from(*index).ok()?).copied();
+            let by_rank = audience.indexes_by_rank().iter();
+            by_rank
+                .map(|index| of(index).unwrap_or(NO_NUMBER))
+                .collect()
+        }
+        Members::Approximate { filter, .. } => [number(filter.segment().as_str())].into(),
+    };
+    let whole = people.dataset_number(&live.name).unwrap_or(NO_NUMBER);
     let slots = match &live.members {
         Members::Exact(audience) => {
             let mut slots = vec![NO_SLOT; audience.segments().len()];
@@ -249,6 +388,9 @@ fn tie(live: LiveVersion, book: &Book) -> LiveDataset {
         confirm: Confirm::Nobody,
         purposes: live.purposes,
         slots,
+        numbers,
+        whole,
+        covers: live.covers,
     }
 }
 

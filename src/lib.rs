@@ -34,7 +34,7 @@
 //!     .map_err(|mistakes| mistakes[0].to_string())?;
 //!
 //! // Both, frozen, are what a request is decided on.
-//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, members, purposes: Purposes::PROFILE };
+//! let live = LiveVersion { name: "crm".parse()?, ordinal: 0, version: 1, members, purposes: Purposes::PROFILE, covers: 0 };
 //! let generation = Generation::assemble(1, Arc::new(book), Some(1), vec![live], Frame::of(&config, keyer));
 //!
 //! let body = br#"{"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}], "user": {"buyeruid": "u-1"}}"#;
@@ -67,6 +67,8 @@ pub mod privacy;
 pub mod identity;
 
 pub mod audience;
+
+pub mod people;
 
 pub mod campaigns;
 

@@ -189,11 +189,13 @@ pub enum Closed {
     Gpp,
     /// GDPR applies, and nothing is granted.
     Gdpr,
+    /// The person told us.
+    OptedOut,
 }
 
 impl Closed {
     /// Every reason, in the order in which they are tried.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Coppa,
         Self::Lmt,
         Self::Dnt,
@@ -202,6 +204,7 @@ impl Closed {
         Self::Unreadable,
         Self::Gpp,
         Self::Gdpr,
+        Self::OptedOut,
     ];
 
     /// The reason's metric label.
@@ -215,6 +218,7 @@ impl Closed {
             Self::Unreadable => "unreadable",
             Self::Gpp => "gpp",
             Self::Gdpr => "gdpr",
+            Self::OptedOut => "opted_out",
         }
     }
 
@@ -235,6 +239,7 @@ impl Closed {
             Self::Gdpr => {
                 "GDPR applies, and no TC string is there that can be read and grants our vendor id (privacy.vendor_id) a purpose"
             }
+            Self::OptedOut => "the person opted out here (POST /v1/optouts)",
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::ids::{KeyFileError, Keyer, SecretKey};
 use crate::ledger::{Ledger, LedgerError, Terms};
 use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads, MoneyMetrics};
 use crate::openrtb::NoticeUrls;
+use crate::people::{self, Known, People, PeopleError};
 use crate::priority;
 use crate::shadow::Sample;
 use crate::storage::{Storage, StorageError};
@@ -49,6 +50,9 @@ pub enum StartError {
     /// What was spent.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
+    /// What people asked for.
+    #[error("{0}")]
+    People(#[from] PeopleError),
     /// A series registered twice: a defect.
     #[error("registering metrics failed: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -85,6 +89,7 @@ pub struct Service {
     recovery: JoinHandle<()>,
     drain_timeout: Duration,
     ledger: Ledger,
+    people: People,
     reports: Reports,
 }
 
@@ -97,7 +102,10 @@ impl Service {
             true => SecretKey::load(&config.data.key_file)?,
             false => SecretKey::load_or_create(&config.data.key_file)?,
         };
-        let mut frame = Frame::of(&config, Keyer::new(&key));
+        let keyer = Keyer::new(&key);
+        let mut frame = Frame::of(&config, keyer.clone());
+        let known = Arc::new(Known::with_room(config.people.ids)?);
+        frame.people = Arc::clone(&known);
         frame.policy.registration = config
             .privacy
             .registration()
@@ -110,7 +118,16 @@ impl Service {
         let mut settings = Settings::of(&config, frame);
         settings.ledger = Some(ledger.clone());
         let archive = Archive::new(ledger.clone(), storage.clone(), window);
-        let (datasets, live) = Datasets::open(settings, storage, &registry)?;
+        let (datasets, live) = Datasets::open(settings, storage.clone(), &registry)?;
+        let graph = live.clone();
+        let graph = Box::new(move |person| {
+            let mut ids = Vec::new();
+            let generation = graph.load();
+            generation.sourced_ids_of(person, |id, source| ids.push((id, source.into())));
+            ids
+        });
+        let terms = people::Terms::of(&config, keyer);
+        let people = People::start(terms, known, storage, Timestamp::now, graph)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
             // A limit lowered since leaves more datasets than it allows, and each is counted.
@@ -134,10 +151,10 @@ impl Service {
         let sample = Arc::clone(datasets.sample());
         let bid = start_bids(&config, &exchanges, &live, threads, &ready, sample, &ledger)?;
         let admin = start_admin(
-            &config, &exchanges, &datasets, registry, &ready, &draining, &ledger,
+            &config, &exchanges, &datasets, registry, &ready, &draining, &ledger, &people,
         )?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let recovery = start_recovery(&datasets, ready, &stopping)?;
+        let recovery = start_recovery(&datasets, people.clone(), ready, &stopping)?;
         start_housekeeping(&datasets)?;
         start_scrubbing(&datasets)?;
         let reports = Reports::start(archive, Timestamp::now)?;
@@ -151,6 +168,7 @@ impl Service {
             recovery,
             drain_timeout,
             ledger,
+            people,
             reports,
         })
     }
@@ -178,6 +196,7 @@ impl Service {
         tracing::info!(?report, "bid listener drained");
         drop(self.reports);
         self.ledger.close();
+        self.people.close();
         self.stopping.store(true, Relaxed);
         let _ = self.recovery.join();
         // One bound for both listeners; this one goes last, so that probes hear of the stop.
@@ -197,9 +216,6 @@ fn registry() -> Result<Registry, prometheus::Error> {
     )?;
     build.set(1);
     registry.register(Box::new(build))?;
-    // Real-time updates are not taken yet, so there are none: the series is there for dashboards to be built on.
-    let overlay = IntGauge::new("kith_overlay_entries", "Real-time updates held.")?;
-    registry.register(Box::new(overlay))?;
     Ok(registry)
 }
 
@@ -328,6 +344,7 @@ fn start_bids(
     })
 }
 
+#[expect(clippy::too_many_arguments, reason = "all that it acts on")]
 fn start_admin(
     config: &Config,
     exchanges: &Arc<Exchanges>,
@@ -336,9 +353,10 @@ fn start_admin(
     ready: &Arc<AtomicBool>,
     draining: &Arc<AtomicBool>,
     ledger: &Ledger,
+    people: &People,
 ) -> Result<AdminServer, StartError> {
     let (live, imps_max) = (datasets.live().clone(), config.limits.imps_per_request);
-    let user_live = live.clone();
+    let (user_live, held, recovering) = (live.clone(), people.clone(), people.clone());
     let exchanges = Arc::clone(exchanges);
     let (ready, draining) = (Arc::clone(ready), Arc::clone(draining));
     let state = AdminState {
@@ -347,9 +365,10 @@ fn start_admin(
         tokens: config.admin.tokens.clone(),
         limits: config.limits,
         books: Some(ledger.clone()),
+        people: Some(people.clone()),
         lenses: Lenses {
             user: Box::new(move |source, id| {
-                lenses::user(&user_live.load(), source, id, Timestamp::now())
+                lenses::user(&user_live.load(), Some(&held), source, id, Timestamp::now())
             }),
             explain: Box::new(move |exchange, body| {
                 lenses::explanation(
@@ -367,7 +386,7 @@ fn start_admin(
             move || match (ready.load(Relaxed), draining.load(Relaxed)) {
                 (true, false) => Ok(()),
                 (_, true) => Err("stopping: requests under way are answered".into()),
-                (false, _) => Err("starting: what was live is being brought back".into()),
+                (false, _) => Err(starting(&recovering)),
             },
         ),
         now: Timestamp::now,
@@ -378,6 +397,18 @@ fn start_admin(
         address,
         source,
     })
+}
+
+/// Why it is not ready yet.
+fn starting(people: &People) -> String {
+    match people.recovered() {
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) => "starting: what was live is being brought back".into(),
+        None => format!(
+            "starting: {} rows of people's journal are replayed so far",
+            people.replayed()
+        ),
+    }
 }
 
 /// Compacts deltas and the like, behind everybody else, until the datasets are dropped.
@@ -407,6 +438,7 @@ fn start_scrubbing(datasets: &Arc<Datasets>) -> io::Result<()> {
 /// Brings back what was live. Where that fails, waits for an operator to activate or upload what is missing.
 fn start_recovery(
     datasets: &Arc<Datasets>,
+    people: People,
     ready: Arc<AtomicBool>,
     stopping: &Arc<AtomicBool>,
 ) -> io::Result<JoinHandle<()>> {
@@ -417,10 +449,16 @@ fn start_recovery(
             if let Err(not_ready) = datasets.recover(Timestamp::now()) {
                 tracing::error!(%not_ready, "not ready");
             }
-            while datasets.readiness().is_err() && !stopping.load(Relaxed) {
+            // Who was erased or bought must be known before the first bid.
+            let is_ready =
+                || datasets.readiness().is_ok() && matches!(people.recovered(), Some(Ok(())));
+            while !is_ready() && !stopping.load(Relaxed) {
                 thread::park_timeout(RECOVERY_POLL);
             }
-            ready.store(true, Relaxed);
-            tracing::info!("ready");
+            // A stop while something is missing is not readiness.
+            if is_ready() {
+                ready.store(true, Relaxed);
+                tracing::info!("ready");
+            }
         })
 }

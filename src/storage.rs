@@ -105,6 +105,11 @@ enum Command {
         bytes: Vec<u8>,
         reply: SyncSender<Result<(), StorageError>>,
     },
+    ReserveLog {
+        file: u64,
+        bytes: u64,
+        reply: SyncSender<Result<(), StorageError>>,
+    },
     CloseLog {
         file: u64,
     },
@@ -276,6 +281,7 @@ impl Storage {
             storage: self.clone(),
             file,
             length,
+            reserved: length,
         })
     }
 
@@ -372,6 +378,8 @@ pub struct Log {
     storage: Storage,
     file: u64,
     length: u64,
+    /// Up to here the disk has given room.
+    reserved: u64,
 }
 
 impl Log {
@@ -387,6 +395,19 @@ impl Log {
         self.storage
             .ask(|reply| Command::AppendLog { file, bytes, reply })?;
         self.length += count;
+        Ok(())
+    }
+
+    /// Has the disk keep room for so many bytes more than there are, of which nobody else gets any; asked for again when half of it is
+    /// used. Where the file system cannot, nothing is kept.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), StorageError> {
+        let (file, left) = (self.file, self.reserved.saturating_sub(self.length));
+        if left >= bytes / 2 {
+            return Ok(());
+        }
+        self.storage
+            .ask(|reply| Command::ReserveLog { file, bytes, reply })?;
+        self.reserved = self.length.saturating_add(bytes);
         Ok(())
     }
 }

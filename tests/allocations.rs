@@ -114,6 +114,7 @@ fn generation(config: &Config) -> Generation {
         version: 1,
         members: Members::Exact(Arc::new(Audience::from_bytes(&file).expect("readable"))),
         purposes: Purposes::PROFILE,
+        covers: 0,
     };
     // A filter too, which the audience confirms.
     let list = VersionMeta {
@@ -144,6 +145,7 @@ fn generation(config: &Config) -> Generation {
             confirm: Some("crm".parse().expect("a name")),
         },
         purposes: Purposes::PROFILE,
+        covers: 0,
     };
     Generation::assemble(
         1,

@@ -125,6 +125,7 @@ fn with(members: Members, book: Book, config: &Config) -> Result<Generation, Str
         version: 1,
         members,
         purposes: Purposes::PROFILE,
+        covers: 0,
     };
     let book = Arc::new(book);
     let frame = Frame::of(config, keyer());

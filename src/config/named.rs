@@ -337,6 +337,8 @@ pub struct Dataset {
     pub guards: Guards,
     /// The largest upload, decoded, where it is not the general limit.
     pub max_bytes: Option<u64>,
+    /// Whether its segments are of people who are not wanted: coming into one only suppresses.
+    pub suppression: bool,
     /// What holds where it is of kind filter.
     pub filter: FilterTerms,
 }
@@ -490,6 +492,12 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         name: name.clone(),
         kind,
         filter,
+        suppression: s.get(
+            "suppression",
+            &forms::switch(),
+            "false",
+            "its segments are of people who are not wanted, as buyers are: updates that put people into them, or take them out of others, are taken when there is no room for more",
+        ),
         purposes: s.get(
             "purposes",
             &forms::purposes(),

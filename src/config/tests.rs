@@ -162,7 +162,7 @@ fn a_wrong_key_is_refused_with_its_line_and_the_nearest_right_one() {
     );
     check(
         "listen = 1",
-        "1: unknown section [listen]; it has bid, admin, data, budget, exchanges, guards, shadow, datasets, privacy, currency, limits, web",
+        "1: unknown section [listen]; it has bid, admin, data, budget, exchanges, guards, shadow, datasets, privacy, people, currency, limits, web",
     );
 }
 

@@ -3,7 +3,7 @@
 use std::io::BufReader;
 
 use super::manifest::{Notice, Rejected, Rows, version_file};
-use super::upload::{Format, Spool, Upload, not_ahead};
+use super::upload::{Format, Spool, Upload};
 use super::{Datasets, Refused, Snapshot};
 use crate::audience::{
     self, AsOf, BuildError, FalsePositiveRate, Flaw, HeadLast, LayerError, OpenError, ReadError,
@@ -70,7 +70,7 @@ impl Datasets {
                 let version = audience::Version::open(spool.writer.path()).map_err(unusable)?;
                 self.fits(&version, upload, kind, state)?;
                 let as_of = version.meta().as_of;
-                not_ahead(as_of, now)?;
+                self.not_ahead(as_of, now)?;
                 let rows = Rows {
                     rows: version.rows(),
                     ids: version.ids(),

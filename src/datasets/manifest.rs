@@ -65,6 +65,9 @@ pub(super) struct Version {
     /// How the body was to be read: media type and query, in one spelling.
     pub(super) query: String,
     pub(super) as_of: Option<String>,
+    /// Up to which row of people's journal its input had been read, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) covers: Option<u64>,
     /// Of a delta, the version it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<u64>,

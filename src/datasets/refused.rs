@@ -165,7 +165,7 @@ pub enum Refused {
     TooManyDatasets(usize),
     /// `as_of` lies ahead.
     #[error(
-        "as_of {0} lies in the future (more than a minute); it is the time up to which the input had been read"
+        "as_of {0} lies in the future: it is the time, or the row of the journal (GET /v1/journal), up to which the input had been read"
     )]
     AsOfFuture(AsOf),
     /// `as_of` of the query and of the file differ.

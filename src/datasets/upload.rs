@@ -147,7 +147,7 @@ impl Datasets {
                 });
             }
         }
-        not_ahead(upload.as_of, now)?;
+        self.not_ahead(upload.as_of, now)?;
         match dataset {
             Some(dataset) => in_order(dataset, upload),
             None => self.room_for(&state.manifest, &upload.dataset),
@@ -235,6 +235,7 @@ impl Datasets {
             body_sha256,
             query,
             as_of: built.as_of.map(|a| a.to_string()),
+            covers: self.covers(upload, built.as_of, &state),
             base: upload.base,
             root: built.root,
             compacted: None,
@@ -602,12 +603,28 @@ fn same(upload: &Upload, known: &Version, body: &str, query: &str) -> Result<(),
     Ok(())
 }
 
-pub(super) fn not_ahead(as_of: Option<AsOf>, now: Timestamp) -> Result<(), Refused> {
-    match as_of {
-        Some(AsOf::Time(time)) if time.unix_ms > now.unix_ms.saturating_add(AS_OF_SKEW_MS) => {
-            Err(Refused::AsOfFuture(AsOf::Time(time)))
+impl Datasets {
+    /// Nobody has read what is not there yet.
+    pub(super) fn not_ahead(&self, as_of: Option<AsOf>, now: Timestamp) -> Result<(), Refused> {
+        let latest = now.unix_ms.saturating_add(AS_OF_SKEW_MS);
+        let is_ahead = match as_of {
+            Some(AsOf::Time(time)) => time.unix_ms > latest,
+            Some(AsOf::Position(position)) => position > self.settings.frame.people.sequence(),
+            None => false,
+        };
+        match as_of.filter(|_| is_ahead) {
+            Some(as_of) => Err(Refused::AsOfFuture(as_of)),
+            None => Ok(()),
         }
-        _ => Ok(()),
+    }
+
+    /// Up to which row of people's journal an upload's input had been read. A delta that does not say has what is below it.
+    fn covers(&self, upload: &Upload, as_of: Option<AsOf>, state: &Snapshot) -> Option<u64> {
+        let own = as_of.map(|as_of| self.settings.frame.people.position(as_of));
+        own.or_else(|| {
+            let dataset = state.manifest.datasets.get(&upload.dataset)?;
+            dataset.versions.get(&upload.base?)?.covers
+        })
     }
 }
 

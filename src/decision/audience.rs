@@ -8,10 +8,10 @@
 //! Filters come after the exact datasets, which may have to confirm them: `filters`.
 
 use super::bits::Bits;
+use super::persons::Persons;
 use crate::audience::{Approach, Audience, FilterProbe, Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, LiveDataset, Members, NO_SLOT};
-use crate::ids::UserKey;
 use crate::privacy::{Open, Purposes};
 
 /// What lookups answered, by dataset.
@@ -34,6 +34,10 @@ pub struct Membership {
     pub unreadable: Bits,
     /// Whether the person is in any segment of any dataset, named by targeting or not.
     pub any: bool,
+    /// Who is behind the request.
+    pub(super) persons: Persons,
+    /// Whether the purposes are granted that datasets need of which nothing else is known.
+    pub(super) may_profile: bool,
     /// Whether some dataset could not tell whether the person is in a segment of it.
     pub(super) in_doubt: bool,
     /// Lookups by the dataset's place in the generation.
@@ -65,6 +69,8 @@ impl Membership {
         self.filter_probes.clear();
         self.ids = 0;
         self.readable.clear();
+        self.may_profile = false;
+        self.persons.clear();
         self.holds.clear();
         self.holds.resize(generation.datasets.len(), None);
         self.lookups.clear();
@@ -77,6 +83,7 @@ impl Membership {
         let readable = |dataset: &LiveDataset| leave.may(dataset.purposes);
         self.readable
             .extend(generation.datasets.iter().map(readable));
+        self.may_profile = leave.may(Purposes::PROFILE);
         if !leave.may(Purposes::ALL) {
             for (slot, needed) in (0u32..).zip(&generation.slot_purposes) {
                 if !leave.may(*needed) {
@@ -84,12 +91,14 @@ impl Membership {
                 }
             }
         }
-        self.readable.contains(&true)
+        let has_people = !generation.frame.people.is_empty() && self.may_profile;
+        self.readable.contains(&true) || has_people
     }
 
     /// Begins to look up every id in every dataset that may be read. Each of the three steps of a lookup waits for a load from memory that the
     /// step before has asked for: what is done between two steps costs no time.
-    pub(super) fn probe(&mut self, generation: &Generation, ids: &[UserKey]) {
+    pub(super) fn probe(&mut self, generation: &Generation) {
+        let ids = self.persons.keys();
         self.probes.clear();
         self.filter_probes.clear();
         for dataset in readable(generation, &self.readable) {
@@ -127,7 +136,7 @@ impl Membership {
 
     /// Whether any dataset knows any of the ids.
     pub(super) fn is_known(&self) -> bool {
-        self.lookups.iter().any(|counts| counts.found > 0)
+        self.persons.has_adds() || self.lookups.iter().any(|counts| counts.found > 0)
     }
 
     /// The last step: gathers what is found.
@@ -142,11 +151,18 @@ impl Membership {
             for (bit, approach) in (0u32..64).zip(own) {
                 let member = &mut self.member;
                 let mut in_some = false;
+                let persons = &self.persons;
+                let may_be_out = persons.may_be_out(bit);
                 let lookup = audience.lookup_at(*approach, now, |rank| {
+                    let rank = usize::try_from(rank).unwrap_or(usize::MAX);
+                    if may_be_out
+                        && let Some(number) = dataset.numbers.get(rank)
+                        && persons.is_out(bit, dataset, *number)
+                    {
+                        return;
+                    }
                     in_some = true;
-                    let slot = usize::try_from(rank)
-                        .ok()
-                        .and_then(|rank| dataset.slots.get(rank));
+                    let slot = dataset.slots.get(rank);
                     // Where there is none, nothing is put in.
                     member.insert(slot.copied().unwrap_or(NO_SLOT));
                 });
@@ -172,7 +188,38 @@ impl Membership {
                 *place = holds;
             }
         }
+        if self.persons.has_adds() {
+            self.hold_what_was_added(generation);
+        }
         self.look_up_filters(generation);
+        if self.persons.has_adds() {
+            self.put_into_what_was_added(generation);
+        }
+    }
+
+    /// Who was put into some segment of a dataset is in it, for filters that it confirms.
+    fn hold_what_was_added(&mut self, generation: &Generation) {
+        for (meaning, keys) in self.persons.adds(generation) {
+            let place = meaning.and_then(|meaning| usize::try_from(meaning.dataset?).ok());
+            if let Some(holds) = place.and_then(|place| self.holds.get_mut(place)) {
+                *holds = holds.map(|holds| holds | keys);
+            }
+        }
+    }
+
+    fn put_into_what_was_added(&mut self, generation: &Generation) {
+        for (meaning, _) in self.persons.adds(generation) {
+            let place = meaning.and_then(|meaning| usize::try_from(meaning.dataset?).ok());
+            let may = match place {
+                Some(place) => self.readable.get(place).copied().unwrap_or(false),
+                None => self.may_profile,
+            };
+            if may {
+                self.any = true;
+                self.member
+                    .insert(meaning.map_or(NO_SLOT, |meaning| meaning.slot));
+            }
+        }
     }
 }
 

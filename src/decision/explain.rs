@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bumpalo::Bump;
 use serde_json::{Value, json};
 
-use super::{NoBid, Recorder, Refusal, Scratch, decide};
+use super::{Layer, Layered, NoBid, Persons, Recorder, Refusal, Scratch, decide, layers};
 use crate::campaigns::{Book, CLICK_MACRO, LineItem, Step};
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -17,7 +17,7 @@ use crate::ids::UserKey;
 use crate::ledger::{Allowances, Scope, State};
 use crate::money::{Nanos, Price};
 use crate::openrtb::{BidId, BidOut, Request, write_bids};
-use crate::privacy::Gate;
+use crate::privacy::{Gate, Purposes};
 
 /// An explanation, ready to be shown.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Listener<'k> {
     now: Timestamp,
     gate: Option<Gate>,
     ids: Vec<Value>,
-    keys: Vec<UserKey>,
+    persons: Persons,
     unusable: Vec<(usize, &'static str)>,
     considered: Vec<Considered>,
     dropped: Vec<(usize, Box<str>, Refusal)>,
@@ -61,27 +61,16 @@ impl<'k> Listener<'k> {
         move |dataset| leave.is_some_and(|leave| leave.may(dataset.purposes))
     }
 
-    /// The segments of a dataset that an id is in.
-    fn segments_in(&self, dataset: &'k LiveDataset, key: UserKey) -> impl Iterator<Item = &'k str> {
-        let all = self
-            .generation
-            .confirmed(dataset, key, self.now, self.may());
-        let now = self.now;
-        let lasts = move |expires: Option<Timestamp>| expires.is_none_or(|at| at > now);
-        all.into_iter()
-            .filter_map(move |(segment, expires)| lasts(expires).then_some(segment))
-    }
-
-    /// The segments the person is in, all of them, named by targeting or not.
-    fn segments(&self) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for dataset in self.readable() {
-            for key in &self.keys {
-                let segments = self.segments_in(dataset, *key);
-                names.extend(segments.map(|segment| format!("{}/{segment}", dataset.name)));
-            }
-        }
-        names
+    /// All segments the person is in, named by targeting or not, and which layer says so.
+    fn layers(&self) -> Vec<Layered> {
+        let leave = self.gate.and_then(Result::ok);
+        let may = |dataset: Option<&LiveDataset>| {
+            let purposes = dataset.map_or(Purposes::PROFILE, |dataset| dataset.purposes);
+            leave.is_some_and(|leave| leave.may(purposes))
+        };
+        let mut all = layers(self.generation, &self.persons, self.now, may);
+        all.retain(|of| of.expires.is_none_or(|at| at > self.now));
+        all
     }
 
     /// In which datasets the id is.
@@ -106,12 +95,19 @@ impl<'k> Listener<'k> {
 }
 
 impl Recorder for Listener<'_> {
+    fn persons(&mut self, persons: &Persons) {
+        self.persons = persons.clone();
+    }
+
     fn gate(&mut self, gate: Gate) {
         self.gate = Some(gate);
     }
 
     fn id(&mut self, source: &str, outcome: IdOutcome) {
         let (used, why, key) = match outcome {
+            IdOutcome::Used(key) if self.generation.frame.people.standing(key).erased => {
+                (false, "it was erased".to_owned(), Some(key))
+            }
             IdOutcome::Used(key) => (true, self.found_in(key), Some(key)),
             IdOutcome::Repeated => (false, "the same id was there already".to_owned(), None),
             IdOutcome::Refused(refused) => (false, refused.to_string(), None),
@@ -152,7 +148,6 @@ impl Recorder for Listener<'_> {
                 "hash".into(),
                 self.generation.frame.keyer.short_hash(key).into(),
             );
-            self.keys.push(key);
         }
         self.ids.push(shown);
     }
@@ -224,7 +219,7 @@ pub fn explain(
         now,
         gate: None,
         ids: Vec::new(),
-        keys: Vec::new(),
+        persons: Persons::default(),
         unusable: Vec::new(),
         considered: Vec::new(),
         dropped: Vec::new(),
@@ -306,6 +301,7 @@ pub fn explain(
         Err(closed) => ("closed", closed.why()),
     };
     let reason: Option<NoBid> = decision.outcome.err();
+    let layered = listener.layers();
     let datasets: serde_json::Map<String, Value> = generation
         .datasets
         .iter()
@@ -327,7 +323,14 @@ pub fn explain(
             "datasets": listener.readable().map(|dataset| dataset.name.as_str()).collect::<Vec<_>>(),
         },
         "ids": listener.ids,
-        "segments": listener.segments(),
+        "segments": layered.iter().map(|of| of.segment.as_str()).collect::<BTreeSet<_>>(),
+        "layers": layered.iter().map(|of| match of.layer {
+            Layer::Version(version, key) => {
+                let id = generation.frame.keyer.short_hash(key);
+                json!({"segment": of.segment, "layer": "version", "version": version, "id": id})
+            }
+            Layer::Update(sequence) => json!({"segment": of.segment, "layer": "update", "sequence": sequence}),
+        }).collect::<Vec<_>>(),
         "unreadable": request.unreadable.iter().map(|field| field.as_str()).collect::<Vec<_>>(),
         "imps": imps,
         "decision": if reason.is_none() { "bid" } else { "no_bid" },

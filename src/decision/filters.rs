@@ -17,6 +17,7 @@ impl Membership {
     pub(super) fn look_up_filters(&mut self, generation: &Generation) {
         let mut probes = self.filter_probes.iter();
         let datasets = generation.datasets.iter().zip(&self.readable);
+        let persons = &self.persons;
         for ((dataset, readable), counts) in datasets.zip(&mut self.lookups) {
             let Members::Approximate { filter, .. } = &dataset.members else {
                 continue;
@@ -35,9 +36,12 @@ impl Membership {
                 damaged,
             } = counts;
             let (mut is_in, mut in_doubt) = (false, false);
+            let number = dataset.numbers.first().copied().unwrap_or(u32::MAX);
             for (bit, probe) in (0u32..64).zip(probes.by_ref().take(self.ids)) {
                 let confirmed = confirming.map(|holds| holds.rotate_right(bit) & 1 == 1);
+                let is_out = persons.may_be_out(bit) && persons.is_out(bit, dataset, number);
                 let count = match (filter.lookup_at(*probe), confirmed) {
+                    (Lookup::Found, _) if is_out => &mut *found,
                     (Lookup::Found, Some(true)) => {
                         is_in = true;
                         &mut *found

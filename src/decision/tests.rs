@@ -57,6 +57,7 @@ impl World {
                 name: name.parse().expect("a name"),
                 ordinal,
                 version: 1,
+                covers: 0,
                 members: Members::Exact(Arc::new(audience(name, rows, &keyer))),
                 purposes: Purposes::of(
                     &config

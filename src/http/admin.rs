@@ -24,6 +24,7 @@ use crate::clock::Timestamp;
 use crate::config::{AdminToken, Limits};
 use crate::datasets::Datasets;
 use crate::ledger::Ledger;
+use crate::people::People;
 use crate::priority;
 
 mod access;
@@ -31,6 +32,7 @@ mod body;
 mod encoding;
 mod money;
 mod patience;
+mod people;
 mod problem;
 mod put;
 mod routes;
@@ -76,6 +78,8 @@ pub struct AdminState {
     pub limits: Limits,
     /// The ledger; none, and there is no report.
     pub books: Option<Ledger>,
+    /// Who keeps people; none, and there are no updates.
+    pub people: Option<People>,
     /// Functions behind `GET /v1/users` and `POST /v1/explain`.
     pub lenses: Lenses,
     /// Further conditions of readiness, beside those of the datasets: draining, journals.

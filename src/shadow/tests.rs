@@ -67,6 +67,7 @@ fn generation(config: &Config, vips: std::ops::Range<u32>) -> Generation {
         version: 1,
         members: Members::Exact(Arc::new(Audience::from_bytes(&file).expect("readable"))),
         purposes: Purposes::PROFILE,
+        covers: 0,
     };
     let book = Arc::new(compile(document.as_bytes()).expect("a good document"));
     Generation::assemble(1, book, Some(1), vec![live], Frame::of(config, keyer()))

@@ -142,6 +142,27 @@ impl Disk {
         file.write_all(bytes)
     }
 
+    /// Where there is room already.
+    fn write_reserved(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if self.told(|f| &f.write) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all(bytes)
+    }
+
+    /// Takes space behind a file's end, which stays where it is.
+    fn allocate_behind(&self, file: &File, end: u64, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.told(|f| &f.write) || self.told(|f| &f.full) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        match fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// Removes a file, and with it its need of space.
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)?;
@@ -203,6 +224,8 @@ struct OpenLog {
     file: File,
     path: PathBuf,
     length: u64,
+    /// Up to here it has room, even on a full disk.
+    reserved: u64,
 }
 
 pub(super) struct Worker {
@@ -304,6 +327,9 @@ impl Worker {
                 }
                 Command::AppendLog { file, bytes, reply } => {
                     let _ = reply.send(self.append_log(file, &bytes));
+                }
+                Command::ReserveLog { file, bytes, reply } => {
+                    let _ = reply.send(self.reserve_log(file, bytes));
                 }
                 Command::CloseLog { file } => {
                     self.logs.remove(&file);
@@ -497,6 +523,7 @@ impl Worker {
             file: opened,
             path,
             length,
+            reserved: length,
         };
         self.logs.insert(file, log);
         Ok(())
@@ -507,10 +534,13 @@ impl Worker {
         let unknown = || StorageError::Path(format!("journal {file}"));
         let log = self.logs.get_mut(&file).ok_or_else(unknown)?;
         let path = log.path.clone();
-        let written = log
-            .file
-            .seek(SeekFrom::Start(log.length))
-            .and_then(|_| self.disk.write(&mut log.file, bytes));
+        let written = log.file.seek(SeekFrom::Start(log.length)).and_then(|_| {
+            let end = log.length.saturating_add(bytes.len() as u64);
+            match end <= log.reserved {
+                true => self.disk.write_reserved(&mut log.file, bytes),
+                false => self.disk.write(&mut log.file, bytes),
+            }
+        });
         if let Err(error) = written {
             // Half of it must not stay: the next bytes begin where these did.
             let cut = log.file.set_len(log.length);
@@ -522,6 +552,16 @@ impl Worker {
             log.length += bytes.len() as u64;
         }
         synced.map_err(|e| self.stop(&path, &e))
+    }
+
+    fn reserve_log(&mut self, file: u64, bytes: u64) -> Result<(), StorageError> {
+        self.writing()?;
+        let unknown = || StorageError::Path(format!("journal {file}"));
+        let log = self.logs.get_mut(&file).ok_or_else(unknown)?;
+        let kept = self.disk.allocate_behind(&log.file, log.length, bytes);
+        kept.map_err(failed(&log.path))?;
+        log.reserved = log.length.saturating_add(bytes);
+        Ok(())
     }
 
     fn writing(&self) -> Result<(), StorageError> {

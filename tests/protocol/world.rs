@@ -218,6 +218,7 @@ impl World {
                 version: 1,
                 members: Members::Exact(Arc::new(audience(name, rows, &keyer))),
                 purposes: Purposes::PROFILE,
+                covers: 0,
             });
         let mut document = document();
         if let Some(line_items) = line_items {

@@ -53,6 +53,7 @@ fn world(targeting: &str, exact: &[(&str, &str)], filters: &[Listed<'_>], config
         .zip(members)
         .map(|(ordinal, (name, members))| LiveVersion {
             purposes: Purposes::of(&config.datasets.get_or_default(&name).purposes),
+            covers: 0,
             ordinal,
             version: 1,
             name,

@@ -89,6 +89,11 @@ impl Caller {
         self.has(role)
     }
 
+    /// Whether they may do what needs `role` on some dataset.
+    pub(super) fn may_somewhere(&self, role: Role) -> Result<(), Problem> {
+        self.has(role)
+    }
+
     /// Whether their token is for the dataset.
     pub(super) fn covers(&self, dataset: &Name) -> bool {
         self.datasets.include(dataset.as_str())

@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::encoding::{Coding, Longest, copy_decoded};
-use super::{Problem, Shared, body, money, put, switches};
+use super::{Problem, Shared, body, money, people, put, switches};
 use crate::config::Role;
 use crate::ids::Name;
+use crate::people::Kind;
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -99,12 +100,33 @@ async fn route(shared: &Arc<Shared>, head: &Parts, body: &mut Incoming) -> Resul
                 _ => switches::unpin(&asked, dataset).await,
             }
         }
-        ["v1", "users", source, id] if *method == Method::GET => {
-            asked.caller.may_everywhere(Role::Read)?;
-            Ok(json(
-                StatusCode::OK,
-                &(shared.state.lenses.user)(source, id),
-            ))
+        ["v1", "users", source, id] => match *method {
+            Method::GET => {
+                asked.caller.may_everywhere(Role::Read)?;
+                let (source, id) = ((*source).to_owned(), (*id).to_owned());
+                let shown = switches::blocking(&asked, move |state| -> Result<Value, Problem> {
+                    Ok((state.lenses.user)(&source, &id))
+                });
+                Ok(json(StatusCode::OK, &shown.await?))
+            }
+            Method::DELETE => people::erase(&asked, source, id).await,
+            _ => Err(Problem::method("GET, HEAD, DELETE")),
+        },
+        ["v1", rows @ ("users" | "links")] => {
+            only(method, &Method::POST, "POST")?;
+            let kind = match *rows {
+                "users" => Kind::Updates,
+                _ => Kind::Links,
+            };
+            people::rows(&mut asked, kind).await
+        }
+        ["v1", "optouts"] => {
+            only(method, &Method::POST, "POST")?;
+            people::opt_outs(&mut asked).await
+        }
+        ["v1", "journal"] => {
+            only(method, &Method::GET, "GET, HEAD")?;
+            people::journal(&asked).await
         }
         ["v1", "explain", exchange] => {
             only(method, &Method::POST, "POST")?;
@@ -123,11 +145,6 @@ async fn route(shared: &Arc<Shared>, head: &Parts, body: &mut Incoming) -> Resul
             only(method, &Method::POST, "POST")?;
             money::exposures(&mut asked).await
         }
-        ["v1", "users"] | ["v1", "users", _, _] => Err(Problem::new(
-            404,
-            "not_built_yet",
-            "this is not built yet and comes in a later version of kith; GET / lists what there is",
-        )),
         _ => Err(Problem::new(
             404,
             "no_such_resource",
@@ -184,7 +201,9 @@ fn front(_: &Shared) -> Answer {
 <li><a href=\"/v1/datasets\">/v1/datasets</a>, /v1/datasets/{name}, /v1/datasets/{name}/versions/{n}\
 <li>PUT or DELETE /v1/datasets/{name}/versions/{n}\
 <li>POST /v1/datasets/{name}/activate, pin, unpin\
-<li>GET /v1/users/{source}/{id}\
+<li>POST /v1/users, POST /v1/links, POST /v1/optouts\
+<li>GET or DELETE /v1/users/{source}/{id}\
+<li>GET /v1/journal?after=…\
 <li>POST /v1/explain/{exchange}\
 <li>GET /v1/report?by=line_item,hour&amp;from=…&amp;until=…&amp;format=csv\
 <li>GET /v1/budgets, GET or POST /v1/switches\

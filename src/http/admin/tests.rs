@@ -48,6 +48,7 @@ pub(super) fn serve(config: &str) -> Service {
         tokens: config.admin.tokens.clone(),
         limits: config.limits,
         books: None,
+        people: None,
         lenses,
         ready: Box::new(|| Ok(())),
         now: || NOW,
