@@ -167,18 +167,16 @@ impl Snapshot {
     fn covers(&self, name: &Name, number: u64) -> u64 {
         let dataset = self.manifest.datasets.get(name);
         let version = dataset.and_then(|dataset| dataset.versions.get(&number));
-        version.and_then(|version| version.covers).unwrap_or(0)
+        let own = version.and_then(|version| version.covers).unwrap_or(0);
+        own.max(dataset.map_or(0, |dataset| dataset.forgotten))
     }
 
-    /// Up to which row all versions of a dataset have read theirs.
+    /// Up to which row all versions of each dataset have read theirs.
     fn covered(&self) -> BTreeMap<Name, u64> {
         let datasets = self.manifest.datasets.iter();
-        let least = datasets.filter_map(|(name, dataset)| {
-            let all = dataset.versions.values();
-            let least = all.map(|version| version.covers.unwrap_or(0)).min()?;
-            Some((name.clone(), least))
-        });
-        least.collect()
+        datasets
+            .map(|(name, dataset)| (name.clone(), dataset.forgotten))
+            .collect()
     }
 }
 
@@ -203,6 +201,17 @@ impl Datasets {
             Some(reason) => Err(NotReady::Storage(reason.to_owned())),
             None => Ok(()),
         }
+    }
+
+    /// The highest row of people's journal that any version has read: numbers go on from there.
+    pub fn covers_most(&self) -> u64 {
+        let now = self.snapshot();
+        let versions = now.manifest.datasets.values().flat_map(|dataset| {
+            let all = dataset.versions.values();
+            all.map(|version| version.covers.unwrap_or(0))
+                .chain([dataset.forgotten])
+        });
+        versions.max().unwrap_or(0)
     }
 
     /// Whether what is uploaded can still be written: false once a sync has failed, until a restart.

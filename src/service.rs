@@ -126,7 +126,10 @@ impl Service {
             generation.sourced_ids_of(person, |id, source| ids.push((id, source.into())));
             ids
         });
-        let terms = people::Terms::of(&config, keyer);
+        let terms = people::Terms {
+            begin_after: datasets.covers_most(),
+            ..people::Terms::of(&config, keyer)
+        };
         let people = People::start(terms, known, storage, Timestamp::now, graph)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),

@@ -196,6 +196,9 @@ impl Datasets {
         if effect.swap {
             next.manifest.generation = next.manifest.generation.saturating_add(1);
         }
+        for dataset in next.manifest.datasets.values_mut() {
+            dataset.forget();
+        }
         let bytes = next.manifest.encode().map_err(std::io::Error::from)?;
         let manifest = std::path::Path::new(manifest::FILE);
         match self.storage.write_atomic(manifest, bytes.clone()) {

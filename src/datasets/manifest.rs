@@ -51,8 +51,24 @@ pub(super) struct Dataset {
     pub(super) pinned: bool,
     /// The highest number ever taken, kept when its version is deleted.
     pub(super) newest: Option<u64>,
+    /// Up to which row of people's journal all versions that were kept together had read: nothing before it counts ever again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) forgotten: u64,
     pub(super) versions: BTreeMap<u64, Version>,
     pub(super) history: VecDeque<Event>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Dataset {
+    /// Notes up to where all versions that are kept have read.
+    pub(super) fn forget(&mut self) {
+        let all = self.versions.values();
+        let least = all.map(|version| version.covers.unwrap_or(0)).min();
+        self.forgotten = self.forgotten.max(least.unwrap_or(0));
+    }
 }
 
 /// One version: what was uploaded, what was made of it, what was thought of it.
@@ -227,6 +243,7 @@ impl Dataset {
             previous: None,
             pinned: false,
             newest: None,
+            forgotten: 0,
             versions: BTreeMap::new(),
             history: VecDeque::new(),
         }

@@ -32,6 +32,8 @@ pub struct Terms {
     pub retention: i64,
     /// Rows since the last checkpoint, in bytes of journal, before the next is written.
     pub checkpoint_bytes: u64,
+    /// The highest number that some version has read up to: the next row's is above it, even where the journal is gone.
+    pub begin_after: u64,
 }
 
 impl Terms {
@@ -55,6 +57,7 @@ impl Terms {
             },
             retention: i64::from(seconds(people.retention)),
             checkpoint_bytes: people.checkpoint_bytes,
+            begin_after: 0,
         }
     }
 }

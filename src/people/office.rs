@@ -124,6 +124,7 @@ impl Office {
                 });
             }
         }
+        register.came_to(terms.begin_after);
         let now = clock();
         // Room is there: what was held had it before.
         let _ = register.publish(now);
@@ -544,7 +545,7 @@ impl Office {
 const MARK_BYTES: usize = 17;
 
 /// Enters what was erased and opted out.
-fn marks(body: &[u8], register: &mut Register) -> Option<()> {
+pub(super) fn marks(body: &[u8], register: &mut Register) -> Option<()> {
     let mut fields = Fields(body);
     while !fields.is_empty() {
         let (kind, key) = (fields.u8()?, UserKey(fields.u128()?));
@@ -559,7 +560,7 @@ fn marks(body: &[u8], register: &mut Register) -> Option<()> {
 }
 
 /// Enters a frame of the journal, but for rows that a checkpoint has; how many.
-fn replay(
+pub(super) fn replay(
     body: &[u8],
     checkpointed: u64,
     reading: &Reading,

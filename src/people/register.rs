@@ -457,19 +457,22 @@ impl Register {
             seq,
             rank: sequence,
         };
+        // A row that came before with the same number stands: it is this one, come again, or the writer's mistake.
+        let mut set = Vec::new();
         for dataset in &update.sets {
             let own = |of: &Opinion| of.writer == writer;
             let mut all = opinions.iter();
             if all.any(|of| own(of) && of.number == *dataset && of.seq >= seq) {
                 continue;
             }
+            set.push(*dataset);
             opinions.retain_mut(|of| {
                 if !own(of) || known.dataset_of(of.number) != *dataset {
                     return true;
                 }
                 // What the writer has said later of a segment stands above what is said of all now.
                 of.rank = of.rank.max(sequence);
-                of.seq > seq
+                of.seq >= seq
             });
             opinions.push(fresh(*dataset, false));
         }
@@ -477,8 +480,8 @@ impl Register {
             let dataset = known.dataset_of(*number);
             let is_stale = |of: &Opinion| {
                 of.writer == writer
-                    && (of.number == *number && of.seq >= seq
-                        || of.number == dataset && of.seq > seq)
+                    && of.seq >= seq
+                    && (of.number == *number || of.number == dataset && !set.contains(&dataset))
             };
             if opinions.iter().any(is_stale) {
                 continue;
