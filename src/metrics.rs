@@ -11,6 +11,7 @@
 mod asked;
 mod cpu;
 mod money;
+mod people;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,6 +26,7 @@ use crate::privacy::{Closed, Gate};
 
 pub use asked::{Ask, Asked, AskedCounts};
 pub use money::MoneyMetrics;
+pub use people::register as register_people;
 pub use render::BidMetrics;
 
 use cpu::OsThread;

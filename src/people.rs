@@ -257,6 +257,14 @@ impl Times {
         }
     }
 
+    /// The second in which a row came; the first that is remembered, where that was earlier.
+    fn second_of(&self, sequence: u64) -> i64 {
+        let first = self.first();
+        let place = first.partition_point(|(_, number)| *number <= sequence);
+        let at = first.get(place.saturating_sub(1));
+        at.map_or(0, |(second, _)| *second)
+    }
+
     fn all(&self) -> Vec<(i64, u64)> {
         self.first().iter().copied().collect()
     }

@@ -25,7 +25,7 @@ use crate::http::bidder::{Books, KithBidder, Shared};
 use crate::http::lenses;
 use crate::ids::{KeyFileError, Keyer, SecretKey};
 use crate::ledger::{Ledger, LedgerError, Terms};
-use crate::metrics::{Asked, AskedCounts, BidMetrics, BidThreads, MoneyMetrics};
+use crate::metrics::{self, Asked, AskedCounts, BidMetrics, BidThreads, MoneyMetrics};
 use crate::openrtb::NoticeUrls;
 use crate::people::{self, Known, People, PeopleError};
 use crate::priority;
@@ -148,6 +148,7 @@ impl Service {
             "0 while the ledger's journal cannot be written, and nothing is bid.",
             move || of.writes(),
         )?))?;
+        metrics::register_people(&registry, &people)?;
         let ready = Arc::new(AtomicBool::new(false));
         let draining = Arc::new(AtomicBool::new(false));
         register_states(&registry, &datasets, &config.data.dir, &ready, &draining)?;

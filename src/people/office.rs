@@ -398,7 +398,7 @@ impl Office {
             let _ = self.register.publish(now);
         }
         self.close_file(now);
-        if self.since > self.terms.checkpoint_bytes.max(FILE_BYTES_MAX / 64) {
+        if self.since > self.terms.checkpoint_bytes {
             self.begin_checkpoint();
         }
         self.forget(now);
@@ -408,6 +408,10 @@ impl Office {
     pub(super) fn tell(&mut self) {
         self.told.counts = self.register.counts();
         self.told.keys = self.register.keys();
+        self.told.oldest = self
+            .register
+            .oldest()
+            .map_or(0, |of| self.known.times.second_of(of));
         self.told.replay_bytes = self.since;
         *lock(&self.figures) = self.told;
     }

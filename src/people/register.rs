@@ -226,6 +226,9 @@ pub(super) struct Register {
     floors: BTreeMap<u32, Floor>,
     turned: Option<i64>,
     swept: usize,
+    /// The earliest opinion of the last sweep, and of the one under way.
+    oldest: Option<u64>,
+    oldest_so_far: Option<u64>,
 }
 
 impl Register {
@@ -243,6 +246,8 @@ impl Register {
             floors: BTreeMap::new(),
             turned: None,
             swept: 0,
+            oldest: None,
+            oldest_so_far: None,
         }
     }
 
@@ -254,6 +259,11 @@ impl Register {
     /// Rows up to here were taken, whatever they said.
     pub(super) fn came_to(&mut self, sequence: u64) {
         self.sequence = self.sequence.max(sequence);
+    }
+
+    /// The number of the earliest opinion that is held, as of the last sweep.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.oldest
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -657,6 +667,9 @@ impl Register {
             true => 0,
             false => end,
         };
+        if self.swept == 0 {
+            self.oldest = self.oldest_so_far.take();
+        }
         self.swept == 0
     }
 
@@ -675,6 +688,8 @@ impl Register {
             !is_over || of.writer != NOBODY && of.seq > floor
         });
         let gone = before.saturating_sub(held.opinions.len());
+        let earliest = held.opinions.iter().map(|of| of.rank).min();
+        self.oldest_so_far = self.oldest_so_far.into_iter().chain(earliest).min();
         let link_over = held.link.is_some_and(|link| i64::from(link.expires) <= now);
         if gone > 0 {
             self.counts.changes = self.counts.changes.saturating_sub(gone);

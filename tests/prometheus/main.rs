@@ -72,8 +72,8 @@ const NOT_SHOWN: [(&str, &str); 4] = [
         "grows and falls by itself; what is to be known is whether compacting fails, and that is an alert",
     ),
     (
-        "kith_overlay_entries",
-        "real-time updates are not taken yet: it is always 0",
+        "kith_people_replay_seconds",
+        "is of the last start; how much there is to replay is shown",
     ),
     (
         "process_virtual_memory_bytes",

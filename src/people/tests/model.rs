@@ -129,16 +129,16 @@ impl Model {
                     changes: vec![(segment, *add)],
                     ..said.clone()
                 };
-                candidates.push((self.rank(&of_it), *add));
+                candidates.push((self.rank(&of_it), *add, true));
             }
-            if said.sets.contains(&dataset) && !set_later && change.is_none() {
-                candidates.push((said.sequence, false));
+            if said.sets.contains(&dataset) && !set_later {
+                candidates.push((said.sequence, false, false));
             }
-            for (rank, add) in candidates {
+            for (rank, add, is_change) in candidates {
                 let counts = said.until > now && rank > covers;
                 // A change stands above a set of the same rank.
                 let is_best =
-                    best.is_none_or(|(other, _)| rank > other || rank == other && change.is_some());
+                    best.is_none_or(|(other, _)| rank > other || rank == other && is_change);
                 if counts && is_best {
                     best = Some((rank, add));
                 }
