@@ -20,6 +20,7 @@ use signal_hook::flag;
 use self::args::{RunArgs, Shape, count, millis, seconds};
 use crate::notices::{Notices, NoticesReport, play};
 use crate::overload::Trace;
+use crate::people;
 use crate::progress::Progress;
 use crate::report::{Generator, Report};
 use crate::run::{Outcomes, Plan, RunError, run};
@@ -57,6 +58,7 @@ struct Cli {
 enum Command {
     StallDemo(StallDemoArgs),
     SwapUnderLoad(swap::command::SwapArgs),
+    People(people::PeopleArgs),
     #[command(flatten)]
     Scene(scene::Command),
 }
@@ -101,6 +103,8 @@ enum Failure {
     Scene(#[from] scene::Failed),
     #[error(transparent)]
     Swap(#[from] swap::SwapError),
+    #[error(transparent)]
+    People(#[from] people::PeopleError),
     #[error("not every answer was right")]
     Wrong,
     #[error("cannot listen to signals: {0}")]
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
     let done = match (&cli.command, &cli.run) {
         (Some(Command::StallDemo(args)), _) => stall_demo(args),
         (Some(Command::SwapUnderLoad(args)), _) => swap_under_load(args),
+        (Some(Command::People(args)), _) => people_in_real_time(args),
         (Some(Command::Scene(command)), _) => scene::run(command).map_err(Failure::from),
         (None, Some(args)) => measure(args),
         (None, None) => Err(Failure::Usage(
@@ -332,6 +337,16 @@ fn stall_demo(args: &StallDemoArgs) -> Result<(), Failure> {
 
 fn swap_under_load(args: &swap::command::SwapArgs) -> Result<(), Failure> {
     let report = args.run(&stop_on_signals()?, &say)?;
+    tell(args.json, &report, &report.text())?;
+    if report.passed() {
+        Ok(())
+    } else {
+        Err(Failure::Wrong)
+    }
+}
+
+fn people_in_real_time(args: &people::PeopleArgs) -> Result<(), Failure> {
+    let report = args.run(&*stop_on_signals()?, &say)?;
     tell(args.json, &report, &report.text())?;
     if report.passed() {
         Ok(())

@@ -17,6 +17,7 @@ mod engine;
 mod feed;
 pub mod notices;
 pub mod overload;
+pub mod people;
 mod progress;
 pub mod rehearsal;
 pub mod report;

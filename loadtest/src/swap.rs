@@ -48,6 +48,8 @@ pub enum Swapped {
     Full,
     /// A full version and two deltas over it, each of some thousands of the rows, all uploaded before.
     Deltas,
+    /// No version: updates of other people, ten calls of a thousand rows a second.
+    Updates,
 }
 
 /// What to do.

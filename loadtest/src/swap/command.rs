@@ -97,7 +97,7 @@ impl SwapArgs {
 }
 
 /// The `kith` in this binary's folder.
-fn beside() -> std::io::Result<PathBuf> {
+pub(crate) fn beside() -> std::io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("kith"))
 }
 

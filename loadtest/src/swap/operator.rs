@@ -25,6 +25,9 @@ const ROOM: f64 = 1.3;
 
 /// Full versions that are there before, where no other is uploaded.
 const FULL_VERSIONS: u64 = 10;
+/// How many updates are posted, where it is they.
+const UPDATES_A_SECOND: u32 = 10_000;
+const UPDATES_A_CALL: u32 = 1_000;
 /// Deltas over one, where they are swapped.
 const DELTAS: u64 = 2;
 
@@ -80,6 +83,8 @@ pub struct Operator {
     pub inside: Vec<(Kind, f64)>,
     /// Changes that ended after their window.
     pub overran: usize,
+    /// Updates that were posted.
+    updates: u64,
     /// How long the longest change took, staging and making of the rows included.
     longest: Duration,
 }
@@ -104,6 +109,7 @@ impl Operator {
             before: 0,
             inside: Vec::new(),
             overran: 0,
+            updates: 0,
             longest: Duration::ZERO,
         }
     }
@@ -115,7 +121,7 @@ impl Operator {
         let (status, text) = self.put(path, "application/json", body.as_bytes())?;
         expect("the campaigns", status, &text, 201, Some("active"))?;
         let versions = match self.swapped {
-            Swapped::Uploads => 1,
+            Swapped::Uploads | Swapped::Updates => 1,
             Swapped::Full => FULL_VERSIONS,
             Swapped::Deltas => 1 + DELTAS,
         };
@@ -165,6 +171,10 @@ impl Operator {
                         scenario.rounds * 2
                     ));
                     let ends = Instant::now() + scenario.window;
+                    if self.swapped == Swapped::Updates {
+                        self.update(ends)?;
+                        continue;
+                    }
                     // One at least, however slow the machine is.
                     loop {
                         let (how, version) = self.next();
@@ -185,6 +195,30 @@ impl Operator {
         Ok(())
     }
 
+    /// Posts updates of people whom nobody asks for until then, at [`UPDATES_A_SECOND`].
+    fn update(&mut self, ends: Instant) -> Result<(), Refused> {
+        let each = Duration::from_secs(1) * UPDATES_A_CALL / UPDATES_A_SECOND;
+        let mut due = Instant::now();
+        while due < ends {
+            std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+            let mut body = String::new();
+            for _ in 0..UPDATES_A_CALL {
+                self.updates += 1;
+                let id = self.updates % 200_000;
+                body.push_str(&format!(
+                    "{{\"source\":\"updated.example\",\"id\":\"someone-{id}\",\"add\":[\"site/s{}\"]}}\n",
+                    id % 20
+                ));
+            }
+            let request = self.agent.post(format!("http://{}/v1/users", self.admin));
+            let request = request.content_type("application/x-ndjson");
+            let (status, text) = answer("updates", request.send(body.as_bytes()))?;
+            expect("updates", status, &text, 200, None)?;
+            due += each;
+        }
+        Ok(())
+    }
+
     fn live(&self) -> u64 {
         self.changes.last().map_or(0, |change| change.version)
     }
@@ -196,10 +230,12 @@ impl Operator {
             (Swapped::Uploads, 1) => (How::Activated, newest + 1),
             (Swapped::Uploads, 3) => (How::RolledBack, live.saturating_sub(1)),
             (Swapped::Uploads, _) => (How::Uploaded, newest + 1),
-            (Swapped::Full | Swapped::Deltas, _) => match live % newest.max(1) + 1 {
-                older if older < live => (How::RolledBack, older),
-                newer => (How::Activated, newer),
-            },
+            (Swapped::Full | Swapped::Deltas | Swapped::Updates, _) => {
+                match live % newest.max(1) + 1 {
+                    older if older < live => (How::RolledBack, older),
+                    newer => (How::Activated, newer),
+                }
+            }
         }
     }
 
