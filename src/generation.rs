@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::audience::{Audience, Filter, Lookup};
+use crate::audience::{Audience, Filter, Graph, Lookup};
 use crate::campaigns::{Book, TiedScores};
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
@@ -125,6 +125,21 @@ pub struct Meaning {
     pub covers: u64,
 }
 
+/// An identity dataset's live version within a generation: which ids are one person's.
+#[derive(Debug, Clone)]
+pub struct LiveGraph {
+    /// The dataset.
+    pub name: Name,
+    /// A small integer of the dataset, stable within the process, for metrics.
+    pub ordinal: usize,
+    /// The version.
+    pub version: u64,
+    /// Whose ids are whose: open, and verified.
+    pub graph: Arc<Graph>,
+    /// TCF purposes that must be granted before it may be read.
+    pub purposes: Purposes,
+}
+
 /// Whether what a filter says of an id must be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
@@ -176,6 +191,8 @@ pub struct Generation {
     pub campaigns_version: Option<u64>,
     /// The live audiences and filters, by name.
     pub datasets: Box<[LiveDataset]>,
+    /// The live identity graphs, by name.
+    pub graphs: Box<[LiveGraph]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
     /// What numbers of segments and datasets are; nothing of those that neither targeting nor a live dataset names.
@@ -190,7 +207,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Ties the live versions to the book; scores, where there are any, by [`Book::tie_scores`].
+    /// Ties the live versions to the book; scores, where there are any, by [`Book::tie_scores`], and graphs are put in by who has
+    /// them.
     pub fn assemble(
         number: u64,
         book: Arc<Book>,
@@ -219,6 +237,7 @@ impl Generation {
             book,
             campaigns_version,
             datasets,
+            graphs: Box::default(),
             slot_purposes,
             scores: TiedScores::default(),
             frame,
