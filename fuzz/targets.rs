@@ -4,7 +4,7 @@
 //! A target panics where a promise is broken, and takes whatever else comes.
 
 use bumpalo::Bump;
-use kith::audience::{Audience, Filter, Lookup, Version};
+use kith::audience::{Audience, Filter, Graph, IDS_PER_PERSON_MAX, Lookup, Version};
 use kith::clock::Timestamp;
 use kith::ids::{Keyer, SecretKey, UserKey};
 use kith::openrtb::{ASSETS_MAX, BadRequest, Request, read};
@@ -221,8 +221,13 @@ pub(crate) fn version(bytes: &[u8]) {
         if let Ok(version) = Version::from_bytes(&file) {
             asked_for(version);
         }
-        let (audience, filter) = (Audience::from_bytes(&file), Filter::from_bytes(&file));
-        assert!(audience.is_err() || filter.is_err(), "one file, two kinds");
+        let kinds = [
+            Audience::from_bytes(&file).is_ok(),
+            Filter::from_bytes(&file).is_ok(),
+            Graph::from_bytes(&file).is_ok(),
+        ];
+        let is = kinds.into_iter().filter(|is| *is);
+        assert!(is.count() < 2, "one file, two kinds");
         // First as it is, then sealed.
         seal(&mut file);
     }
@@ -252,6 +257,20 @@ fn asked_for(version: Version) {
                 assert_ne!(filter.lookup(key), Lookup::Damaged);
             }
             assert!((0.0..=1.0).contains(&filter.set().expected_rate()));
+        }
+        Version::Graph(graph) => {
+            for key in keys() {
+                let Some(person) = graph.person(key) else {
+                    continue;
+                };
+                let ids: Vec<UserKey> = person.ids().map(|(id, _)| id).collect();
+                assert!((1..=IDS_PER_PERSON_MAX).contains(&ids.len()));
+                assert!(person.key() == key || ids.contains(&key));
+                for other in ids.into_iter().chain([person.key()]) {
+                    let same = graph.person(other).map(|person| person.key());
+                    assert_eq!(same, Some(person.key()), "opening has looked up every key");
+                }
+            }
         }
     }
 }

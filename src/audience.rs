@@ -4,8 +4,9 @@
 //! version or a delta. An [`Audience`] is a full version and what deltas have changed of it since ([`layered`]), and answers
 //! lookups. The two sides share nothing but the format, whose bytes are told field by field in `docs/snapshot-format.md`.
 //!
-//! A version is of one of two kinds: an audience has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
-//! fifths of the bytes. A [`Version`] is either. What follows is about audiences; [`filter`] tells of the others.
+//! A version is of one of three kinds: an audience has segments, exact; a [`Filter`] has one, approximate, in a quarter to three
+//! fifths of the bytes; a [`Graph`] says which ids are one person's. A [`Version`] is any of them. What follows is about audiences;
+//! [`filter`] and [`graph`] tell of the others.
 //!
 //! The shape is an arena of bins of one size, a few lines of the cache each: a key is remixed under the file's public salt into
 //! a shard, a bin in it and a word of 40 bits ([`shard`]); in the bin stand the words followed by the sets, in a code made for
@@ -27,6 +28,7 @@ mod code;
 mod diff;
 mod filter;
 mod format;
+mod graph;
 mod inspect;
 mod layered;
 mod memory;
@@ -47,18 +49,21 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::ids::{Kind, Name};
 
-pub use builder::{BuildError, Builder, HeadLast, MEMORY_MIN};
+pub use builder::{BuildError, Builder, HeadLast, IDS_PER_PERSON, IDS_PER_SOURCE, MEMORY_MIN};
 pub use diff::{Difference, Resized, SegmentsDiffer, diff};
 pub use filter::{
     Errors, FalsePositiveRate, Filter, FilterBuilder, FilterFlaw, FilterProbe, FilterSet, PROBES,
     Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
-pub use inspect::{FilterInspection, Inspection, SegmentSize, inspect};
+pub use graph::{Graph, GraphProbe, IDS_PER_PERSON_MAX, PERSON_SOURCE, Person, SOURCES_MAX};
+pub use inspect::{
+    FilterInspection, GraphInspection, Inspection, SegmentSize, SourceSize, inspect,
+};
 pub use layered::{Approach, Audience, CompactError, LayerError, Probe};
 pub use reader::{AudienceFile, Flaw, OpenError, Pace, SetSizes, SetStatistics, Stated};
 pub use rows::{LINE_BYTES_MAX, REJECTED_KEPT_MAX, ReadError, RejectedRow, RowFormat, RowReport};
-pub use sample::{PEOPLE_MAX, Person, Seen, Sources};
+pub use sample::{PEOPLE_MAX, Seen, SeenPerson, Sources};
 pub use version::Version;
 
 /// What a version file says of itself.

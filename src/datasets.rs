@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Graph};
 use crate::campaigns::Book;
 use crate::config;
-use crate::generation::{Frame, Generation, LiveVersion, Members};
+use crate::generation::{Frame, Generation, LiveGraph, LiveVersion, Members};
 use crate::ids::Name;
 use crate::ledger::Ledger;
 use crate::privacy::Purposes;
@@ -85,6 +85,10 @@ pub struct Settings {
     pub segments_max: usize,
     /// Memory for making a version of rows, bytes (`limits.build_memory_bytes`).
     pub build_memory: u64,
+    /// Most ids of one person (`limits.ids_per_person`).
+    pub ids_per_person: usize,
+    /// Most of them from one source (`limits.ids_per_source`).
+    pub ids_per_source: usize,
     /// Longest campaigns document, bytes (`limits.campaigns_bytes`).
     pub campaigns_bytes: u64,
     /// The configured exchanges, which campaigns may name.
@@ -109,6 +113,8 @@ impl Settings {
             datasets_max: config.limits.datasets,
             segments_max: config.limits.segments_per_dataset,
             build_memory: config.limits.build_memory_bytes,
+            ids_per_person: config.limits.ids_per_person,
+            ids_per_source: config.limits.ids_per_source,
             campaigns_bytes: config.limits.campaigns_bytes as u64,
             exchanges: config.exchanges.iter().map(|e| e.name.clone()).collect(),
             frame,
@@ -144,6 +150,7 @@ struct Snapshot {
     manifest: Manifest,
     audiences: BTreeMap<Name, Arc<Audience>>,
     filters: BTreeMap<Name, Measured>,
+    graphs: BTreeMap<Name, Arc<Graph>>,
     scores: BTreeMap<Name, LiveScores>,
     book: Arc<Book>,
     campaigns_version: Option<u64>,
@@ -163,6 +170,13 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Lets go of what is open of a dataset.
+    fn let_go(&mut self, name: &Name) {
+        self.audiences.remove(name);
+        self.filters.remove(name);
+        self.graphs.remove(name);
+    }
+
     /// Up to which row of people's journal the input of a version had been read.
     fn covers(&self, name: &Name, number: u64) -> u64 {
         let dataset = self.manifest.datasets.get(name);
@@ -313,8 +327,17 @@ impl Datasets {
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
+        // A map's order is that of names.
+        let graphs = next.graphs.iter().map(|(name, graph)| LiveGraph {
+            name: name.clone(),
+            ordinal: next.ordinals.get(name).copied().unwrap_or_default(),
+            version: graph.meta().version,
+            graph: Arc::clone(graph),
+            purposes: Purposes::of(&configured(name).purposes),
+        });
         let scores = |name: &Name| Some(&*next.scores.get(name)?.scores);
         Generation {
+            graphs: graphs.collect(),
             scores: next.book.tie_scores(scores),
             ..Generation::assemble(
                 next.manifest.generation,

@@ -321,7 +321,7 @@ fn decide_behind<'a>(
                     }
                 };
                 let persons = &mut membership.persons;
-                persons.gather(generation, ids, now);
+                persons.gather(generation, ids, |purposes| leave.may(purposes), now);
                 recorder.persons(persons);
                 if persons.opted_out {
                     gate = Err(Closed::OptedOut);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::audience::{Audience, Filter, Lookup};
+use crate::audience::{Audience, Filter, Graph, GraphProbe, Lookup, Person};
 use crate::campaigns::{Book, TiedScores};
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
@@ -18,6 +18,13 @@ use crate::ledger::Plan;
 use crate::money::Rates;
 use crate::people::Known;
 use crate::privacy::{Policy, Purposes};
+
+/// Whose id is it? Asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PersonProbe {
+    key: UserKey,
+    first: Option<GraphProbe>,
+}
 
 /// What of a generation comes from the configuration and outlives every swap.
 #[derive(Debug, Clone)]
@@ -125,6 +132,21 @@ pub struct Meaning {
     pub covers: u64,
 }
 
+/// An identity dataset's live version within a generation: which ids are one person's.
+#[derive(Debug, Clone)]
+pub struct LiveGraph {
+    /// The dataset.
+    pub name: Name,
+    /// A small integer of the dataset, stable within the process, for metrics.
+    pub ordinal: usize,
+    /// The version.
+    pub version: u64,
+    /// Whose ids are whose: open, and verified.
+    pub graph: Arc<Graph>,
+    /// TCF purposes that must be granted before it may be read.
+    pub purposes: Purposes,
+}
+
 /// Whether what a filter says of an id must be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
@@ -176,6 +198,8 @@ pub struct Generation {
     pub campaigns_version: Option<u64>,
     /// The live audiences and filters, by name.
     pub datasets: Box<[LiveDataset]>,
+    /// The live identity graphs, by name.
+    pub graphs: Box<[LiveGraph]>,
     /// For each slot of the book, the purposes that reading it takes: its dataset's, or the usual ones where that is not live.
     pub slot_purposes: Box<[Purposes]>,
     /// What numbers of segments and datasets are; nothing of those that neither targeting nor a live dataset names.
@@ -190,7 +214,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Ties the live versions to the book; scores, where there are any, by [`Book::tie_scores`].
+    /// Ties the live versions to the book; scores, where there are any, by [`Book::tie_scores`], and graphs are put in by who has
+    /// them.
     pub fn assemble(
         number: u64,
         book: Arc<Book>,
@@ -219,6 +244,7 @@ impl Generation {
             book,
             campaigns_version,
             datasets,
+            graphs: Box::default(),
             slot_purposes,
             scores: TiedScores::default(),
             frame,
@@ -228,27 +254,62 @@ impl Generation {
 
     /// Whether any dataset says which ids are one person's.
     pub(crate) fn has_graphs(&self) -> bool {
-        false
+        !self.graphs.is_empty()
     }
 
-    /// Begins to look for whose id a key is.
-    pub(crate) fn probe_person(&self, _key: UserKey) {}
+    /// Begins to look for whose id a key is: its place in the first graph is asked for.
+    pub(crate) fn probe_person(&self, key: UserKey) -> PersonProbe {
+        PersonProbe {
+            key,
+            first: self.graphs.first().map(|live| live.graph.probe(key)),
+        }
+    }
 
-    /// Whose id it is.
-    pub(crate) fn person_at(&self, _probe: ()) -> Option<UserKey> {
-        None
+    /// Whose id it is, by the first graph that knows it of those that may be read.
+    pub(crate) fn person_at(
+        &self,
+        probe: PersonProbe,
+        may: impl Fn(Purposes) -> bool,
+    ) -> Option<UserKey> {
+        let mut graphs = self.graphs.iter().enumerate();
+        graphs.find_map(|(place, live)| {
+            if !may(live.purposes) {
+                return None;
+            }
+            let person = match (place, probe.first) {
+                (0, Some(probe)) => live.graph.person_at(probe),
+                _ => live.graph.person(probe.key),
+            };
+            person.map(Person::key)
+        })
     }
 
     /// Whose id a key is, by what versions say.
     pub(crate) fn person_of(&self, key: UserKey) -> Option<UserKey> {
-        self.person_at(self.probe_person(key))
+        self.person_at(self.probe_person(key), |_| true)
     }
 
-    /// A person's ids.
-    pub(crate) fn ids_of(&self, _person: UserKey, _each: impl FnMut(UserKey)) {}
-
-    /// A person's ids, with their sources.
-    pub(crate) fn sourced_ids_of(&self, _person: UserKey, _each: impl FnMut(UserKey, &str)) {}
+    /// A person's ids, with their sources, by the graphs that may be read; none that an earlier graph says is somebody else's.
+    pub(crate) fn ids_of(
+        &self,
+        person: UserKey,
+        may: impl Fn(Purposes) -> bool,
+        mut each: impl FnMut(UserKey, &str),
+    ) {
+        for (place, live) in self.graphs.iter().enumerate() {
+            let Some(hers) = live.graph.person(person).filter(|_| may(live.purposes)) else {
+                continue;
+            };
+            let earlier = self.graphs.get(..place).unwrap_or_default();
+            for (id, source) in hers.ids() {
+                let mut others = earlier.iter().filter(|live| may(live.purposes));
+                let owner = others.find_map(|live| live.graph.person(id).map(Person::key));
+                if owner.is_none_or(|owner| owner == person) {
+                    each(id, source);
+                }
+            }
+        }
+    }
 
     /// What a number is here.
     #[inline]

@@ -123,7 +123,7 @@ impl Service {
         let graph = Box::new(move |person| {
             let mut ids = Vec::new();
             let generation = graph.load();
-            generation.sourced_ids_of(person, |id, source| ids.push((id, source.into())));
+            generation.ids_of(person, |_| true, |id, source| ids.push((id, source.into())));
             ids
         });
         let terms = people::Terms {

@@ -163,6 +163,7 @@ fn sealed_files_get_past_the_checksums() {
         "format-v2.kith",
         "format-v2-filter.kith",
         "format-v3.kith",
+        "format-v3-identity.kith",
     ] {
         let mut file = std::fs::read(folder.join(name)).expect("the fixture");
         targets::version(&file);

@@ -122,6 +122,15 @@ fn filter() -> Vec<u8> {
     finish(builder, &format, &rows)
 }
 
+fn graph() -> Vec<u8> {
+    let mut rows = "source,id,person\n".to_owned();
+    for id in 0..3_000 {
+        let _ = writeln!(rows, "s{},u{id},p{}", id % 7, id / 3);
+    }
+    let builder = Builder::new(meta(Kind::Identity, 1), keyer()).expect("a graph");
+    finish(builder, &RowFormat::Csv, &rows)
+}
+
 fn u64_at(file: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*file[at..].first_chunk().expect("eight"))
 }
@@ -312,6 +321,7 @@ fn a_lie_allocates_nothing() {
         ("a full version", full()),
         ("a delta", delta()),
         ("a filter", filter()),
+        ("an identity graph", graph()),
         ("one of format 1", old),
     ] {
         let mut resealed = file.clone();

@@ -8,10 +8,14 @@
 //! it is for chunks that are being filled, half for full ones, and a quarter for sorting; beside it stand a few MiB a thread
 //! for blocks of input, the sample of guards and of codes, and 8 bytes for each two thousand rows. Rows of one shard are sorted
 //! together whatever they take, so an id of which there are many millions of rows needs room for them. Cost: docs/scale.md.
+//!
+//! Rows of an identity graph all stay in memory (`claims`), 80 bytes each; what does not fit is refused.
 
 pub(super) mod arrange;
+mod claims;
 mod collector;
 mod filter;
+mod graph;
 mod names;
 pub(super) mod output;
 mod store;
@@ -29,9 +33,11 @@ use crate::ids::{Keyer, Kind};
 use super::VersionMeta;
 use super::filter::FalsePositiveRate;
 use super::format::SEGMENTS_MAX;
+use super::graph::IDS_PER_PERSON_MAX;
 use super::remix::{Remix, salt};
-use super::rows::{BLOCK_BYTES, Blocks, ReadError, RowFormat, RowReport};
+use super::rows::{BLOCK_BYTES, Blocks, ReadError, RowFormat, RowReport, Says};
 use super::sample::Seen;
+use claims::Register;
 use collector::{Shared, Tally};
 use names::Dictionary;
 use store::{Bound, Store};
@@ -41,6 +47,10 @@ pub use output::HeadLast;
 
 /// Least memory that a build may be bounded to; with less it would write to disk row by row.
 pub const MEMORY_MIN: u64 = 16 << 20;
+/// Most ids of one person in an identity graph, where nobody says.
+pub const IDS_PER_PERSON: usize = 32;
+/// Most of them from one source.
+pub const IDS_PER_SOURCE: usize = 8;
 
 /// Collects rows and makes one version file of them.
 #[derive(Debug)]
@@ -49,6 +59,8 @@ pub struct Builder {
     root: u64,
     /// Of a filter.
     rate: FalsePositiveRate,
+    /// Of an identity graph.
+    ids_max: graph::IdsMax,
     keyer: Keyer,
     segments_max: usize,
     threads: usize,
@@ -61,7 +73,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A builder of a version of an audience or a filter, whose ids are hashed under `keyer`'s key: of an audience's delta
+    /// A builder of a version of an audience, a filter or an identity graph, whose ids are hashed under `keyer`'s key: of an audience's delta
     /// where `meta` names a base, which then is a full version.
     ///
     /// Other kinds are refused here, before anything is read.
@@ -80,9 +92,12 @@ impl Builder {
     }
 
     fn rooted(meta: VersionMeta, root: u64, keyer: Keyer) -> Result<Self, BuildError> {
-        let has_deltas = meta.kind == Kind::Audience;
-        if !has_deltas && (meta.kind != Kind::Filter || meta.base.is_some()) {
-            return Err(BuildError::KindNotBuiltYet(meta.kind));
+        match (meta.kind, meta.base) {
+            (Kind::Audience, _) | (Kind::Filter | Kind::Identity, None) => {}
+            (Kind::Filter | Kind::Identity, Some(_)) => {
+                return Err(BuildError::NoDeltas(meta.kind));
+            }
+            (Kind::Campaigns | Kind::Scores, _) => return Err(BuildError::NoRows(meta.kind)),
         }
         if let Some(base) = meta.base
             && !(root <= base && base < meta.version)
@@ -93,6 +108,10 @@ impl Builder {
             meta,
             root,
             rate: FalsePositiveRate::DEFAULT,
+            ids_max: graph::IdsMax {
+                in_all: IDS_PER_PERSON,
+                of_source: IDS_PER_SOURCE,
+            },
             keyer,
             segments_max: SEGMENTS_MAX as usize,
             threads: std::thread::available_parallelism().map_or(1, Into::into),
@@ -108,6 +127,17 @@ impl Builder {
     #[must_use]
     pub fn with_false_positive_rate(mut self, rate: FalsePositiveRate) -> Self {
         self.rate = rate;
+        self
+    }
+
+    /// Of an identity graph: how many ids one person may have, 1 to [`IDS_PER_PERSON_MAX`], and how many of them of one source.
+    /// [`IDS_PER_PERSON`] and [`IDS_PER_SOURCE`] where nobody says.
+    #[must_use]
+    pub fn with_ids_per_person(mut self, in_all: usize, of_source: usize) -> Self {
+        self.ids_max = graph::IdsMax {
+            in_all: in_all.clamp(1, IDS_PER_PERSON_MAX),
+            of_source: of_source.clamp(1, IDS_PER_PERSON_MAX),
+        };
         self
     }
 
@@ -127,7 +157,7 @@ impl Builder {
     }
 
     /// Within so many bytes of memory, at least [`MEMORY_MIN`], and a few MiB a thread besides. What is more goes to a
-    /// file without a name in `folder`.
+    /// file without a name in `folder`; of an identity graph it is refused.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64, folder: PathBuf) -> Self {
         let bytes = bytes.max(MEMORY_MIN);
@@ -149,7 +179,11 @@ impl Builder {
         let threads = self.reading_threads();
         let shared = self.shared.get_or_insert_with(|| Shared {
             keyer: self.keyer.clone(),
-            delta: self.meta.base.is_some(),
+            says: match self.meta.kind {
+                Kind::Identity => Says::Persons,
+                _ if self.meta.base.is_some() => Says::Changes,
+                _ => Says::Segments,
+            },
             one_list: self.meta.kind == Kind::Filter,
             remix: Remix::new(&salt(&self.meta.dataset, self.root, 0)),
             dictionary: Arc::new(Dictionary::new(match self.meta.kind {
@@ -157,7 +191,11 @@ impl Builder {
                 _ => self.segments_max,
             })),
             store: Arc::new(Store::new(threads, self.bound.clone())),
+            register: Arc::new(Register::new(
+                self.bound.as_ref().map_or(u64::MAX, |bound| bound.bytes),
+            )),
         });
+        let register = Arc::clone(&shared.register);
         self.collectors
             .resize_with(threads, || Collector::new(shared.clone()));
         for collector in &mut self.collectors {
@@ -165,7 +203,8 @@ impl Builder {
         }
         self.inputs = self.inputs.saturating_add(1);
         let blocks = Blocks::new(input, self.block_bytes);
-        team::read(&mut self.collectors, format, blocks, progress)
+        team::read(&mut self.collectors, format, blocks, progress)?;
+        register.room_for(self.collectors.iter().map(Collector::claimed).sum())
     }
 
     /// As many as can have chunks open within a quarter of the memory.
@@ -202,8 +241,14 @@ impl Builder {
     ) -> Result<RowReport, BuildError> {
         let mut tally = Tally::default();
         let mut closed = Ok(());
+        let mut claims = Vec::new();
         for mut collector in self.collectors {
             closed = closed.and(collector.close());
+            let mut own = collector.take_claims();
+            if claims.is_empty() {
+                std::mem::swap(&mut claims, &mut own);
+            }
+            claims.append(&mut own);
             tally.merge(collector.tally);
         }
         let shared = self.shared.filter(|_| tally.rows > 0);
@@ -216,10 +261,20 @@ impl Builder {
             return Err(BuildError::Empty { report });
         };
         closed.map_err(BuildError::Scratch)?;
+        if self.meta.kind == Kind::Identity {
+            let gathered = graph::Gathered {
+                key_id: shared.keyer.key_id(),
+                claims,
+                sources: shared.register.sources(),
+                tally,
+                ids_max: self.ids_max,
+            };
+            return graph::write(self.meta, gathered, out, progress);
+        }
         shared.store.end_filling();
         let gathered = arrange::Gathered {
             key_id: shared.keyer.key_id(),
-            delta: shared.delta,
+            delta: shared.says == Says::Changes,
             names: shared.dictionary.names(),
             tally,
             store: &shared.store,
@@ -242,11 +297,12 @@ pub enum BuildError {
         /// What was wrong with those that were.
         report: Box<RowReport>,
     },
-    /// A kind of a later milestone.
-    #[error(
-        "versions of kind {0} cannot be built yet; this Kith builds versions of audiences and filters"
-    )]
-    KindNotBuiltYet(Kind),
+    /// A kind that is not made of rows.
+    #[error("a version of kind {0} is a document, not made of rows; upload it as it is")]
+    NoRows(Kind),
+    /// A kind that has no deltas.
+    #[error("a version of kind {0} has no base: it has no deltas; build all of it anew")]
+    NoDeltas(Kind),
     /// A delta over nothing that could be its base.
     #[error("a delta has a base below its own number, and its root is not above its base")]
     Base,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! header (512 bytes) | records | index | code | segments | checksums            format 3, an audience
+//! header (512 bytes) | groups | table | sources | checksums                     format 3, an identity graph
 //! header (512 bytes) | filter | segments | checksums                            format 2, a filter
 //! header (512 bytes) | code | records | index | segments | checksums            format 2, an audience: read and no longer written
 //! header (512 bytes) | segments | directory | records | checksums               format 1, read and no longer written
@@ -21,6 +22,7 @@ use crate::ids::{KeyId, Kind, Name};
 
 use super::bits::AT_ONCE;
 use super::filter::BLOCK_BYTES as FILTER_BLOCK_BYTES;
+use super::graph::layout::{GROUPS_BYTES_MAX, LINE, SOURCE_ENTRY_BYTES, SOURCES_MAX, table_bytes};
 use super::reader::Flaw;
 use super::remix::{FINGERPRINT_BITS, buckets_for, salt};
 use super::shard::{BinShape, ENTRY_BYTES, HASH_BYTES, SHARD_BITS_MAX};
@@ -84,6 +86,13 @@ pub(super) enum Body {
     },
     /// Format 2, a filter: what there is to say of it stands in its section.
     Filter,
+    /// Format 3, an identity graph.
+    Graph {
+        /// Lines of the table that keys are at home in.
+        homes: u64,
+        /// How many persons there are.
+        persons: u64,
+    },
 }
 
 /// All the header says.
@@ -107,6 +116,7 @@ impl Header {
         match self.body {
             Body::One { .. } => 1,
             Body::Sharded { bins, .. } if bins != BinShape::NONE => 3,
+            Body::Graph { .. } => 3,
             Body::Sharded { .. } | Body::Filter => 2,
         }
     }
@@ -114,7 +124,7 @@ impl Header {
     /// The version whose salt it has.
     pub(super) fn root(&self) -> u64 {
         match self.body {
-            Body::One { .. } | Body::Filter => self.meta.version,
+            Body::One { .. } | Body::Filter | Body::Graph { .. } => self.meta.version,
             Body::Sharded { root, .. } => root,
         }
     }
@@ -122,7 +132,7 @@ impl Header {
     /// Of a delta: pairs that it takes away.
     pub(super) fn removed(&self) -> u64 {
         match self.body {
-            Body::One { .. } | Body::Filter => 0,
+            Body::One { .. } | Body::Filter | Body::Graph { .. } => 0,
             Body::Sharded { removed, .. } => removed,
         }
     }
@@ -130,7 +140,7 @@ impl Header {
     /// Bits of an expiry; 0 where none expires, or where they have no bits of their own.
     pub(super) fn expiry_bits(&self) -> u32 {
         match self.body {
-            Body::One { .. } | Body::Filter => 0,
+            Body::One { .. } | Body::Filter | Body::Graph { .. } => 0,
             Body::Sharded { expiry_bits, .. } => expiry_bits,
         }
     }
@@ -139,7 +149,7 @@ impl Header {
         let (version, counter) = match self.body {
             Body::One { salt_counter } => (self.meta.version, salt_counter),
             Body::Sharded { root, .. } => (root, 0),
-            Body::Filter => (self.meta.version, 0),
+            Body::Filter | Body::Graph { .. } => (self.meta.version, 0),
         };
         salt(&self.meta.dataset, version, counter)
     }
@@ -154,6 +164,7 @@ impl Header {
             // What has bins begins where a line of the cache does.
             Body::Sharded { .. } => &["records", "index", "code", "segments", "checksums"],
             Body::Filter => &["filter", "segments", "checksums"],
+            Body::Graph { .. } => &["groups", "table", "sources", "checksums"],
         }
     }
 
@@ -216,6 +227,7 @@ impl Header {
                 (0, bits, shard_bits.into())
             }
             Body::Filter => (0, 0, 0),
+            Body::Graph { homes, .. } => (0, 0, homes),
         };
         let name = self.meta.dataset.as_str().as_bytes();
 
@@ -254,7 +266,7 @@ impl Header {
                 bins,
                 ..
             } => (expiry_bits, root, removed, bins),
-            Body::Filter => (0, self.meta.version, 0, BinShape::NONE),
+            Body::Filter | Body::Graph { .. } => (0, self.meta.version, 0, BinShape::NONE),
         };
         out.extend(u32::to_le_bytes(expiry_bits));
         out.extend(u64::to_le_bytes(root));
@@ -262,6 +274,9 @@ impl Header {
         out.extend(u16::try_from(bins.bytes).ok()?.to_le_bytes());
         out.push(u8::try_from(bins.unit).ok()?);
         out.push(u8::try_from(bins.length_bits).ok()?);
+        if let Body::Graph { persons, .. } = self.body {
+            out.extend(persons.to_le_bytes());
+        }
         out.resize(TABLE_AT, 0);
         for (number, (section, (offset, length))) in
             (1u32..).zip(self.sections.iter().zip(self.places()?))
@@ -353,6 +368,14 @@ impl Header {
             (Body::One { salt_counter }, 4)
         } else if kind == Kind::Filter {
             (Body::Filter, 3)
+        } else if kind == Kind::Identity && format > 2 {
+            // What is of shards and bins.
+            let _reserved = fields.array::<24>()?;
+            let body = Body::Graph {
+                homes: spread,
+                persons: fields.u64()?,
+            };
+            (body, 4)
         } else {
             let body = Body::Sharded {
                 shard_bits: u32::try_from(spread).unwrap_or(u32::MAX),
@@ -401,8 +424,9 @@ impl Header {
     fn check(&self) -> Result<(), Flaw> {
         match (self.meta.kind, &self.body) {
             (Kind::Audience, Body::One { .. } | Body::Sharded { .. })
-            | (Kind::Filter, Body::Filter) => {}
-            (Kind::Filter, _) => return Err(Flaw::Contradiction("the kind")),
+            | (Kind::Filter, Body::Filter)
+            | (Kind::Identity, Body::Graph { .. }) => {}
+            (Kind::Filter | Kind::Identity, _) => return Err(Flaw::Contradiction("the kind")),
             (other, _) => return Err(Flaw::KindNotReadYet(other)),
         }
         let is_delta = self.meta.base.is_some();
@@ -415,6 +439,8 @@ impl Header {
             Body::One { .. } => (length(0), length(2), length(3)),
             Body::Sharded { .. } => (length(3), length(self.records_at()), length(4)),
             Body::Filter => (length(1), length(0), length(2)),
+            // It has no segments.
+            Body::Graph { .. } => (0, length(0), length(3)),
         };
         let body_claims = match self.body {
             Body::One { salt_counter } => {
@@ -475,6 +501,28 @@ impl Header {
                     "the length of the filter",
                 ),
             ],
+            Body::Graph { homes, persons } => {
+                let sources = length(2) / SOURCE_ENTRY_BYTES as u64;
+                [
+                    (
+                        !is_delta && self.first_expiry.is_none() && self.segments == 0,
+                        "a base, an expiry or segments",
+                    ),
+                    (
+                        (1..=self.ids).contains(&persons) && self.memberships == self.ids,
+                        "the count of persons",
+                    ),
+                    (
+                        homes > 0
+                            && table_bytes(homes) == Some(length(1))
+                            && records <= GROUPS_BYTES_MAX
+                            && records.is_multiple_of(LINE as u64)
+                            && (1..=SOURCES_MAX as u64).contains(&sources)
+                            && length_of(sources, SOURCE_ENTRY_BYTES) == Some(length(2)),
+                        "the length of the groups, the table or the sources",
+                    ),
+                ]
+            }
         };
         let claims = [
             (

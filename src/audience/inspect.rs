@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::ids::{Kind, Name};
 
-use super::{AsOf, OpenError, SetStatistics, Version};
+use super::{AsOf, Graph, OpenError, SetStatistics, Version};
 
 /// Most segments listed by size.
 const LARGEST_LISTED: usize = 10;
@@ -42,7 +42,7 @@ pub struct Inspection {
     pub rows: u64,
     /// Segments.
     pub segments: u64,
-    /// (id, segment) pairs, expired ones included.
+    /// (id, segment) pairs, expired ones included; of an identity graph (id, person) pairs, as many as ids.
     pub memberships: u64,
     /// The ten largest segments, largest first.
     pub largest_segments: Vec<SegmentSize>,
@@ -58,6 +58,9 @@ pub struct Inspection {
     /// Of a filter: how good it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<FilterInspection>,
+    /// Of an identity graph: whose ids there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphInspection>,
     /// Always true: a file that does not verify is an error, not an inspection.
     pub verified: bool,
 }
@@ -80,6 +83,43 @@ pub struct FilterInspection {
     pub expected_rate: f64,
     /// How many ids it seems to hold, by how many bits are set.
     pub estimated_ids: u64,
+}
+
+/// What an inspection tells of an identity graph alone.
+#[derive(Debug, Clone, Serialize)]
+pub struct GraphInspection {
+    /// How many persons it has.
+    pub persons: u64,
+    /// Ids a person, on average.
+    pub ids_per_person: f64,
+    /// The ten sources with most ids, the largest first.
+    pub largest_sources: Vec<SourceSize>,
+}
+
+/// A source and how many ids are from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceSize {
+    /// The source in normal form.
+    pub source: String,
+    /// Ids from it.
+    pub ids: u64,
+}
+
+impl GraphInspection {
+    fn of(graph: &Graph) -> Self {
+        let sized = graph.sources().map(|(source, ids)| SourceSize {
+            source: source.to_owned(),
+            ids,
+        });
+        let mut largest: Vec<SourceSize> = sized.collect();
+        largest.sort_by(|a, b| b.ids.cmp(&a.ids).then_with(|| a.source.cmp(&b.source)));
+        largest.truncate(LARGEST_LISTED);
+        Self {
+            persons: graph.persons(),
+            ids_per_person: graph.ids() as f64 / graph.persons() as f64,
+            largest_sources: largest,
+        }
+    }
 }
 
 impl Inspection {
@@ -110,12 +150,16 @@ impl Inspection {
             parts: version.parts().collect(),
             sets: None,
             filter: match version {
-                Version::Audience(_) => None,
+                Version::Audience(_) | Version::Graph(_) => None,
                 Version::Filter(filter) => Some(FilterInspection {
                     declared_rate: filter.set().shape().rate().share(),
                     expected_rate: filter.set().expected_rate(),
                     estimated_ids: filter.set().estimated_ids().round() as u64,
                 }),
+            },
+            graph: match version {
+                Version::Graph(graph) => Some(GraphInspection::of(graph)),
+                Version::Audience(_) | Version::Filter(_) => None,
             },
             verified: true,
         }
@@ -127,7 +171,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let version = Version::open(path)?;
     let sets = match &version {
         Version::Audience(audience) => Some(audience.set_statistics()),
-        Version::Filter(_) => None,
+        Version::Filter(_) | Version::Graph(_) => None,
     };
     Ok(Inspection {
         sets,

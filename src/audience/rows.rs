@@ -1,4 +1,4 @@
-//! Rows as segment jobs send them: CSV, NDJSON, or one id a line.
+//! Rows as jobs send them, of segments and of whose ids are: CSV, NDJSON, or one id a line.
 //!
 //! All three are read line by line, so a line that makes no sense costs that line and never the rest: it is counted,
 //! and of the first hundred the line and a reason are kept, in words that tell the job's owner what to change. A reason
@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::ids::{IdRefused, Name, SegmentRef, trimmed};
 
 use super::builder::{Collector, Draft};
+use super::graph::{PERSON_SOURCE, SOURCES_MAX};
 
 pub use lines::LINE_BYTES_MAX;
 pub(super) use lines::{BLOCK_BYTES, Block, Blocks};
@@ -31,12 +32,12 @@ pub const REJECTED_KEPT_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowFormat {
     /// RFC 4180 with a header: `source,id,segments[,expires]` in any order, segments split by `|`; of a delta
-    /// `source,id,add,remove[,expires][,delete]`.
+    /// `source,id,add,remove[,expires][,delete]`; of an identity graph `source,id,person`.
     Csv,
     /// One JSON object a line: `{"source","id","segments":[…],"expires":…}`; of a delta with `add`, `remove` and
-    /// `delete` in place of `segments`.
+    /// `delete` in place of `segments`, of an identity graph with `person`.
     Ndjson,
-    /// One id a line; all of one source, all in one segment. A delta adds them to it.
+    /// One id a line; all of one source, all in one segment. A delta adds them to it; an identity graph has none.
     Text {
         /// The source of every id.
         source: String,
@@ -54,7 +55,7 @@ pub struct RowReport {
     pub ids: u64,
     /// Segments they name.
     pub segments: u64,
-    /// Good rows whose id another row had already: their segments were merged. `rows - ids`.
+    /// Good rows whose id another row had already: their segments were merged, or they said the same. `rows - ids`.
     pub merged: u64,
     /// Bad rows.
     pub rejected_rows: u64,
@@ -95,6 +96,39 @@ pub enum ReadError {
         /// What is wrong with it. Without a header the first line is a row, so it is quoted only where it is surely one.
         problem: String,
     },
+    /// One id a line, where rows are to say whose they are.
+    #[error(
+        "one id a line does not say whose it is; rows of an identity dataset are CSV or NDJSON with source, id and person"
+    )]
+    NoPersons,
+    /// More rows of an identity graph than fit into the memory for building.
+    #[error(
+        "more than {rows_max} rows, {row_bytes} bytes of memory each, do not fit into the {bytes_max} bytes for building; raise limits.build_memory_bytes (of `kith build`: --memory)"
+    )]
+    TooManyRows {
+        /// How many do.
+        rows_max: u64,
+        /// What each takes.
+        row_bytes: u64,
+        /// The memory there is.
+        bytes_max: u64,
+    },
+    /// More sources than an identity graph may have.
+    #[error(
+        "more than {SOURCES_MAX} different sources; check that the column source holds where ids are from, such as ifa or uidapi.com, and not the ids"
+    )]
+    TooManySources,
+}
+
+/// What rows say of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Says {
+    /// Which segments each is in.
+    Segments,
+    /// What changes of that.
+    Changes,
+    /// Whose each is.
+    Persons,
 }
 
 /// Why a row is bad.
@@ -121,6 +155,13 @@ pub(super) enum Refused {
     Delete,
     SegmentsInDelta,
     ChangesInFull,
+    Person(IdRefused),
+    PersonAsSource,
+    SecondPerson,
+    TooManyIds(usize),
+    TooManyOfSource(usize),
+    NotOfPersons,
+    PersonInSegments,
 }
 
 /// What is wrong with the members of an NDJSON row.
@@ -148,7 +189,7 @@ impl fmt::Display for Shape {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Id(refused) => {
+            Self::Id(refused) | Self::Person(refused) => {
                 let advice = match refused {
                     IdRefused::Empty | IdRefused::AllZero | IdRefused::Placeholder => {
                         "leave such rows out, they would be everyone who withholds an id"
@@ -160,7 +201,11 @@ impl fmt::Display for Refused {
                         "a source is a short word or a domain, such as ifa or uidapi.com"
                     }
                 };
-                write!(f, "{refused}; {advice}")
+                let whose = match self {
+                    Self::Person(_) => "in the field person, whose text is kept to the rules of an id, ",
+                    _ => "",
+                };
+                write!(f, "{whose}{refused}; {advice}")
             }
             Self::NoSegments => f.write_str(
                 "names no segment; leave the row out, an id absent from a full version is in none",
@@ -216,6 +261,22 @@ impl fmt::Display for Refused {
             Self::Delete => f.write_str("delete is neither true nor false; leave it empty, or out"),
             Self::SegmentsInDelta => f.write_str(SEGMENTS_IN_DELTA),
             Self::ChangesInFull => f.write_str(CHANGES_IN_FULL),
+            Self::PersonAsSource => f.write_str(
+                "the source is person, and a person is nobody's id; put where the id is from in source, and whose it is in person",
+            ),
+            Self::SecondPerson => f.write_str(
+                "two or more persons claim the id, so it is nobody's; leave out the rows that are wrong, or all of an id that is shared",
+            ),
+            Self::TooManyIds(most) => write!(
+                f,
+                "the person has more than {most} ids, which is limits.ids_per_person, and this is one of those left out; look whether it is one person, or raise it"
+            ),
+            Self::TooManyOfSource(most) => write!(
+                f,
+                "the person has more than {most} ids of this source, which is limits.ids_per_source, and this is one of those left out; look whether it is one person, or raise it"
+            ),
+            Self::NotOfPersons => f.write_str(NOT_OF_PERSONS),
+            Self::PersonInSegments => f.write_str(PERSON_IN_SEGMENTS),
         }
     }
 }
@@ -225,6 +286,10 @@ const SEGMENTS_IN_DELTA: &str =
     "segments are of a full version; a row of a delta names them in add or remove";
 const CHANGES_IN_FULL: &str = "add, remove and delete are of a delta: upload it with mode=delta and its base, or build it with --base; \
      a row of a full version names its segments in segments";
+
+const NOT_OF_PERSONS: &str = "segments, and what changes of them, are of an audience; a row of an identity dataset has source, id and person";
+const PERSON_IN_SEGMENTS: &str = "person is of an identity dataset: upload it with kind=identity, or build it with --kind identity; \
+     or leave person out";
 
 /// A row taken apart, not yet checked.
 struct Row<'a, A, R> {
@@ -250,7 +315,7 @@ impl<'a> Dialect<'a> {
     /// Begins an input; with the first block of rows.
     pub(super) fn begin(
         format: &'a RowFormat,
-        delta: bool,
+        says: Says,
         blocks: &mut Blocks<impl BufRead>,
     ) -> Result<(Self, Block), ReadError> {
         let mut block = blocks.next(Vec::new())?;
@@ -264,7 +329,7 @@ impl<'a> Dialect<'a> {
                     Some(refused) => Some(Err(refused)),
                     None => lines.as_mut().and_then(|lines| Some(lines.next()?.1)),
                 };
-                let columns = csv::header(line, delta)?;
+                let columns = csv::header(line, says)?;
                 let taken = lines.map(|lines| lines.taken());
                 if let (Some(block), Some(taken)) = (&mut block, taken) {
                     block.begin_at(taken);
@@ -272,6 +337,7 @@ impl<'a> Dialect<'a> {
                 Self::Csv(columns)
             }
             RowFormat::Ndjson => Self::Ndjson,
+            RowFormat::Text { .. } if says == Says::Persons => return Err(ReadError::NoPersons),
             RowFormat::Text { source, segment } => Self::Text { source, segment },
         };
         Ok((dialect, block.unwrap_or_default()))
@@ -281,6 +347,7 @@ impl<'a> Dialect<'a> {
     pub(super) fn take_all(&self, into: &mut Collector, block: &Block) {
         let mut lines = block.lines();
         while let Some((number, line)) = lines.next() {
+            into.at_line(number);
             let taken = line.and_then(|line| match self {
                 Self::Csv(columns) => columns.take(into, line),
                 Self::Ndjson => ndjson::take(into, line),
@@ -335,6 +402,19 @@ impl Collector {
             .keep(key, row.delete, expires)
             .map_err(|e| e.told(""))?;
         self.source(row.source);
+        Ok(())
+    }
+
+    /// Checks a row that says whose an id is, and keeps it.
+    fn add_claim(&mut self, source: &str, id: &str, person: &str) -> Result<(), Refused> {
+        let key = self.keyer().user_key(source, id).map_err(Refused::Id)?;
+        if trimmed(source).eq_ignore_ascii_case(PERSON_SOURCE) {
+            return Err(Refused::PersonAsSource);
+        }
+        let person = self.keyer().user_key(PERSON_SOURCE, person);
+        let person = person.map_err(Refused::Person)?;
+        self.claim(source, key, person);
+        self.source(source);
         Ok(())
     }
 }

@@ -132,11 +132,11 @@ impl Sample {
 
     /// What was seen, with segments by their place in `segments`.
     pub(super) fn into_seen(self, segments: &[Name]) -> Seen {
-        let mut people: Vec<Person> = Vec::with_capacity(self.people);
+        let mut people: Vec<SeenPerson> = Vec::with_capacity(self.people);
         for ((key, segment), expires) in self.memberships {
             match people.last_mut() {
                 Some(person) if person.key == key => person.memberships.push((segment, expires)),
-                _ => people.push(Person {
+                _ => people.push(SeenPerson {
                     key,
                     memberships: vec![(segment, expires)],
                 }),
@@ -155,7 +155,7 @@ impl Sample {
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// Some of the people, drawn as by lot: all of them where there are few.
-    pub people: Vec<Person>,
+    pub people: Vec<SeenPerson>,
     /// The names of the segments.
     pub segments: Vec<Name>,
     /// Where the ids are from.
@@ -166,7 +166,7 @@ pub struct Seen {
 
 /// One of them.
 #[derive(Debug, Clone)]
-pub struct Person {
+pub struct SeenPerson {
     /// Who.
     pub key: UserKey,
     /// Each segment, by its place among the names, and the second at which the membership is over.

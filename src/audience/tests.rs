@@ -4,6 +4,7 @@ mod damage;
 mod delta_rows;
 mod every_flip;
 mod filters;
+mod graphs;
 mod layered;
 mod lookups;
 mod mapped;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::format::{HEADER_BYTES, Header};
 use super::inspect::SegmentSize;
 use super::reader::{Flaw, OpenError, map_file, open_bytes, open_file};
-use super::{AudienceFile, Filter, VersionMeta};
+use super::{AudienceFile, Filter, Graph, VersionMeta};
 use crate::ids::{KeyId, Kind};
 
 /// An open, verified version.
@@ -16,6 +16,8 @@ pub enum Version {
     Audience(Box<AudienceFile>),
     /// One segment, approximate.
     Filter(Arc<Filter>),
+    /// Which ids are one person's.
+    Graph(Arc<Graph>),
 }
 
 impl Version {
@@ -46,6 +48,7 @@ impl Version {
     fn of(header: Header, memory: super::memory::Memory) -> Result<Self, Flaw> {
         match header.meta.kind {
             Kind::Filter => Filter::of(header, memory).map(|f| Self::Filter(Arc::new(f))),
+            Kind::Identity => Graph::of(header, memory).map(|g| Self::Graph(Arc::new(g))),
             _ => AudienceFile::of(header, memory).map(|a| Self::Audience(Box::new(a))),
         }
     }
@@ -54,6 +57,7 @@ impl Version {
         match self {
             Self::Audience(audience) => audience.header(),
             Self::Filter(filter) => filter.header(),
+            Self::Graph(graph) => graph.header(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Version {
         self.header().rows
     }
 
-    /// How many (id, segment) pairs it holds, those included that have expired.
+    /// How many (id, segment) pairs it holds, those included that have expired; of a graph (id, person) pairs.
     pub fn membership_count(&self) -> u64 {
         self.header().memberships
     }
@@ -107,7 +111,7 @@ impl Version {
         self.header().salt()
     }
 
-    /// Its segments in the order of names, each with how many ids are in it.
+    /// Its segments in the order of names, each with how many ids are in it; a graph has none.
     pub fn segments(&self) -> Vec<SegmentSize> {
         match self {
             Self::Audience(audience) => {
@@ -122,6 +126,7 @@ impl Version {
                 name: filter.segment().to_string(),
                 ids: filter.ids(),
             }],
+            Self::Graph(_) => Vec::new(),
         }
     }
 

@@ -14,7 +14,8 @@ use super::progress::Progress;
 use super::text::counted;
 use super::{Failure, note, print, print_json, rows};
 use crate::audience::{
-    AsOf, BuildError, Builder, FalsePositiveRate, MEMORY_MIN, RowFormat, RowReport, VersionMeta,
+    AsOf, BuildError, Builder, FalsePositiveRate, IDS_PER_PERSON, IDS_PER_PERSON_MAX,
+    IDS_PER_SOURCE, MEMORY_MIN, RowFormat, RowReport, VersionMeta,
 };
 use crate::clock::Timestamp;
 use crate::config::size_of;
@@ -29,7 +30,7 @@ const MANIFEST: &str = "./data/manifest.json";
 #[command(after_help = "\
 Rows are CSV (source,id,segments[,expires], segments split by |), NDJSON, or one id a line with --source and --segment.
 The file's name says which; .gz and .zst files are unpacked, whatever their name. Of a filter all rows name the same segment,
-and none expires.
+and none expires. Of kind identity rows are CSV or NDJSON and say whose an id is: source,id,person.
 
 With --base the file is a delta. Its rows say what changes: source,id,add,remove[,expires][,delete] in CSV, add and remove
 lists of segments, delete true where all that is known of the id goes; the same names in NDJSON; one id a line is added.
@@ -42,14 +43,21 @@ Examples:
   psql -c '...' | kith build --dataset crm --version 8 --input - --output crm-8.kith
   kith build --dataset a --version 1 --input ids.txt --source ifa --segment vip --output a.kith
   kith build --dataset crm --version 9 --base 8 --input changes.csv --output crm-9.kith
-  kith build --kind filter --dataset optout --version 1 --input ids.txt.gz --source ifa --segment list --output optout-1.kith")]
+  kith build --kind filter --dataset optout --version 1 --input ids.txt.gz --source ifa --segment list --output optout-1.kith
+  kith build --kind identity --dataset graph --version 1 --input links.csv.gz --output graph-1.kith")]
 pub(super) struct Build {
-    /// What the dataset holds: audience, or filter for one list as an approximate set; other kinds come later
+    /// What the dataset holds: audience, filter for one list as an approximate set, or identity for which ids are one person's
     #[arg(long, value_name = "KIND", default_value = "audience")]
     kind: Kind,
     /// Of a filter: the largest share of ids not in the input that may be in it all the same, 0.0001 to 0.1 (left out: 0.01)
     #[arg(long, value_name = "SHARE", value_parser = rate)]
     false_positive_rate: Option<FalsePositiveRate>,
+    /// Of kind identity: how many ids one person may have; rows of more are rejected
+    #[arg(long, value_name = "N", default_value_t = IDS_PER_PERSON, value_parser = ids_max)]
+    ids_per_person: usize,
+    /// Of kind identity: how many of those may be of one source
+    #[arg(long, value_name = "N", default_value_t = IDS_PER_SOURCE, value_parser = ids_max)]
+    ids_per_source: usize,
     /// The dataset it is a version of
     #[arg(long, value_name = "NAME")]
     dataset: Name,
@@ -83,7 +91,7 @@ pub(super) struct Build {
     /// The version file to make
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Memory for rows, in bytes or like "512 MiB"; what is more goes to disk beside the output [default: a quarter of the
+    /// Memory for rows, in bytes or like "512 MiB"; what is more goes to disk beside the output, but for kind identity [default: a quarter of the
     /// machine's, at most 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u64>,
@@ -105,6 +113,12 @@ fn rate(text: &str) -> Result<FalsePositiveRate, String> {
             most.share()
         )
     })
+}
+
+fn ids_max(text: &str) -> Result<usize, String> {
+    let ids = text.parse().ok();
+    let ids = ids.filter(|ids| (1..=IDS_PER_PERSON_MAX).contains(ids));
+    ids.ok_or_else(|| format!("that many ids are 1 to {IDS_PER_PERSON_MAX}"))
 }
 
 /// Most that is taken where nobody says how much.
@@ -179,6 +193,7 @@ pub(super) fn run(args: &Build) -> Result<(), Failure> {
     let folder = folder.unwrap_or(Path::new(".")).to_owned();
     let mut builder = builder
         .with_false_positive_rate(rate.unwrap_or(FalsePositiveRate::DEFAULT))
+        .with_ids_per_person(args.ids_per_person, args.ids_per_source)
         .with_memory(args.memory.unwrap_or_else(memory_default), folder);
     for (path, format) in &inputs {
         let told = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", path.display()));

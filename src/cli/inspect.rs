@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::text::{count, counted, percent, table};
 use super::{Failure, print, print_json};
-use crate::audience::{self, FilterInspection, Inspection, SetSizes, SetStatistics};
+use crate::audience::{
+    self, FilterInspection, GraphInspection, Inspection, SetSizes, SetStatistics,
+};
 
 /// Show what a version file holds; verifies every checksum
 #[derive(Debug, clap::Args)]
@@ -55,6 +57,9 @@ fn told(file: &str, seen: &Inspection) -> String {
     if let Some(filter) = &seen.filter {
         text.push_str(&told_of_a_filter(filter));
     }
+    if let Some(graph) = &seen.graph {
+        text.push_str(&told_of_a_graph(graph));
+    }
     text.push_str("parts, in bytes\n");
     let part = |(name, bytes): (&&str, &u64)| {
         let per_id = *bytes as f64 / seen.ids.max(1) as f64;
@@ -71,9 +76,23 @@ fn told(file: &str, seen: &Inspection) -> String {
     if let Some(sets) = &seen.sets {
         text.push_str(&told_of_sets(sets, seen.ids));
     }
-    text.push_str("largest segments, in ids\n");
-    let segment = |s: &audience::SegmentSize| [s.name.clone(), count(s.ids)];
-    let largest: Vec<_> = seen.largest_segments.iter().map(segment).collect();
+    if seen.graph.is_none() {
+        text.push_str("largest segments, in ids\n");
+        let segment = |s: &audience::SegmentSize| [s.name.clone(), count(s.ids)];
+        let largest: Vec<_> = seen.largest_segments.iter().map(segment).collect();
+        text.push_str(&table("  ", &largest));
+    }
+    text
+}
+
+fn told_of_a_graph(graph: &GraphInspection) -> String {
+    let mut text = format!(
+        "persons: {}, with {:.2} ids each\nlargest sources, in ids\n",
+        count(graph.persons),
+        graph.ids_per_person
+    );
+    let source = |s: &audience::SourceSize| [s.source.clone(), count(s.ids)];
+    let largest: Vec<_> = graph.largest_sources.iter().map(source).collect();
     text.push_str(&table("  ", &largest));
     text
 }

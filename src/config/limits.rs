@@ -5,7 +5,7 @@
 
 use super::forms;
 use super::sheet::Sheet;
-use crate::audience::MEMORY_MIN;
+use crate::audience::{IDS_PER_PERSON_MAX, MEMORY_MIN};
 use crate::identity::IDS_MAX;
 
 const KIB: u64 = 1 << 10;
@@ -62,6 +62,10 @@ pub struct Limits {
     pub campaigns_bytes: usize,
     /// Memory for making one version of uploaded rows.
     pub build_memory_bytes: u64,
+    /// Ids of one person in an identity dataset.
+    pub ids_per_person: usize,
+    /// Of those, from one source.
+    pub ids_per_source: usize,
 }
 
 pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
@@ -108,7 +112,7 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         "build_memory_bytes",
         &forms::size(MEMORY_MIN, TIB),
         "\"512 MiB\"",
-        "memory for making a version of one upload's rows; what is more goes to disk, in `data.dir`",
+        "memory for making a version of one upload's rows; what is more goes to disk, in `data.dir`, but for rows of an identity dataset, which take 80 bytes each",
     );
     let mut ms = |key, default, meaning| -> u64 {
         const TEN_MINUTES: i64 = 600_000;
@@ -216,5 +220,17 @@ pub(super) fn limits(s: &mut Sheet<'_>) -> Limits {
         ),
         campaigns_bytes,
         build_memory_bytes,
+        ids_per_person: count(
+            "ids_per_person",
+            IDS_PER_PERSON_MAX as i64,
+            "32",
+            "ids of one person in an uploaded identity dataset; rows of more are rejected",
+        ),
+        ids_per_source: count(
+            "ids_per_source",
+            IDS_PER_PERSON_MAX as i64,
+            "8",
+            "of those, from one source",
+        ),
     }
 }

@@ -478,10 +478,6 @@ fn dataset(name: &Name, s: &mut Sheet<'_>, guards: Guards) -> Dataset {
         };
         s.problem(Some("kind"), &text);
     }
-    if kind == Kind::Identity {
-        let text = format!("datasets of kind {kind} are not built yet: uploads to it are refused");
-        s.warn_if_set("kind", &text);
-    }
     let filter = filter_terms(s);
     if kind != Kind::Filter {
         for key in ["false_positive_rate", "errors", "confirm"] {

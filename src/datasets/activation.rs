@@ -15,7 +15,7 @@ use super::manifest::{self, Dataset, Standing, Version, compacted_file, version_
 use super::measures::{Outcome, Served};
 use super::settling::MAPPED_FROM_BYTES;
 use super::{Datasets, Refused, Snapshot, lock};
-use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw};
+use crate::audience::{self, AsOf, Audience, AudienceFile, Flaw, Graph};
 use crate::campaigns::{self, Book, DocumentError, Scores};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, Kind, Name};
@@ -26,6 +26,7 @@ use crate::storage::open_to_read;
 pub(super) enum Opened {
     Audience(Arc<Audience>),
     Filter(Measured),
+    Graph(Arc<Graph>),
     /// And what it was compiled from.
     Book(Arc<Book>, Arc<[u8]>),
     Scores(LiveScores),
@@ -294,13 +295,13 @@ impl Datasets {
                     document: document.into(),
                 }))
             }
-            Kind::Audience | Kind::Filter => Ok(
+            Kind::Audience | Kind::Filter | Kind::Identity => Ok(
                 match self.read_version(name, kind, number, Some(against))? {
                     audience::Version::Audience(file) => Opened::Audience(Arc::new((*file).into())),
                     audience::Version::Filter(filter) => Opened::Filter(Measured::of(filter)),
+                    audience::Version::Graph(graph) => Opened::Graph(graph),
                 },
             ),
-            Kind::Identity => Err(format!("kind {kind} is not built yet")),
         }
     }
 
@@ -380,7 +381,9 @@ impl Datasets {
     ) -> Result<AudienceFile, String> {
         match self.read_version(name, Kind::Audience, number, against)? {
             audience::Version::Audience(file) => Ok(*file),
-            audience::Version::Filter(_) => Err(format!("version {number} is a filter")),
+            audience::Version::Filter(_) | audience::Version::Graph(_) => {
+                Err(format!("version {number} is no audience"))
+            }
         }
     }
 
@@ -527,6 +530,9 @@ impl Snapshot {
             }
             Opened::Filter(measured) => {
                 self.filters.insert(name.clone(), measured);
+            }
+            Opened::Graph(graph) => {
+                self.graphs.insert(name.clone(), graph);
             }
             Opened::Book(book, document) => {
                 self.book = book;

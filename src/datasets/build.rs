@@ -107,6 +107,7 @@ impl Datasets {
                     .map_err(Refused::Build)?
                     .with_segments_max(self.settings.segments_max)
                     .with_false_positive_rate(self.declared_rate(&upload.dataset))
+                    .with_ids_per_person(self.settings.ids_per_person, self.settings.ids_per_source)
                     .with_memory(
                         self.settings.build_memory,
                         self.storage.dir().join(INCOMING),

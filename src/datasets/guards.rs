@@ -12,6 +12,7 @@
 //! Cost: a walk over the segment tables and 4,096 lookups, some milliseconds a version.
 
 mod filter;
+mod graph;
 mod inputs;
 mod memory;
 mod overlap;
@@ -32,6 +33,7 @@ use crate::config;
 use crate::ids::Name;
 
 pub(super) use filter::{Measured, OfFilter, checks_of_a_filter, profile_of_a_filter};
+pub(super) use graph::{OfGraph, checks_of_a_graph, profile_of_a_graph};
 use inputs::Known;
 pub(super) use memory::{Room, room, shown};
 use overlap::compare;

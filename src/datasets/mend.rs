@@ -2,7 +2,7 @@
 //!
 //! A file on disk ([`Datasets::mend`]) is looked at once more, so that a passing fault of a cable moves nothing. It is then moved to
 //! `quarantine/`, under a name that says when and what it was, and written again where its bytes are whole in memory: a live full
-//! version, filter or campaigns document. Else, where the version can be opened without it (a compacted file whose deltas are there,
+//! version, filter, identity graph or campaigns document. Else, where the version can be opened without it (a compacted file whose deltas are there,
 //! a delta that has been compacted), nothing is lost. Else the version is: the manifest says so, it is not activated any more,
 //! nor are deltas over it, until the same body is uploaded again. A live version that rests on a lost delta is compacted, as
 //! what it says is still whole in memory.
@@ -308,15 +308,13 @@ impl Datasets {
         drop(held);
         // Nothing may be laid over what is damaged.
         let mut whole = Snapshot::clone(&state);
-        whole.audiences.remove(name);
-        whole.filters.remove(name);
+        whole.let_go(name);
         let record = dataset.versions.get(&number);
         let bytes = record.map_or(0, |version| whole.opening_bytes(name, number, version));
         if !self.room(name, dataset.kind, bytes).enough() {
             // Then not both at once: for a moment nobody is found in it.
             self.change(|next| {
-                next.audiences.remove(name);
-                next.filters.remove(name);
+                next.let_go(name);
                 let why = format!("version {number}: memory changed under it");
                 next.unreadable.insert(name.clone(), why);
                 Ok(((), swapping()))
@@ -390,8 +388,7 @@ impl Datasets {
         now: Timestamp,
     ) -> Result<(), Refused> {
         self.change(|next| {
-            next.audiences.remove(name);
-            next.filters.remove(name);
+            next.let_go(name);
             next.unreadable.remove(name);
             let dataset = known_mut(next, name)?;
             dataset.live = None;
@@ -436,6 +433,7 @@ fn copy_bytes(held: &Held) -> Option<&[u8]> {
     match held {
         Held::Audience(audience) => Some(audience.base().file()),
         Held::Filter(filter) => Some(filter.file()),
+        Held::Graph(graph) => Some(graph.file()),
         Held::Document(document) => Some(document),
     }
 }

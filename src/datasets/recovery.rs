@@ -109,6 +109,7 @@ impl Datasets {
                 manifest,
                 audiences: BTreeMap::new(),
                 filters: BTreeMap::new(),
+                graphs: BTreeMap::new(),
                 scores: BTreeMap::new(),
                 book,
                 campaigns_version: None,

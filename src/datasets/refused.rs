@@ -93,11 +93,6 @@ pub enum Refused {
     /// Campaigns under another name.
     #[error("the campaigns document is uploaded to the dataset `campaigns`, which always exists")]
     CampaignsElsewhere,
-    /// Something that a later version of Kith will do.
-    #[error(
-        "{0} is not built yet and comes in a later version of kith; nothing was stored and the number stays free"
-    )]
-    NotYet(&'static str),
     /// A delta over a version that is not live.
     #[error(
         "a delta is laid over the live version, and {} of dataset `{dataset}`, not {base}; make it over what is live, or upload a full version",
@@ -124,6 +119,11 @@ pub enum Refused {
     /// A delta of a kind that has none.
     #[error("a dataset of kind {0} has no deltas; leave out mode and base and upload all of it")]
     NoDeltas(Kind),
+    /// A delta of an identity dataset.
+    #[error(
+        "a dataset of kind identity has no deltas; leave out mode and base and upload all of it: what changes in between is linked live, by POST /v1/links"
+    )]
+    NoDeltasOfPersons,
     /// A delta that does not fit what it is laid over.
     #[error("the delta does not fit: {0}")]
     Delta(LayerError),

@@ -25,7 +25,7 @@ use super::housekeeping::Chores;
 use super::manifest::{Version, compacted_file, version_file};
 use super::measures::Scrubbed;
 use super::{Datasets, Snapshot};
-use crate::audience::{self, Audience, Filter, Flaw, Pace};
+use crate::audience::{self, Audience, Filter, Flaw, Graph, Pace};
 use crate::clock::Timestamp;
 use crate::ids::{Hex, KeyId, Kind, Name};
 use crate::storage::open_to_read;
@@ -80,6 +80,7 @@ pub(super) enum Look {
 pub(super) enum Held {
     Audience(Arc<Audience>),
     Filter(Arc<Filter>),
+    Graph(Arc<Graph>),
     /// A campaigns document.
     Document(Arc<[u8]>),
 }
@@ -232,8 +233,8 @@ impl Piece {
         let forget = || rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let _ = forget();
         let found = match self.kind {
-            Kind::Campaigns | Kind::Scores | Kind::Identity => self.document(&file, pace)?,
-            Kind::Audience | Kind::Filter => {
+            Kind::Campaigns | Kind::Scores => self.document(&file, pace)?,
+            Kind::Audience | Kind::Filter | Kind::Identity => {
                 let stated = audience::Version::reverify(&file, pace).map_err(of_the_bytes)?;
                 if let Some(stated) = &stated {
                     self.is_stated(stated, ours)?;
@@ -325,6 +326,7 @@ impl Held {
         match self {
             Held::Audience(audience) => audience.reverify(pace),
             Held::Filter(filter) => filter.reverify(pace),
+            Held::Graph(graph) => graph.reverify(pace),
             Held::Document(_) => Ok(true),
         }
     }
@@ -334,6 +336,7 @@ impl Held {
         match self {
             Held::Audience(audience) => Arc::strong_count(audience) == 1,
             Held::Filter(filter) => Arc::strong_count(filter) == 1,
+            Held::Graph(graph) => Arc::strong_count(graph) == 1,
             Held::Document(document) => Arc::strong_count(document) == 1,
         }
     }
@@ -367,6 +370,10 @@ impl Snapshot {
         if let Some(measured) = self.filters.get(name) {
             let is = measured.filter.meta().version == number;
             return is.then(|| Held::Filter(Arc::clone(&measured.filter)));
+        }
+        if let Some(graph) = self.graphs.get(name) {
+            let is = graph.meta().version == number;
+            return is.then(|| Held::Graph(Arc::clone(graph)));
         }
         if let Some(scores) = self.scores.get(name) {
             let is = scores.version == number;

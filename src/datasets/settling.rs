@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use super::activation::{Effect, Opened};
 use super::housekeeping::Reason;
 use super::{Datasets, Snapshot, lock};
-use crate::audience::{AudienceFile, Filter, OpenError};
+use crate::audience::{AudienceFile, Filter, Graph, OpenError};
 use crate::ids::{Kind, Name};
 
 /// Below this a second copy does not matter. Tests have small files.
@@ -21,6 +21,7 @@ pub(super) const MAPPED_FROM_BYTES: u64 = if cfg!(test) { 2 << 10 } else { 4 << 
 pub(super) enum Remains {
     Audience(Weak<AudienceFile>),
     Filter(Weak<Filter>),
+    Graph(Weak<Graph>),
 }
 
 impl Remains {
@@ -28,6 +29,7 @@ impl Remains {
         match self {
             Self::Audience(file) => file.strong_count() == 0,
             Self::Filter(filter) => filter.strong_count() == 0,
+            Self::Graph(graph) => graph.strong_count() == 0,
         }
     }
 }
@@ -35,7 +37,9 @@ impl Remains {
 impl Snapshot {
     /// Whether a version of a dataset that is opened now takes the place of one that has memory.
     pub(super) fn replaces(&self, name: &Name) -> bool {
-        self.audiences.contains_key(name) || self.filters.contains_key(name)
+        self.audiences.contains_key(name)
+            || self.filters.contains_key(name)
+            || self.graphs.contains_key(name)
     }
 
     /// Bytes of a dataset that are served mapped.
@@ -45,14 +49,18 @@ impl Snapshot {
         let filter = self.filters.get(name).map(|measured| &measured.filter);
         let filter = filter.filter(|filter| filter.is_mapped());
         let bytes = audience.map_or(0, |base| base.bytes());
-        bytes.saturating_add(filter.map_or(0, |filter| filter.bytes()))
+        let graph = self.graphs.get(name).filter(|graph| graph.is_mapped());
+        bytes
+            .saturating_add(filter.map_or(0, |filter| filter.bytes()))
+            .saturating_add(graph.map_or(0, |graph| graph.bytes()))
     }
 }
 
 impl Datasets {
     /// Asks for what `next` serves mapped to be copied, once what it replaces is gone.
     pub(super) fn settle_after(&self, before: &Snapshot, next: &Snapshot) {
-        for name in next.audiences.keys().chain(next.filters.keys()) {
+        let others = next.filters.keys().chain(next.graphs.keys());
+        for name in next.audiences.keys().chain(others) {
             let mapped = next.mapped_bytes(name);
             self.measures.mapped(name, mapped);
             if mapped == 0 {
@@ -69,6 +77,12 @@ impl Datasets {
                 let stays = next.filters.get(name);
                 if stays.is_none_or(|next| !Arc::ptr_eq(&next.filter, &measured.filter)) {
                     remains.push(Remains::Filter(Arc::downgrade(&measured.filter)));
+                }
+            }
+            if let Some(graph) = before.graphs.get(name) {
+                let stays = next.graphs.get(name);
+                if stays.is_none_or(|next| !Arc::ptr_eq(next, graph)) {
+                    remains.push(Remains::Graph(Arc::downgrade(graph)));
                 }
             }
             self.chores.settle(name, remains);
@@ -107,6 +121,19 @@ impl Datasets {
                 let mut copy = now.clone();
                 copy.filter = settled;
                 same.then(|| (copy.filter.meta().version, Opened::Filter(copy)))
+            });
+        }
+        if let Some(graph) = before.graphs.get(name)
+            && graph.is_mapped()
+        {
+            self.room_to_settle(name, Kind::Identity, graph.bytes())?;
+            let version = graph.meta().version;
+            let settled = graph.settled();
+            let settled = Arc::new(settled.map_err(|e| self.lost(name, version, &e))?);
+            return self.serve_settled(name, |now| {
+                let now = now.graphs.get(name)?;
+                let same = Arc::ptr_eq(now, graph);
+                same.then(|| (version, Opened::Graph(settled)))
             });
         }
         Ok(false)

@@ -2,6 +2,7 @@
 
 mod deltas;
 mod filters;
+mod graphs;
 mod guarded;
 mod scrubbing;
 mod settling;
@@ -262,14 +263,6 @@ fn a_refused_upload_leaves_its_number_free_and_no_trace() {
     assert!(matches!(
         refused(&ahead, &rows(&["a"])),
         Refused::AsOfFuture(_)
-    ));
-    let identity = Upload {
-        kind: Some(Kind::Identity),
-        ..csv("crm", 1)
-    };
-    assert!(matches!(
-        refused(&identity, &rows(&["a"])),
-        Refused::NotYet(_)
     ));
     let delta = Upload {
         mode: Mode::Delta,

@@ -118,6 +118,9 @@ impl Datasets {
         let kind = self.kind_of(upload, dataset)?;
         match (upload.mode, upload.base) {
             (Mode::Full, None) => {}
+            (Mode::Delta, Some(_)) if kind == Kind::Identity => {
+                return Err(Refused::NoDeltasOfPersons);
+            }
             (Mode::Delta, Some(_)) if kind != Kind::Audience => {
                 return Err(Refused::NoDeltas(kind));
             }
@@ -131,9 +134,17 @@ impl Datasets {
             _ => return Err(Refused::Base),
         }
         match (kind, &upload.format) {
-            (Kind::Identity, _) => return Err(Refused::NotYet("kind identity")),
+            (Kind::Identity, Format::Rows(RowFormat::Text { .. }) | Format::Document) => {
+                return Err(Refused::FormatOfKind {
+                    kind,
+                    takes: "application/vnd.kith.snapshot, text/csv and application/x-ndjson",
+                });
+            }
             (Kind::Campaigns | Kind::Scores, Format::Document)
-            | (Kind::Audience | Kind::Filter, Format::Snapshot | Format::Rows(_)) => {}
+            | (
+                Kind::Audience | Kind::Filter | Kind::Identity,
+                Format::Snapshot | Format::Rows(_),
+            ) => {}
             (Kind::Campaigns | Kind::Scores, _) => {
                 return Err(Refused::FormatOfKind {
                     kind,
@@ -313,7 +324,15 @@ impl Datasets {
                 version.profile =
                     measured.map(|m| guards::profile_of_a_filter(&m.filter, seen, body_bytes));
             }
-            (Kind::Campaigns | Kind::Scores | Kind::Identity, _) => {}
+            (Kind::Identity, opened) => {
+                let graph = match opened {
+                    Some(Opened::Graph(graph)) => Some(graph.as_ref()),
+                    _ => None,
+                };
+                version.checks = self.checks_of_a_graph(&upload.dataset, &candidate, now);
+                version.profile = graph.map(|g| guards::profile_of_a_graph(g, seen, body_bytes));
+            }
+            (Kind::Campaigns | Kind::Scores, _) => {}
         }
         let shadow = self.shadow(upload, kind, opened.as_ref(), now);
         version.checks.extend(shadow);

@@ -5,6 +5,7 @@ use super::guards::{self, Baseline, Candidate, Measured, Room, Unasked};
 use super::manifest::Check;
 use super::upload::{Format, Upload};
 use super::{Datasets, Refused, Snapshot};
+use crate::audience::Graph;
 use crate::clock::Timestamp;
 use crate::config::Guards;
 use crate::ids::{Kind, Name};
@@ -60,6 +61,28 @@ impl Datasets {
         guards::checks_of_a_filter(&configured.guards, candidate, measured, &against, now)
     }
 
+    /// As [`checks`](Self::checks), of an identity graph.
+    pub(super) fn checks_of_a_graph(
+        &self,
+        name: &Name,
+        candidate: &Candidate<'_>,
+        now: Timestamp,
+    ) -> Vec<Check> {
+        let state = self.snapshot();
+        let baseline = state.baseline(name);
+        let dataset = state.manifest.datasets.get(name);
+        // What could not be brought back is not what is open.
+        let live = state.graphs.get(name);
+        let is_live = |graph: &&Graph| dataset?.live.map(|n| n == graph.meta().version);
+        let live = live.map(AsRef::as_ref);
+        let against = guards::OfGraph {
+            live: live.filter(|graph| is_live(graph) == Some(true)),
+            baseline: baseline.as_ref(),
+            exchanges: &self.settings.exchanges,
+        };
+        guards::checks_of_a_graph(&self.guards(name), candidate, &against, now)
+    }
+
     /// Decides on recent requests with what is live and with what would be, were this version activated. Nothing is told of
     /// what is not guarded.
     pub(super) fn shadow(
@@ -88,7 +111,8 @@ impl Datasets {
         if matches!(kind, Kind::Campaigns | Kind::Scores) {
             return compared.ok().and_then(guards::shadow_of_campaigns);
         }
-        let has_live = live.datasets.iter().any(|of| of.name == upload.dataset);
+        let has_live = live.datasets.iter().any(|of| of.name == upload.dataset)
+            || live.graphs.iter().any(|of| of.name == upload.dataset);
         Some(guards::shadow(
             &guards,
             compared.map_err(|why| *why),
@@ -99,7 +123,8 @@ impl Datasets {
     /// Whether there is memory to open a version whose file is so long.
     pub(super) fn room(&self, name: &Name, kind: Kind, file_bytes: u64) -> Room {
         let guards = self.guards(name);
-        let enabled = guards.enabled && matches!(kind, Kind::Audience | Kind::Filter);
+        let is_opened = matches!(kind, Kind::Audience | Kind::Filter | Kind::Identity);
+        let enabled = guards.enabled && is_opened;
         guards::room(&Guards { enabled, ..guards }, file_bytes)
     }
 

@@ -308,6 +308,12 @@ pub fn explain(
         .map(|dataset| (dataset.name.to_string(), dataset.version.into()))
         .chain(
             generation
+                .graphs
+                .iter()
+                .map(|graph| (graph.name.to_string(), graph.version.into())),
+        )
+        .chain(
+            generation
                 .campaigns_version
                 .map(|version| ("campaigns".to_owned(), version.into())),
         )

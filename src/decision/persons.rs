@@ -18,6 +18,7 @@ use crate::generation::{Generation, LiveDataset, Meaning};
 use crate::identity::IDS_MAX;
 use crate::ids::UserKey;
 use crate::people::{Change, Known, Reader, Standing};
+use crate::privacy::Purposes;
 
 /// A change as it was heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,8 +136,14 @@ impl Persons {
         self.has_adds
     }
 
-    /// Finds out who is behind these ids.
-    pub(super) fn gather(&mut self, generation: &Generation, ids: &[UserKey], now: Timestamp) {
+    /// Finds out who is behind these ids, by links and graphs that may be read for these purposes.
+    pub(super) fn gather(
+        &mut self,
+        generation: &Generation,
+        ids: &[UserKey],
+        may: impl Fn(Purposes) -> bool,
+        now: Timestamp,
+    ) {
         self.clear();
         let known = &*generation.frame.people;
         if known.is_empty() && !generation.has_graphs() {
@@ -160,15 +167,15 @@ impl Persons {
                 continue;
             }
             self.opted_out |= standing.opted_out;
-            let linked = self.record.person;
-            let person = linked.or_else(|| generation.person_at(probe));
+            let linked = self.record.person.filter(|_| may(Purposes::PROFILE));
+            let person = linked.or_else(|| generation.person_at(probe, &may));
             let group = self.group_of(person);
             self.add(*id, group);
         }
         for place in 0..self.people.len() {
             let person = self.people.get(place).copied().flatten();
             if let Some(person) = person {
-                self.expand(generation, person, place);
+                self.expand(generation, person, place, &may);
             }
         }
         self.resolve(generation);
@@ -216,7 +223,13 @@ impl Persons {
     }
 
     /// Takes in what else is known of a person: her other ids, and what is said of all of them.
-    fn expand(&mut self, generation: &Generation, person: UserKey, place: usize) {
+    fn expand(
+        &mut self,
+        generation: &Generation,
+        person: UserKey,
+        place: usize,
+        may: &impl Fn(Purposes) -> bool,
+    ) {
         let known = &*generation.frame.people;
         let group = u8::try_from(place).unwrap_or(u8::MAX);
         let standing = self.record.read(known, person);
@@ -231,10 +244,11 @@ impl Persons {
         let mut others: ArrayVec<UserKey, IDS_MAX> = ArrayVec::new();
         let live = std::mem::take(&mut self.record.members);
         let room = others.remaining_capacity();
-        others.extend(live.iter().copied().take(room));
+        let live_may = may(Purposes::PROFILE);
+        others.extend(live.iter().copied().take(room).filter(|_| live_may));
         self.record.members = live;
         self.add(person, group);
-        generation.ids_of(person, |id| {
+        generation.ids_of(person, may, |id, _| {
             if !others.contains(&id) {
                 let _ = others.try_push(id);
             }

@@ -51,8 +51,8 @@ impl Terms {
             },
             room: Room {
                 ids: people.ids,
-                ids_per_person: 32,
-                ids_per_source: 8,
+                ids_per_person: config.limits.ids_per_person,
+                ids_per_source: config.limits.ids_per_source,
                 order_seconds: i64::from(seconds(people.order_window)),
             },
             retention: i64::from(seconds(people.retention)),

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::ids::{Keyer, Name, UserKey};
 
 use super::super::remix::Remix;
-use super::super::rows::{NotKept, REJECTED_KEPT_MAX, Refused, RejectedRow};
+use super::super::rows::{NotKept, REJECTED_KEPT_MAX, ReadError, Refused, RejectedRow, Says};
 use super::super::sample::Sample;
+use super::claims::{Claim, Claims, Register};
 use super::names::{Cache, Dictionary};
 use super::store::{NEVER, Open, Store};
 
@@ -24,13 +25,15 @@ const NEW: u32 = 1 << 16;
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) keyer: Keyer,
-    /// Whether rows say what changes, not what is.
-    pub(super) delta: bool,
+    /// What rows say.
+    pub(super) says: Says,
     /// Whether all rows must name one and the same segment, and none may expire: they become a filter.
     pub(super) one_list: bool,
     pub(super) remix: Remix,
     pub(super) dictionary: Arc<Dictionary>,
     pub(super) store: Arc<Store>,
+    /// Where rows say whose ids are.
+    pub(super) register: Arc<Register>,
 }
 
 /// All that one thread was given so far.
@@ -39,9 +42,12 @@ pub(in super::super) struct Collector {
     shared: Shared,
     cache: Cache,
     open: Open,
+    claims: Claims,
     /// Why a row could not be kept; what is read after that is lost.
-    failed: Option<io::Error>,
+    failed: Option<ReadError>,
     input: u32,
+    /// Of the row that is being read.
+    number: u64,
     line: Line,
     pub(super) tally: Tally,
 }
@@ -74,13 +80,15 @@ pub(super) struct Tally {
 impl Collector {
     pub(super) fn new(shared: Shared) -> Self {
         Self {
-            shared,
             cache: Cache::default(),
             open: Open::default(),
+            claims: Claims::new(Arc::clone(&shared.register)),
             failed: None,
             input: 0,
+            number: 0,
             line: Line::default(),
             tally: Tally::default(),
+            shared,
         }
     }
 
@@ -88,8 +96,12 @@ impl Collector {
         &self.shared.keyer
     }
 
+    pub(in super::super) fn says(&self) -> Says {
+        self.shared.says
+    }
+
     pub(in super::super) fn is_delta(&self) -> bool {
-        self.shared.delta
+        self.shared.says == Says::Changes
     }
 
     pub(in super::super) fn is_one_list(&self) -> bool {
@@ -111,13 +123,38 @@ impl Collector {
         self.input = input;
     }
 
-    pub(super) fn failed(&mut self) -> io::Result<()> {
+    pub(super) fn failed(&mut self) -> Result<(), ReadError> {
         self.failed.take().map_or(Ok(()), Err)
     }
 
     /// Hands over what is left of the rows.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.open.close(&self.shared.store)
+    }
+
+    /// The line that is read next.
+    pub(in super::super) fn at_line(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// Keeps a good row that says whose an id is.
+    pub(in super::super) fn claim(&mut self, source: &str, id: UserKey, person: UserKey) {
+        self.tally.rows += 1;
+        // What it is in is not asked of it: being there is all.
+        self.tally.sample.person(id, &[0], None);
+        let kept = self.claims.put(source, id, person, self.input, self.number);
+        if let Err(failed) = kept {
+            self.failed.get_or_insert(failed);
+        }
+    }
+
+    /// How many of these it has.
+    pub(super) fn claimed(&self) -> u64 {
+        self.claims.len()
+    }
+
+    pub(super) fn take_claims(&mut self) -> Vec<Claim> {
+        self.claims.take()
     }
 
     /// A thread is given rows in their order, so that its first bad ones are those to keep.
@@ -271,7 +308,7 @@ impl Draft<'_> {
             added,
         );
         if let Err(failed) = kept {
-            into.failed.get_or_insert(failed);
+            into.failed.get_or_insert(ReadError::Scratch(failed));
         }
         Ok(())
     }
@@ -297,7 +334,7 @@ impl Tally {
         self.sample.merge(other.sample);
     }
 
-    fn keep_first_rejected(&mut self) {
+    pub(super) fn keep_first_rejected(&mut self) {
         self.rejected.sort_by_key(|row| (row.input, row.line));
         self.rejected.truncate(REJECTED_KEPT_MAX);
     }

@@ -28,12 +28,12 @@ pub(super) fn read(
         return Ok(());
     };
     let mut blocks = blocks;
-    let (dialect, block) = Dialect::begin(format, first.is_delta(), &mut blocks)?;
+    let (dialect, block) = Dialect::begin(format, first.says(), &mut blocks)?;
     let before: u64 = others.iter().map(Collector::rows_seen).sum();
     let mut block = block;
     while first.has_to_find_the_list() && !blocks.is_at_end() {
         dialect.take_all(first, &block);
-        first.failed().map_err(ReadError::Scratch)?;
+        first.failed()?;
         let Some(next) = blocks.next(block.emptied())? else {
             block = Block::default();
             break;
@@ -44,7 +44,7 @@ pub(super) fn read(
         let mut next = Some(block);
         while let Some(block) = next {
             dialect.take_all(first, &block);
-            first.failed().map_err(ReadError::Scratch)?;
+            first.failed()?;
             next = blocks.next(block.emptied())?;
             if next.is_some() {
                 progress(before + first.rows_seen());
@@ -64,7 +64,7 @@ pub(super) fn read(
                         let before = collector.rows_seen();
                         dialect.take_all(collector, &block);
                         seen.fetch_add(collector.rows_seen() - before, Ordering::Relaxed);
-                        collector.failed().map_err(ReadError::Scratch)?;
+                        collector.failed()?;
                         // Nobody wants it where the reading is over.
                         let _ = back.send(block.emptied());
                     }

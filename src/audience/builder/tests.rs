@@ -432,7 +432,7 @@ fn guards_see_the_same_people_whoever_read_them() {
         let read = builder.read_rows(&RowFormat::Csv, text.as_bytes(), &mut |_| {});
         read.expect("readable");
         let seen = builder.take_seen();
-        let names = |person: &crate::audience::Person| {
+        let names = |person: &crate::audience::SeenPerson| {
             let named = person.memberships.iter();
             let mut names: Vec<Name> = named
                 .map(|(at, _)| seen.segments[*at as usize].clone())

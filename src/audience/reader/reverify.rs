@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use super::verify::{Frame, ReadAt};
 use super::{AudienceFile, Flaw};
 use crate::audience::format::{BLOCK_BYTES, HEADER_BYTES, Header, VERSION_FILE_FORMAT};
-use crate::audience::{Audience, Filter, Version, VersionMeta};
+use crate::audience::{Audience, Filter, Graph, Version, VersionMeta};
 use crate::ids::KeyId;
 
 /// Where a header names its format.
@@ -131,6 +131,21 @@ impl Filter {
     /// The file's bytes, as they are held.
     pub fn file(&self) -> &[u8] {
         self.set().held()
+    }
+
+    /// Whether the bytes held are those that were read; `false` where `pace` ended it before that was known.
+    ///
+    /// # Errors
+    /// Where memory has changed.
+    pub fn reverify(&self, pace: Pace<'_>) -> Result<bool, Flaw> {
+        held(self.file(), self.header(), pace)
+    }
+}
+
+impl Graph {
+    /// The file's bytes, as they are held.
+    pub fn file(&self) -> &[u8] {
+        self.held()
     }
 
     /// Whether the bytes held are those that were read; `false` where `pace` ended it before that was known.

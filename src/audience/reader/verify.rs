@@ -140,7 +140,7 @@ pub(in super::super) fn map(file: &File) -> Result<(Header, Memory), Flaw> {
 }
 
 /// A mapped file of which something could not be read.
-pub(super) fn was_cut() -> Flaw {
+pub(in super::super) fn was_cut() -> Flaw {
     let text =
         "a part of the file could not be read while it was in use: it was cut, or its disk fails";
     Flaw::Io(io::Error::new(io::ErrorKind::UnexpectedEof, text))
@@ -249,7 +249,7 @@ pub(super) fn arena(
             };
             Ok((arena, segments(header, bytes(at(3)))?))
         }
-        Body::Filter => Err(Flaw::Contradiction("the kind")),
+        Body::Filter | Body::Graph { .. } => Err(Flaw::Contradiction("the kind")),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use super::super::builder::Collector;
-use super::{CHANGES_IN_FULL, Field, ReadError, Refused, Row, SEGMENTS_IN_DELTA};
+use super::{
+    CHANGES_IN_FULL, Field, NOT_OF_PERSONS, PERSON_IN_SEGMENTS, ReadError, Refused, Row,
+    SEGMENTS_IN_DELTA, Says,
+};
 
 const SOURCE: usize = 0;
 const ID: usize = 1;
@@ -12,12 +15,15 @@ const EXPIRES: usize = 3;
 const ADD: usize = 4;
 const REMOVE: usize = 5;
 const DELETE: usize = 6;
+const PERSON: usize = 7;
 /// The columns, each at the position its constant says.
-const COLUMNS: [&str; 7] = [
-    "source", "id", "segments", "expires", "add", "remove", "delete",
+const COLUMNS: [&str; 8] = [
+    "source", "id", "segments", "expires", "add", "remove", "delete", "person",
 ];
 /// What changes an id: a delta's rows have at least one of them.
 const CHANGES: [usize; 3] = [ADD, REMOVE, DELETE];
+/// What rows that say whose ids are have nothing of.
+const OF_SEGMENTS: [usize; 5] = [SEGMENTS, EXPIRES, ADD, REMOVE, DELETE];
 
 /// How much of an unknown column's name is shown, in characters.
 const COLUMN_CHARS_MAX: usize = 80;
@@ -32,11 +38,12 @@ pub(in super::super) struct Columns(Vec<usize>);
 /// them is a column of ours.
 pub(super) fn header(
     line: Option<Result<&str, Refused>>,
-    delta: bool,
+    says: Says,
 ) -> Result<Columns, ReadError> {
-    let expected = match delta {
-        false => "source,id,segments and perhaps expires",
-        true => "source,id,add,remove and perhaps expires and delete",
+    let expected = match says {
+        Says::Segments => "source,id,segments and perhaps expires",
+        Says::Changes => "source,id,add,remove and perhaps expires and delete",
+        Says::Persons => "source,id,person",
     };
     let wrong = |problem: String| ReadError::NoHeader { problem, expected };
     let line = match line {
@@ -72,12 +79,17 @@ pub(super) fn header(
         .filter(|column| !has(column))
         .map(|column| COLUMNS[column])
         .collect();
-    match delta {
-        true if has(&SEGMENTS) => return Err(wrong(SEGMENTS_IN_DELTA.to_owned())),
-        true if !CHANGES.iter().any(has) => missing.push("add or remove"),
-        false if CHANGES.iter().any(has) => return Err(wrong(CHANGES_IN_FULL.to_owned())),
-        false if !has(&SEGMENTS) => missing.push(COLUMNS[SEGMENTS]),
-        _ => {}
+    let refused = |why: &str| Err(wrong(why.to_owned()));
+    match says {
+        Says::Persons if OF_SEGMENTS.iter().any(has) => return refused(NOT_OF_PERSONS),
+        Says::Persons if !has(&PERSON) => missing.push(COLUMNS[PERSON]),
+        Says::Persons => {}
+        Says::Segments | Says::Changes if has(&PERSON) => return refused(PERSON_IN_SEGMENTS),
+        Says::Changes if has(&SEGMENTS) => return refused(SEGMENTS_IN_DELTA),
+        Says::Changes if !CHANGES.iter().any(has) => missing.push("add or remove"),
+        Says::Segments if CHANGES.iter().any(has) => return refused(CHANGES_IN_FULL),
+        Says::Segments if !has(&SEGMENTS) => missing.push(COLUMNS[SEGMENTS]),
+        Says::Segments | Says::Changes => {}
     }
     let unknown = unknown.join(", ");
     match (missing.join(", "), unknown) {
@@ -116,7 +128,11 @@ impl Columns {
                 expected: self.0.len(),
             });
         }
-        let add = if into.is_delta() { ADD } else { SEGMENTS };
+        let add = match into.says() {
+            Says::Persons => return into.add_claim(&fields[SOURCE], &fields[ID], &fields[PERSON]),
+            Says::Changes => ADD,
+            Says::Segments => SEGMENTS,
+        };
         into.add(Row {
             source: &fields[SOURCE],
             id: &fields[ID],

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 use super::super::builder::Collector;
-use super::{Refused, Row, Shape};
+use super::{Refused, Row, Says, Shape};
 
 /// A text that is borrowed where it can be. Under serde a bare `Cow` inside another type never is.
 #[derive(Deserialize)]
@@ -42,12 +42,25 @@ struct JsonChange<'a> {
     expires: Option<Text<'a>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonClaim<'a> {
+    #[serde(borrow)]
+    source: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    person: Text<'a>,
+}
+
 /// The members a row must have, as serde names those that are missing.
-const FIELDS: [&str; 3] = ["source", "id", "segments"];
+const FIELDS: [&str; 4] = ["source", "id", "segments", "person"];
 /// What a row of the other kind of version has.
 const CHANGES: [&str; 3] = ["add", "remove", "delete"];
 const SEGMENTS: &str = "segments";
+const PERSON: &str = "person";
 
+const IDENTITY_ROW: &str = r#"{"source":"…","id":"…","person":"…"}"#;
 const FULL_ROW: &str =
     r#"{"source":"…","id":"…","segments":["…"],"expires":"…"}, expires optional"#;
 const DELTA_ROW: &str = r#"{"source":"…","id":"…","add":["…"],"remove":["…"],"expires":"…"}, or {"source":"…","id":"…","delete":true}"#;
@@ -58,9 +71,13 @@ pub(super) fn take(into: &mut Collector, line: &str) -> Result<(), Refused> {
     if !line.trim_start().starts_with('{') {
         return Err(Refused::NotJson { column: 1 });
     }
-    let delta = into.is_delta();
-    let refused = |e: serde_json::Error| refused(&e, delta);
-    if delta {
+    let says = into.says();
+    let refused = |e: serde_json::Error| refused(&e, says);
+    if says == Says::Persons {
+        let row: JsonClaim<'_> = serde_json::from_str(line).map_err(refused)?;
+        return into.add_claim(&row.source.0, &row.id.0, &row.person.0);
+    }
+    if says == Says::Changes {
         let row: JsonChange<'_> = serde_json::from_str(line).map_err(refused)?;
         return into.add(Row {
             source: &row.source.0,
@@ -82,7 +99,7 @@ pub(super) fn take(into: &mut Collector, line: &str) -> Result<(), Refused> {
     })
 }
 
-fn refused(error: &serde_json::Error, delta: bool) -> Refused {
+fn refused(error: &serde_json::Error, says: Says) -> Refused {
     if error.classify() != Category::Data {
         return Refused::NotJson {
             column: error.column(),
@@ -99,11 +116,15 @@ fn refused(error: &serde_json::Error, delta: bool) -> Refused {
                 .any(|n| rest.strip_prefix(n).is_some_and(|r| r.starts_with('`')))
         })
     };
-    if delta && unknown(&[SEGMENTS]) {
-        return Refused::SegmentsInDelta;
-    }
-    if !delta && unknown(&CHANGES) {
-        return Refused::ChangesInFull;
+    let told = match says {
+        Says::Persons if unknown(&CHANGES) || unknown(&[SEGMENTS]) => Some(Refused::NotOfPersons),
+        Says::Changes if unknown(&[SEGMENTS]) => Some(Refused::SegmentsInDelta),
+        Says::Segments if unknown(&CHANGES) => Some(Refused::ChangesInFull),
+        Says::Segments | Says::Changes if unknown(&[PERSON]) => Some(Refused::PersonInSegments),
+        _ => None,
+    };
+    if let Some(told) = told {
+        return told;
     }
     let what = if let Some(rest) = said.strip_prefix("missing field `") {
         let known = FIELDS.iter().find(|field| rest.starts_with(**field));
@@ -115,6 +136,10 @@ fn refused(error: &serde_json::Error, delta: bool) -> Refused {
     } else {
         Shape::WrongType { column }
     };
-    let row = if delta { DELTA_ROW } else { FULL_ROW };
+    let row = match says {
+        Says::Segments => FULL_ROW,
+        Says::Changes => DELTA_ROW,
+        Says::Persons => IDENTITY_ROW,
+    };
     Refused::Shape { what, row }
 }

@@ -115,6 +115,18 @@ fn filter(ids: u64) -> Vec<u8> {
     build(made, &format, lines.as_bytes()).0
 }
 
+fn graph(ids: u64) -> Vec<u8> {
+    let rows: String = (0..ids)
+        .map(|id| format!("s{},u{id},p{}\n", id % 7, id / 3))
+        .collect();
+    let made = VersionMeta {
+        kind: Kind::Identity,
+        ..meta(1)
+    };
+    let rows = format!("source,id,person\n{rows}");
+    build(made, &RowFormat::Csv, rows.as_bytes()).0
+}
+
 /// Opens it as what it says it is.
 fn refused(file: &[u8]) -> Option<Flaw> {
     Version::from_bytes(file).err().map(|e| e.flaw)
@@ -168,6 +180,9 @@ fn every_flip_and_every_cut_of_a_megabyte_is_found() {
     let list = filter(80_000);
     assert!(list.len() >= 100_000, "{}", list.len());
     check_every_byte("a filter", &list);
+    let links = graph(3_000);
+    assert!(links.len() >= 100_000, "{}", links.len());
+    check_every_byte("an identity graph", &links);
 }
 
 /// One to four bytes: anywhere, or, half the time, next to each other.

@@ -264,10 +264,11 @@ fn sets_are_counted() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_before_reading() {
-    for kind in [Kind::Identity, Kind::Campaigns] {
-        let refused = Builder::new(VersionMeta { kind, ..meta(1) }, keyer()).expect_err("later");
-        assert!(matches!(refused, BuildError::KindNotBuiltYet(k) if k == kind));
+fn what_is_not_made_of_rows_is_refused_before_reading() {
+    for kind in [Kind::Scores, Kind::Campaigns] {
+        let refused = Builder::new(VersionMeta { kind, ..meta(1) }, keyer());
+        let refused = refused.expect_err("a document");
+        assert!(matches!(refused, BuildError::NoRows(k) if k == kind));
     }
     let delta = |version, base| VersionMeta {
         base: Some(base),

@@ -4,7 +4,7 @@ use super::inputs::{Earlier, Known};
 use super::overlap::Compared;
 use super::swing::Sizes;
 use super::*;
-use crate::audience::{Builder, Person, RowFormat, Sources, VersionMeta};
+use crate::audience::{Builder, RowFormat, SeenPerson, Sources, VersionMeta};
 use crate::config::{Config, Guards};
 use crate::ids::{Keyer, Kind, SecretKey};
 
@@ -584,7 +584,7 @@ fn every_check_is_told_in_order_and_none_where_guards_are_off() {
 fn a_person_in_no_common_segment_is_no_evidence() {
     let (live, _) = version(&[(1, "a", None)]);
     let seen = Seen {
-        people: vec![Person {
+        people: vec![SeenPerson {
             key: crate::ids::UserKey(1),
             memberships: vec![(9, i64::MAX)],
         }],

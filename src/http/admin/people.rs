@@ -341,7 +341,7 @@ fn person_of(generation: &Generation, people: &People, key: UserKey) -> Vec<User
     let linked = person_by_link(key).map(|(person, _)| person);
     let person = linked.or_else(|| generation.person_of(key)).unwrap_or(key);
     let mut others = people.members(person).unwrap_or_default();
-    generation.ids_of(person, |id| others.push(id));
+    generation.ids_of(person, |_| true, |id, _| others.push(id));
     others.retain(|id| person_by_link(*id).is_none_or(|(of, _)| of == person));
     if person != key || !others.is_empty() {
         keys.push(person);
