@@ -9,12 +9,12 @@
 //! file still names nobody; but two files of one deployment can be joined by them. So a hit is exact: it is held against all 128 bits.
 //!
 //! Two parts ([`layout`]): groups, one a person, and a table from keys to groups, whose lines are lines of the cache. A miss reads one
-//! of these, one time in seven two; a hit reads the group too.
+//! of these, one time in six two; a hit reads the group too.
 //!
 //! Invariants: what was uploaded and not refused is found, and nothing else; the same rows in any order make the same bytes; no byte
 //! is served that was not verified, and none, whatever it holds, makes a lookup panic, search on without end or allocate.
 //!
-//! Cost: 43 bytes an id where a person has three: 27 of group, 17 of table.
+//! Cost: 44 bytes an id where a person has three: 27 of group, 17 of table.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

@@ -26,7 +26,7 @@ pub(in super::super) const KEY_BYTES: usize = 16;
 pub(in super::super) const SLOT_BYTES: usize = 8;
 /// Entries of a line.
 pub(in super::super) const SLOTS: usize = LINE.strict_div(SLOT_BYTES);
-/// Keys a line is meant for. Of eight entries five are then taken, and a line is full once in seven times.
+/// Keys a line is meant for. Of eight entries five are then taken, and one line in six is full.
 const KEYS_PER_LINE: u64 = 5;
 /// Lines that a search goes through at most. By chance no key is so far from home: one of 10⁸ would be three lines away.
 pub(in super::super) const STEPS_MAX: usize = 8;

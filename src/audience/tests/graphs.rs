@@ -165,7 +165,7 @@ fn rows_that_cannot_be_are_told_by_line() {
         [
             (2, "missing field `person`"),
             (3, "segments"),
-            (4, "unknown field at column 50"),
+            (4, "unknown field at column 49"),
             (5, "a value at column 35 has the wrong type"),
         ]
     );
@@ -604,7 +604,7 @@ fn the_fixture_stays_readable() {
         graph.meta().as_of,
         Some("seq:42".parse().expect("an as_of"))
     );
-    assert_eq!((graph.persons(), graph.ids(), graph.rows()), (21, 87, 88));
+    assert_eq!((graph.persons(), graph.ids(), graph.rows()), (21, 86, 87));
     assert_eq!(graph.key_id(), keyer().key_id());
     for person in 0..20 {
         let key = of("person", &format!("p{person}"));
