@@ -502,7 +502,8 @@ impl Header {
                 ),
             ],
             Body::Graph { homes, persons } => {
-                let sources = length(2) / SOURCE_ENTRY_BYTES as u64;
+                let sources = length(2).checked_div(SOURCE_ENTRY_BYTES as u64);
+                let sources = sources.unwrap_or(0);
                 [
                     (
                         !is_delta && self.first_expiry.is_none() && self.segments == 0,

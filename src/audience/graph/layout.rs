@@ -77,7 +77,7 @@ pub(in super::super) struct Entry(u64);
 impl Entry {
     /// Of a key whose group begins at this byte; nothing where an entry cannot say so.
     pub(in super::super) fn new(key: u128, at: u64) -> Option<Self> {
-        let place = (at / KEY_BYTES as u64).checked_add(1)?;
+        let place = at.checked_div(KEY_BYTES as u64)?.checked_add(1)?;
         (at.is_multiple_of(KEY_BYTES as u64) && place <= PLACE_MASK)
             .then(|| Self(kept(key) | place))
     }
