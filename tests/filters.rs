@@ -180,7 +180,7 @@ fn a_suppression_list_is_obeyed_swapped_held_and_brought_back() {
 
     // Whoever asks is told.
     let known = kith.json("/v1/users/buyeruid/u7");
-    let on = json!({"segment": "optout/list", "version": 2, "expires": null, "expired": false, "false_positive_rate": 0.001});
+    let on = json!({"segment": "optout/list", "layer": "version", "version": 2, "expires": null, "expired": false, "false_positive_rate": 0.001});
     assert_eq!(known["segments"][1], on, "{known:#}");
     let url = kith.admin("/v1/explain/demo");
     let answer = kith.agent.post(url).send(request("u7").to_string());

@@ -116,6 +116,10 @@ impl Kith {
             "def\n",
             "active",
         );
+        let update = r#"{"source": "ifa", "id": "updated", "add": ["site/cart"]}"#;
+        let url = format!("{}/v1/users", kith.admin);
+        let answer = kith.agent.post(url).send(update).expect("an answer");
+        assert_eq!(answer.status(), 200);
         kith
     }
 

@@ -115,8 +115,15 @@ const CHANGES: [&[(usize, bool)]; 7] = [
     &[(2, false)],
     &[(0, true), (1, false), (2, true)],
 ];
-const SETS: [(&[(usize, bool)], &[usize]); 3] =
-    [(&[], &[0]), (&[(0, true)], &[0]), (&[(2, true)], &[1])];
+type Changes = &'static [(usize, bool)];
+
+const SETS: [(Changes, &[usize]); 3] = [(&[], &[0]), (&[(0, true)], &[0]), (&[(2, true)], &[1])];
+
+/// Bits of who is in what, few enough that their files are made once.
+const CONTENTS: [u8; 16] = [
+    0, 1, 4, 16, 64, 0x55, 0xaa, 0x0f, 0xf0, 0x33, 0xcc, 0x99, 0x66, 0x81, 0x2d, 0xff,
+];
+const CHANGED: [u8; 4] = [0, 0x11, 0x64, 0xa9];
 
 impl Step {
     /// What may bring somebody back who was erased: each of them, on the id that is.
@@ -190,13 +197,13 @@ impl Step {
             13 if dice.is(2) => Self::OptOut(id),
             13..=15 => Self::Upload {
                 dataset: dice.size(DATASETS),
-                content: dice.below(256) as u8,
+                content: CONTENTS[dice.size(CONTENTS.len())],
                 covers,
             },
             16 => Self::Delta {
                 dataset: dice.size(DATASETS),
-                into: dice.below(256) as u8,
-                out: dice.below(256) as u8,
+                into: CHANGED[dice.size(CHANGED.len())],
+                out: CHANGED[dice.size(CHANGED.len())],
                 covers,
             },
             17 | 18 => Self::ActivateOlder {
@@ -219,6 +226,9 @@ thread_local! {
     static FILES: RefCell<Files> = RefCell::default();
 }
 
+/// What a version's file holds, what deltas changed of it, and up to where it has read.
+type Kept = (u8, Vec<(u8, u8)>, u64);
+
 pub(super) struct World {
     keyer: Keyer,
     reading: Reading,
@@ -230,7 +240,7 @@ pub(super) struct World {
     scratch: Scratch,
     pub(super) now: i64,
     /// Files of each dataset: what they hold, and up to where they have read.
-    kept: [BTreeMap<u64, (u8, Vec<(u8, u8)>, u64)>; DATASETS],
+    kept: [BTreeMap<u64, Kept>; DATASETS],
     live: [Option<u64>; DATASETS],
     forgotten: [u64; DATASETS],
     next: u64,
