@@ -276,6 +276,64 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
     }
 }
 
+/// Whoever sees an ad can read the URLs in its markup: a click's, and a pixel's. They settle nothing but a click and an impression.
+#[test]
+fn what_the_markup_shows_settles_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pixel = "[exchanges.pixel]\ndefault_tmax_ms = 60000\nbilling = \"impression\"\n";
+    let kith = Kith::start(dir.path(), pixel);
+    kith.campaigns(1, &[("one", json!({"budget": {"total": "100"}}))]);
+    let routes = ["/n/win/", "/n/bill/", "/n/loss/", "/c/"];
+    for exchange in ["demo", "second", "pixel"] {
+        let bid = kith.bid(exchange, "a").expect("a bid");
+        let adm = bid["adm"].as_str().expect("markup");
+        let members = ["nurl", "burl", "lurl"].map(|notice| bid[notice].as_str());
+        let urls = members.into_iter().flatten().chain(adm.split(['\'', '"']));
+        // What the bid has, each with the route that it is for.
+        let tokens: Vec<(&str, &str)> = urls
+            .filter_map(|url| {
+                let path = url.split_once("://")?.1;
+                let route = routes.into_iter().find(|route| path.contains(route))?;
+                let token = path.split_once(route)?.1;
+                Some((route, token.split('?').next().unwrap_or(token)))
+            })
+            .collect();
+        assert_eq!(tokens.len(), 4, "{bid}");
+        for (route, token) in &tokens {
+            for other in routes.iter().filter(|other| *other != route) {
+                let path = format!("http://{}{other}{token}?p=0&c=USD", kith.bid);
+                assert_eq!(kith.get(&path).0, 404, "{exchange}: {route} as {other}");
+                assert_eq!(kith.post(&path, "").0, 404, "{exchange}: {route}");
+            }
+        }
+        let standing = || {
+            let rows = kith.report("exchange");
+            let row = rows.into_iter().find(|row| row["exchange"] == exchange);
+            row.expect("a row")
+        };
+        let row = standing();
+        assert_eq!((&row["wins"], &row["clicks"]), (&json!(0), &json!(0)));
+        let bills = match exchange {
+            "second" => "/n/win/",
+            _ => "/n/bill/",
+        };
+        // Each on its own route is taken, and the genuine one books.
+        for (route, token) in tokens {
+            let path = format!("http://{}{route}{token}?p=2&c=USD", kith.bid);
+            let taken = if route == "/c/" { 302 } else { 204 };
+            assert_eq!(kith.get(&path).0, taken, "{exchange}: {route}");
+            let booked = if route == bills { "0.002" } else { "0" };
+            if route == bills || standing()["impressions"] == json!(0) {
+                assert_eq!(standing()["spend"], *booked, "{exchange}: {route}");
+            }
+        }
+        assert_eq!(standing()["impressions"], json!(1));
+    }
+    let (_, metrics) = kith.get(&kith.admin("/metrics"));
+    let forged = "kith_notices_total{outcome=\"forged\"} 72";
+    assert!(metrics.contains(forged), "{metrics}");
+}
+
 #[test]
 fn a_budget_is_kept_over_restarts_and_told_of() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -579,7 +579,7 @@ mod tests {
         let mut text = TokenText::default();
         desk.tick();
         desk.commit(plan, book, &mut allowances, &proposed, &mut text)?;
-        Ok(desk.open(text.as_str()).expect("ours"))
+        Ok(desk.open(Kind::Bill, &text.of(Kind::Bill)).expect("ours"))
     }
 
     fn answer(ledger: &Ledger, token: &Token) -> Answered {

@@ -176,7 +176,10 @@ impl World {
             &mut text,
         )?;
         assert_ne!(id.0, 0);
-        Ok(self.desk.open(text.as_str()).expect("ours"))
+        Ok(self
+            .desk
+            .open(Kind::Bill, &text.of(Kind::Bill))
+            .expect("ours"))
     }
 
     /// Bids for a person with these keys, if it may.

@@ -15,7 +15,8 @@ const TOKEN_SECONDS: i64 = 24 * 3_600;
 
 /// A bid, as whoever made it remembers it.
 struct Bid {
-    text: String,
+    /// A token for each kind.
+    texts: [String; 4],
     at_ms: i64,
     exchange: usize,
     line_item: usize,
@@ -273,7 +274,7 @@ fn the_books_are_those_of_a_plain_count() {
                 .or_default()
                 .bids += 1;
             bids.push(Bid {
-                text: text.as_str().to_owned(),
+                texts: Kind::ALL.map(|kind| text.of(kind)),
                 at_ms: world.now_ms,
                 exchange,
                 line_item,
@@ -292,20 +293,23 @@ fn the_books_are_those_of_a_plain_count() {
         let is_bad = random.is(0.1);
         bad += u64::from(is_bad);
         let other = random.below(bids.len() as u64) as usize;
-        let mut texts = vec![bid.text.clone()];
+        let of = |bid: &Bid| bid.texts[kind as usize].clone();
+        let mut texts = vec![of(bid)];
         if is_bad {
-            match random.below(2) {
-                0 => texts.push(bid.text.clone()),
-                _ => texts = vec![forged(&mut random, &bid.text, &bids[other].text)],
+            match random.below(4) {
+                0 | 1 => texts.push(of(bid)),
+                // Of any kind: mostly of another.
+                2 => texts = vec![bid.texts[random.below(4) as usize].clone()],
+                _ => texts = vec![forged(&mut random, &of(bid), &of(&bids[other]))],
             }
         }
         for text in texts {
-            let opened = world.desk.open(&text);
+            let opened = world.desk.open(kind, &text);
             // One that was changed into itself, or into another's, is whose it then is.
-            let owner = if text == bid.text {
+            let owner = if text == of(bid) {
                 Some(place)
             } else {
-                bids.iter().rposition(|bid| bid.text == text)
+                bids.iter().rposition(|bid| of(bid) == text)
             };
             let Some(owner) = owner else {
                 assert!(opened.is_err(), "notice {n}: {text}");
