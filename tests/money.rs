@@ -145,6 +145,19 @@ impl Asked {
         })
     }
 
+    /// Waits until the metrics have a line: they are as of the ledger's last tick.
+    fn until_shown(&self, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (_, metrics) = self.get(&self.admin("/metrics"));
+            if metrics.lines().any(|shown| shown == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in {metrics}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn report(&self, by: &str) -> Vec<Value> {
         let (status, text) = self.get(&self.admin(&format!("/v1/report?by={by}")));
         assert_eq!(status, 200, "{text}");
@@ -329,9 +342,48 @@ fn what_the_markup_shows_settles_nothing_else() {
         }
         assert_eq!(standing()["impressions"], json!(1));
     }
-    let (_, metrics) = kith.get(&kith.admin("/metrics"));
-    let forged = "kith_notices_total{outcome=\"forged\"} 72";
-    assert!(metrics.contains(forged), "{metrics}");
+    kith.until_shown("kith_notices_total{outcome=\"forged\"} 72");
+}
+
+/// What an exchange encrypts is believed of nobody who does not: a plain number can be written by anybody on the way.
+#[test]
+fn a_plain_price_is_not_believed_where_prices_are_encrypted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // The example of Authorized Buyers' documentation: a price of 100 micros.
+    let file = |name: &str, key: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, key).expect("written");
+        path.display().to_string()
+    };
+    let keys = format!(
+        "[[exchanges.demo.price_keys]]\nencryption = {:?}\nintegrity = {:?}\n",
+        file("e", "skU7Ax_NL5pPAFyKdkfZjZz2-VhIN8bjj1rVFOaJ_5o="),
+        file("i", "arO23ykdNqUQ5LEoQ0FVmPkBd7xB5CO89PDZlSjpFxo="),
+    );
+    let kith = Kith::start(&dir.path().join("data"), &keys);
+    kith.campaigns(1, &[("one", json!({}))]);
+    let spend = |exchange: &str| {
+        let rows = kith.report("exchange");
+        let row = rows.into_iter().find(|row| row["exchange"] == exchange);
+        row.map(|row| row["spend"].clone())
+    };
+    for (exchange, notice, price, spent) in [
+        ("demo", "burl", "0", "0.005"),
+        ("demo", "burl", "1.5", "0.01"),
+        // A ten-thousandth of a dollar for a thousand.
+        (
+            "demo",
+            "burl",
+            "YWJjMTIzZGVmNDU2Z2hpN7fhCuPemCce_6msaw",
+            "0.0100001",
+        ),
+        ("second", "nurl", "1.5", "0.0015"),
+    ] {
+        let bid = kith.bid(exchange, "a").expect("a bid");
+        assert_eq!(kith.get(&paid(&bid, notice, price)).0, 204);
+        assert_eq!(spend(exchange), Some(json!(spent)), "{exchange} {price}");
+    }
+    kith.until_shown("kith_notice_prices_total{what=\"plain\"} 2");
 }
 
 #[test]

@@ -103,11 +103,13 @@ pub enum Unreadable {
     NoKey,
     /// It is encrypted with other keys, or was changed.
     Forged,
+    /// A number that anybody can write, where the exchange has `price_keys`.
+    Plain,
 }
 
 impl Unreadable {
     /// All of them, each at its own number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Absent,
         Self::Literal,
         Self::Audit,
@@ -115,6 +117,7 @@ impl Unreadable {
         Self::OutOfBounds,
         Self::NoKey,
         Self::Forged,
+        Self::Plain,
     ];
 
     /// Its word in labels.
@@ -127,11 +130,12 @@ impl Unreadable {
             Self::OutOfBounds => "out_of_bounds",
             Self::NoKey => "no_key",
             Self::Forged => "forged",
+            Self::Plain => "plain",
         }
     }
 }
 
-/// Reads the price of a notice: a CPM.
+/// Reads the price of a notice: a CPM. Where there are keys it must be encrypted: what is signed, nobody on the way can make less.
 pub fn read(text: Option<&str>, keys: &[PriceKey]) -> Result<Price, Unreadable> {
     let text = text.unwrap_or("").trim();
     if text.is_empty() {
@@ -147,7 +151,7 @@ pub fn read(text: Option<&str>, keys: &[PriceKey]) -> Result<Price, Unreadable> 
         return Err(Unreadable::Nonsense);
     }
     if let Some(price) = Price::parse(text, Round::Up) {
-        return Ok(price);
+        return keys.is_empty().then_some(price).ok_or(Unreadable::Plain);
     }
     if text.parse::<f64>().is_ok_and(f64::is_finite) {
         return Err(Unreadable::OutOfBounds);
@@ -214,13 +218,14 @@ mod tests {
             ("four", Err(Unreadable::Nonsense)),
             ("NaN", Err(Unreadable::Nonsense)),
         ] {
-            assert_eq!(
-                read(Some(text), &[key(1)]).map(Price::micros),
-                want,
-                "{text:?}"
-            );
+            let price = read(Some(text), &[]).map(Price::micros);
+            assert_eq!(price, want, "{text:?}");
+            // Where prices are encrypted nobody is believed who did not.
+            let with_keys = want.and(Err(Unreadable::Plain));
+            assert_eq!(read(Some(text), &[key(1)]), with_keys, "{text:?}");
         }
         assert_eq!(read(None, &[]), Err(Unreadable::Absent));
+        assert_eq!(read(None, &[key(1)]), Err(Unreadable::Absent));
     }
 
     #[test]
