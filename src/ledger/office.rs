@@ -147,7 +147,8 @@ impl Ledger {
         let mut keeper = Keeper::new(terms)?;
         let path = Path::new(JOURNAL);
         let length = recover(&mut keeper, &storage.dir().join(path))?;
-        keeper.begin(clock(), random()?);
+        let [a, b, c, d, ..] = random()?;
+        keeper.begin(clock(), random()?, u32::from_be_bytes([a, b, c, d]));
         let mut log = storage.open_log(path, length)?;
         let mut first = match length {
             0 => records::MAGIC.to_vec(),

@@ -66,7 +66,7 @@ const _: () = assert!(OWN_BYTES.is_multiple_of(3));
 /// Which bid, of all that this deployment ever made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BidNumber {
-    /// Which start of the service.
+    /// Which run of the service.
     pub start: u32,
     /// Which of its desks.
     pub desk: u16,
@@ -77,6 +77,7 @@ pub struct BidNumber {
 impl BidNumber {
     /// As one number, by which a hold is known for a while: of bids so far apart that two share one none is open any more.
     pub(super) fn short(self) -> u64 {
+        // The twelve bits that count.
         let start = u64::from(self.start) << 52;
         let desk = u64::from(self.desk & 0xfff) << 40;
         (start | desk | self.sequence & 0xff_ffff_ffff).max(1)
