@@ -254,6 +254,7 @@ impl Desk {
             at: allowances.now(),
             test: proposed.test,
             is_capped: !line.caps.is_empty(),
+            bills: exchange.bills,
             exchange: exchange.number,
             scopes: line.scopes,
             creative: usize::try_from(proposed.creative)

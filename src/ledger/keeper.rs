@@ -39,7 +39,7 @@ use super::plan::{ExchangeDesk, Limit, Line, LineState, Plan, WHOLE_HOLD};
 use super::price::Unreadable;
 use super::records::{NameKind, Record, write};
 use super::report::{Key, Report};
-use super::settled::Settled;
+use super::settled::{Kind, Settled};
 use super::switches::Switch;
 use super::token::TokenKeys;
 use crate::campaigns::{Advertiser, Book, Budget, Cap, LineItem};
@@ -300,11 +300,9 @@ impl Keeper {
             account.before_until = until;
         }
         for place in 0..self.terms.exchanges.len() {
-            let Some((name, window)) = self
-                .terms
-                .exchanges
-                .get(place)
-                .map(|of| (of.name.clone(), of.window))
+            let of = self.terms.exchanges.get(place);
+            let Some((name, window, billing)) =
+                of.map(|of| (of.name.clone(), of.window, of.billing))
             else {
                 continue;
             };
@@ -312,6 +310,10 @@ impl Keeper {
             self.exchanges.push(Arc::new(ExchangeDesk {
                 number,
                 window,
+                bills: match billing {
+                    Billing::Nurl => Kind::Win,
+                    Billing::Burl | Billing::Impression => Kind::Bill,
+                },
                 hold: std::sync::atomic::AtomicU32::new(WHOLE_HOLD),
                 stopped: AtomicBool::new(false),
             }));

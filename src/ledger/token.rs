@@ -147,6 +147,8 @@ pub struct Token {
     pub test: bool,
     /// Whether impressions of it are counted for frequency caps.
     pub is_capped: bool,
+    /// The kind of notice that books it, whatever its exchange is billed by since.
+    pub bills: Kind,
     /// Number of the exchange's name.
     pub exchange: u32,
     /// Numbers of the names of who bid.
@@ -359,12 +361,15 @@ fn bid_of(nonce: [u8; NONCE_BYTES]) -> BidNumber {
 const TEST: u8 = 1;
 const CAPPED: u8 = 2;
 const SEGMENTS: u8 = 4;
+const BILLED_BY_WIN: u8 = 8;
 
 fn write_body(token: &Token, out: &mut ArrayVec<u8, TEXT_BYTES_MAX>) -> Option<()> {
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let has_segments = !token.segments.is_empty();
-    let flags =
-        flag(token.test, TEST) | flag(token.is_capped, CAPPED) | flag(has_segments, SEGMENTS);
+    let flags = flag(token.test, TEST)
+        | flag(token.is_capped, CAPPED)
+        | flag(has_segments, SEGMENTS)
+        | flag(token.bills == Kind::Win, BILLED_BY_WIN);
     out.try_push(flags).ok()?;
     let mut number = |mut value: u64| {
         while value > 0x7f {
@@ -454,6 +459,10 @@ fn read_body(body: &[u8], bid: BidNumber, at: u32) -> Option<Token> {
         at,
         test: flags & TEST != 0,
         is_capped: flags & CAPPED != 0,
+        bills: match flags & BILLED_BY_WIN {
+            0 => Kind::Bill,
+            _ => Kind::Win,
+        },
         exchange,
         scopes,
         creative,
@@ -522,6 +531,7 @@ mod tests {
             at: 1_800_000_000,
             test: false,
             is_capped: true,
+            bills: Kind::Win,
             exchange: 4,
             scopes: Scopes {
                 line_item: 5,
@@ -645,7 +655,8 @@ mod tests {
             (start, desk, sequence) in (any::<u32>(), any::<u16>(), 0u64..1 << 48),
             (price_micros, nano) in (0i64..=1_000_000_000_000, 0i64..=i64::MAX / 8),
             names in any::<[u32; 5]>(),
-            (at, remembered, test, is_capped) in (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
+            (at, remembered) in any::<(u32, u32)>(),
+            (test, is_capped, by_win) in any::<(bool, bool, bool)>(),
             accounts in prop::collection::vec(any::<u32>(), 0..=ACCOUNTS_MAX),
             segments in prop::collection::vec(any::<u32>(), 0..=SEGMENTS_MAX),
             counted in prop::collection::vec(any::<u64>(), 0..=KEYS_MAX),
@@ -653,6 +664,7 @@ mod tests {
         ) {
             let token = Token {
                 bid: BidNumber { start, desk, sequence },
+                bills: if by_win { Kind::Win } else { Kind::Bill },
                 at, test, is_capped, price_micros, nano, remembered,
                 exchange: names[0],
                 scopes: Scopes { line_item: names[1], campaign: names[2], advertiser: names[3] },

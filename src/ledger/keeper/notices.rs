@@ -6,7 +6,6 @@ use crate::ledger::contacts::Contact;
 use crate::ledger::price::Unreadable;
 use crate::ledger::records::Notice;
 use crate::ledger::report::Counts;
-use crate::ledger::settled::Kind;
 use crate::ledger::token::Token;
 use crate::money::{Price, Round};
 
@@ -115,14 +114,7 @@ impl Keeper {
         if !self.settled.note(kind, token.bid, token.at) {
             return (Outcome::Repeated, 0);
         }
-        let billing = self
-            .terms_of(token.exchange)
-            .map_or(Billing::Burl, |terms| terms.billing);
-        let books = match kind {
-            Kind::Win => billing == Billing::Nurl,
-            Kind::Bill => billing != Billing::Nurl,
-            Kind::Loss | Kind::Click => false,
-        };
+        let books = kind == token.bills;
         if kind == Kind::Loss {
             self.release_bid(token);
             return (Outcome::Counted, 0);
