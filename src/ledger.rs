@@ -45,7 +45,7 @@ pub use keeper::{
 pub use office::Exposure;
 pub use office::{Answered, Hearer, Ledger, LedgerError};
 pub use plan::Plan;
-pub use price::{PriceKey, Unreadable, read as read_price};
+pub use price::{PriceKey, Unreadable, read as read_price, read_currency};
 pub use report::{Counts, Dimension, Imps, Key, Query, Row};
 pub use settled::Kind;
 pub use switches::Switch;

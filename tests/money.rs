@@ -208,6 +208,12 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
     // A price over the bid, one that was left as it was, a loss with a code that nobody knows.
     let over = kith.bid("demo", "a").expect("a bid");
     assert_eq!(kith.get(&paid(&over, "burl", "7")).0, 204);
+    // A currency that is none: nobody knows what the number is of.
+    let yen = kith.bid("second", "a").expect("a bid");
+    let in_yen = paid(&yen, "nurl", "1").replace("c=USD", "c=JPYY");
+    assert_eq!(kith.get(&in_yen).0, 204);
+    assert_eq!(kith.report("exchange")[1]["spend"], "0.005");
+    kith.until_shown("kith_notice_prices_total{what=\"currency\"} 1");
     let literal = kith.bid("demo", "a").expect("a bid");
     assert_eq!(
         kith.get(&paid(&literal, "burl", "%24%7BAUCTION_PRICE%7D"))
@@ -239,7 +245,7 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
         of(&rows),
         [
             ("demo".into(), "0.0125".into()),
-            ("second".into(), "0.004".into())
+            ("second".into(), "0.009".into())
         ]
     );
     // Tokens that are none of ours.

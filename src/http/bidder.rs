@@ -21,10 +21,9 @@ use crate::decision::{
 use crate::generation::Generation;
 use crate::ledger::{
     Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed,
-    SEGMENTS_MAX, Said, TokenText, read_price,
+    SEGMENTS_MAX, Said, TokenText, read_currency, read_price,
 };
 use crate::metrics::{BidCounters, Outcome};
-use crate::money::Currency;
 use crate::openrtb::{self, NoticeTokens, NoticeUrls, Request, abridge, write_bids, write_no_bid};
 use crate::privacy::Open;
 use crate::shadow::{Sampler, Wanted};
@@ -395,7 +394,7 @@ fn said(query: &str, keys: &[PriceKey]) -> Said {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "p" => said.price = read_price(Some(&value), keys),
-            "c" => said.currency = value.parse::<Currency>().ok(),
+            "c" => said.currency = read_currency(&value),
             _ => {}
         }
     }

@@ -230,7 +230,7 @@ impl World {
         }
         let said = Said {
             price: read_price(Some(price), &[]),
-            currency: None,
+            currency: Ok(None),
         };
         let booked = self.keeper.notice(kind, token, said, self.now());
         self.write();

@@ -14,15 +14,15 @@ use crate::money::{Price, Round};
 pub struct Said {
     /// The price of the impression, CPM.
     pub price: Result<Price, Unreadable>,
-    /// Its currency, where that is said.
-    pub currency: Option<Currency>,
+    /// Its currency, where one is said.
+    pub currency: Result<Option<Currency>, Unreadable>,
 }
 
 impl Default for Said {
     fn default() -> Self {
         Self {
             price: Err(Unreadable::Absent),
-            currency: None,
+            currency: Ok(None),
         }
     }
 }
@@ -159,9 +159,10 @@ impl Keeper {
     /// What an impression costs: the notice's price where it can be read, in the bid's currency and no more than was bid.
     fn charge(&mut self, token: &Token, said: Said) -> i64 {
         let bid = token.price_micros.max(1);
-        let price = match said.price {
-            Ok(price) => {
-                let from = said.currency.unwrap_or(token.currency);
+        let said = said.price.and_then(|price| Ok((price, said.currency?)));
+        let price = match said {
+            Ok((price, currency)) => {
+                let from = currency.unwrap_or(token.currency);
                 let rates = &self.terms.rates;
                 rates.convert(price, from, token.currency, Round::Up)
             }

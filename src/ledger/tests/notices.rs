@@ -54,7 +54,12 @@ fn price(random: &mut Random, bid: i64) -> (String, Option<&'static str>, i64) {
         1 => (text(bid + 1 + random.below(1 << 40) as i64), None, bid),
         // Half a euro is a dollar.
         2 => (text(paid / 2), Some("EUR"), paid / 2 * 2),
-        3 => (text(paid), Some("ZZZ"), bid),
+        // One without a rate, and one that is none.
+        3 => (
+            text(paid),
+            Some(["ZZZ", "EURO"][random.below(2) as usize]),
+            bid,
+        ),
         4 => ("0".to_owned(), None, 0),
         _ => (text(paid), None, paid),
     }
@@ -327,7 +332,7 @@ fn the_books_are_those_of_a_plain_count() {
             };
             let said = Said {
                 price: read_price(Some(&price), &[]),
-                currency: currency.and_then(|code| code.parse().ok()),
+                currency: read_currency(currency.unwrap_or_default()),
             };
             let booked = world.keeper.notice(kind, &opened, said, world.now());
             world.write();
