@@ -470,13 +470,76 @@ fn switches_stop_bids_at_once_and_after_a_restart() {
         assert_eq!(kith.post(&switches, &off.to_string()).0, 200);
         assert!(kith.bid("demo", "a").is_some(), "{what}");
     }
-    for (bad, says) in [
-        ("{}", "`off` is missing"),
-        (r#"{"off": true, "colour": "red"}"#, "no switch `colour`"),
+    let long = format!(r#"{{"off": true, "line_item": "{}"}}"#, "x".repeat(100_000));
+    for (bad, status, says) in [
+        ("{}", 422, "missing field `off`"),
+        (
+            r#"{"off": true, "colour": "red"}"#,
+            422,
+            "unknown field `colour`",
+        ),
+        (
+            r#"{"off": false, "off": true}"#,
+            422,
+            "duplicate field `off`",
+        ),
+        (
+            r#"{"off": true, "line_item": "one", "line_item": "two"}"#,
+            422,
+            "duplicate field `line_item`",
+        ),
+        (
+            r#"{"off": true, "line_item": null}"#,
+            422,
+            "expected a string",
+        ),
+        (
+            r#"{"off": true, "line_item": "one", "exchange": "demo"}"#,
+            422,
+            "more than one",
+        ),
+        (
+            r#"{"off": true, "line_item": "onr"}"#,
+            404,
+            "did you mean `one`?",
+        ),
+        (
+            r#"{"off": true, "campaign": "elsewhere"}"#,
+            404,
+            "the live campaigns have no campaign",
+        ),
+        (
+            r#"{"off": true, "advertiser": ""}"#,
+            404,
+            "no advertiser of that name",
+        ),
+        (
+            r#"{"off": true, "exchange": "demos"}"#,
+            404,
+            "did you mean `demo`?",
+        ),
+        (
+            r#"{"off": false, "exchange": "elsewhere"}"#,
+            404,
+            "no exchange of that name is configured",
+        ),
+        (&long, 404, "no line item of that name"),
     ] {
-        let (status, text) = kith.post(&switches, bad);
-        assert_eq!((status, text.contains(says)), (422, true), "{text}");
+        let (told, text) = kith.post(&switches, bad);
+        assert_eq!((told, text.contains(says)), (status, true), "{text}");
+        assert!(text.len() < 1_000, "{}", text.len());
     }
+    let (_, text) = kith.get(&switches);
+    assert_eq!(text, r#"{"off":[]}"#, "none of these is one");
+    // What went from the campaigns is switched on all the same.
+    let off = r#"{"off": true, "line_item": "one"}"#;
+    assert_eq!(kith.post(&switches, off).0, 200);
+    kith.campaigns(2, &[("two", json!({}))]);
+    assert!(kith.bid("demo", "a").is_some());
+    assert_eq!(kith.post(&switches, off).0, 200, "off it is");
+    let on = r#"{"off": false, "line_item": "one"}"#;
+    assert_eq!(kith.post(&switches, on).0, 200);
+    assert_eq!(kith.post(&switches, on).0, 404);
     assert_eq!(
         kith.post(&switches, r#"{"off": true, "exchange": "demo"}"#)
             .0,

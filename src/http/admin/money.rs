@@ -7,6 +7,7 @@ use super::access::Caller;
 use super::routes::{Answer, Asked, json as json_answer, query, text_as};
 use super::switches::{blocking, lines};
 use super::{AdminState, Problem};
+use crate::campaigns::nearest::nearest;
 use crate::clock::Timestamp;
 use crate::config::Role;
 use crate::delivery::{self, Unanswered, decimal};
@@ -155,11 +156,15 @@ pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<A
             let ledger = books(asked)?;
             let (switch, off) = wanted(super::switches::document(asked, SWITCH).await?)?;
             let by = Caller::clone(&asked.caller).name;
-            tracing::warn!(what = ?switch, off, by, "bidding is switched");
             let to = ledger.clone();
-            blocking(asked, move |_| match to.switch(switch, off) {
-                true => Ok(()),
-                false => Err(gone()),
+            blocking(asked, move |state| {
+                let known = is_known(&switch, &to, &state.datasets.live().load())?;
+                known.map_err(|detail| Problem::new(404, "no_such_name", detail))?;
+                tracing::warn!(what = ?switch, off, by, "bidding is switched");
+                match to.switch(switch, off) {
+                    true => Ok(()),
+                    false => Err(gone()),
+                }
             })
             .await?;
             ledger
@@ -183,23 +188,84 @@ pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<A
 
 const SWITCH: &str = "{\"off\": true, \"line_item\": \"…\"}, or exchange, advertiser, campaign, or nothing beside `off` for all bidding";
 
-fn wanted(document: serde_json::Map<String, Value>) -> Result<(Switch, bool), Problem> {
-    let bad = |detail: String| Problem::new(422, "switch", detail);
-    let mut switch = Switch::Everything;
-    let mut off = None;
-    for (key, value) in &document {
-        match (key.as_str(), value) {
-            ("off", Value::Bool(value)) => off = Some(*value),
-            (word, Value::String(name)) if switch == Switch::Everything => {
-                let known = Switch::of(word, name);
-                switch = known
-                    .ok_or_else(|| bad(format!("there is no switch `{word}`; send {SWITCH}")))?;
-            }
-            (word, _) => return Err(bad(format!("`{word}` is not understood; send {SWITCH}"))),
-        }
+/// What is to be switched. Read as a struct, and not as a map: a key that comes twice is refused.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switched {
+    off: bool,
+    #[serde(default, deserialize_with = "said")]
+    exchange: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    advertiser: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    campaign: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    line_item: Option<String>,
+}
+
+/// What is said is a text: `null` would otherwise stand for everything.
+fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    serde::Deserialize::deserialize(from).map(Some)
+}
+
+fn wanted(switched: Switched) -> Result<(Switch, bool), Problem> {
+    let Switched {
+        off,
+        exchange,
+        advertiser,
+        campaign,
+        line_item,
+    } = switched;
+    let named = [exchange, advertiser, campaign, line_item];
+    let mut said = Switch::WORDS.into_iter().zip(named);
+    let mut said = said.by_ref().filter_map(|(word, name)| Some((word, name?)));
+    let switch = match (said.next(), said.next()) {
+        (None, _) => Some(Switch::Everything),
+        (Some((word, name)), None) => Switch::of(word, &name),
+        (Some(_), Some(_)) => None,
+    };
+    let bad = || {
+        Problem::new(
+            422,
+            "switch",
+            format!("it names more than one; send {SWITCH}"),
+        )
+    };
+    Ok((switch.ok_or_else(bad)?, off))
+}
+
+/// Whether there is what is to be switched, or it is off: what went from the campaigns can be switched on still. A name that
+/// is none would be taken for a switch that works.
+fn is_known(
+    switch: &Switch,
+    ledger: &Ledger,
+    generation: &Generation,
+) -> Result<Result<(), String>, Problem> {
+    let asked = switch.clone();
+    let of = ledger.ask(move |keeper| {
+        let is_off = keeper.off().any(|off| *off == asked);
+        (is_off, keeper.exchanges().map(str::to_owned).collect())
+    });
+    let (is_off, exchanges): (bool, Vec<String>) = of.ok_or_else(gone)?;
+    let book = &generation.book;
+    let line_items = book.line_items.iter();
+    let names: Vec<&str> = match switch {
+        Switch::Everything => return Ok(Ok(())),
+        Switch::Exchange(_) => exchanges.iter().map(String::as_str).collect(),
+        Switch::Advertiser(_) => book.advertisers.iter().map(|of| &*of.id).collect(),
+        Switch::Campaign(_) => line_items.map(|of| &*of.campaign).collect(),
+        Switch::LineItem(_) => line_items.map(|of| &*of.id).collect(),
+    };
+    let (word, name) = switch.told();
+    if is_off || names.contains(&name) {
+        return Ok(Ok(()));
     }
-    let off = off.ok_or_else(|| bad(format!("`off` is missing; send {SWITCH}")))?;
-    Ok((switch, off))
+    let word = word.replace('_', " ");
+    Ok(Err(match nearest(name, names) {
+        Some(near) => format!("there is no {word} of that name; did you mean `{near}`?"),
+        None if word == "exchange" => "no exchange of that name is configured".to_owned(),
+        None => format!("the live campaigns have no {word} of that name"),
+    }))
 }
 
 #[derive(serde::Deserialize)]
