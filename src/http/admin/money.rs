@@ -30,7 +30,7 @@ fn gone() -> Problem {
 
 /// `GET /v1/report?by=line_item,hour&from=…&until=…&format=json|csv`.
 pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Read)?;
+    asked.caller.may_count(Role::Read)?;
     let (mut wanted, mut as_csv) = (Query::default(), false);
     wanted.by = vec![Dimension::LineItem];
     for (key, value) in query(asked.head.uri.query())? {
@@ -102,7 +102,7 @@ fn hour(key: &str, text: &str) -> Result<u32, Problem> {
 
 /// `GET /v1/budgets`: how each live budget stands, now; and which line items are paced or stopped.
 pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Read)?;
+    asked.caller.may_count(Role::Read)?;
     let ledger = books(asked)?;
     let (standings, paces) = blocking(asked, move |_| {
         let both = ledger.ask(|keeper| (keeper.standings(), keeper.paces()));
@@ -148,11 +148,11 @@ pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
 pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<Answer, Problem> {
     let ledger = match *method {
         Method::GET => {
-            asked.caller.may_everywhere(Role::Read)?;
+            asked.caller.may_count(Role::Read)?;
             books(asked)?
         }
         Method::POST => {
-            asked.caller.may_everywhere(Role::Operate)?;
+            asked.caller.may_count(Role::Operate)?;
             let ledger = books(asked)?;
             let (switch, off) = wanted(super::switches::document(asked, SWITCH).await?)?;
             let by = Caller::clone(&asked.caller).name;
@@ -281,7 +281,7 @@ struct ExposureRow {
 
 /// `POST /v1/exposures`: a contact a line, `{"source", "id", "line_item" or "campaign" or "advertiser", "at"}`.
 pub(super) async fn exposures(asked: &mut Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Upload)?;
+    asked.caller.may_count(Role::Upload)?;
     let ledger = books(asked)?;
     let text = lines(asked).await?;
     let told = blocking(asked, move |state| {
