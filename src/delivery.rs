@@ -46,10 +46,7 @@ fn rates(row: &Row) -> [(&'static str, Option<f64>); 3] {
     [
         ("ecpm", per(spend * 1000.0, counts.impressions)),
         ("ecpc", per(spend, counts.clicks)),
-        (
-            "win_rate",
-            per(counts.wins.max(counts.impressions) as f64, counts.bids),
-        ),
+        ("win_rate", per(counts.wins as f64, counts.bids)),
     ]
 }
 
@@ -57,7 +54,7 @@ fn counts(row: &Row) -> [(&'static str, u64); 4] {
     let counts = &row.counts;
     [
         ("bids", counts.bids),
-        ("wins", counts.wins.max(counts.impressions)),
+        ("wins", counts.wins),
         ("impressions", counts.impressions),
         ("clicks", counts.clicks),
     ]

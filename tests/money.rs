@@ -248,6 +248,22 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
             ("second".into(), "0.009".into())
         ]
     );
+    // Of four bids on the one exchange three were won, on the other all three, as one notice or both say: by whatever it is added up.
+    let wins = |by: &str| -> u64 {
+        let rows = kith.report(by);
+        rows.iter().filter_map(|row| row["wins"].as_u64()).sum()
+    };
+    let silent = kith.bid("second", "a").expect("a bid");
+    assert_eq!(kith.get(&paid(&silent, "burl", "1")).0, 204);
+    for by in [
+        "exchange",
+        "line_item",
+        "exchange,creative",
+        "hour",
+        "advertiser",
+    ] {
+        assert_eq!(wins(by), 6, "by {by}");
+    }
     // Tokens that are none of ours.
     let burl = url(&bid, "burl");
     let (base, rest) = burl.split_at(burl.find("/n/bill/").expect("a path") + "/n/bill/".len());

@@ -54,7 +54,7 @@ impl Key {
 pub struct Counts {
     /// Bids sent.
     pub bids: u64,
-    /// Of those, the ones that a win notice came for.
+    /// Of those, the ones that were won: a notice of the win came, or a billing notice, or both.
     pub wins: u64,
     /// Impressions billed.
     pub impressions: u64,

@@ -194,9 +194,16 @@ impl Keeper {
     pub(super) fn book(&mut self, notice: &Notice) {
         // A notice that bills nothing on this exchange is no impression beside the one that does.
         let is_impression = notice.booked.is_some();
+        // Won is a bid once, whichever of its notices says so first: a sum over bids is right whatever it is by.
+        let other = match notice.kind {
+            Kind::Win => Some(Kind::Bill),
+            Kind::Bill => Some(Kind::Win),
+            Kind::Loss | Kind::Click => None,
+        };
+        let is_won = other.is_some_and(|other| !self.settled.has(other, notice.bid, notice.bid_at));
         let counts = Counts {
             bids: 0,
-            wins: u64::from(notice.kind == Kind::Win),
+            wins: u64::from(is_won),
             impressions: u64::from(is_impression),
             clicks: u64::from(notice.kind == Kind::Click),
             spend: notice.booked.unwrap_or(0),

@@ -122,11 +122,12 @@ impl Reference {
             return self.count("repeated");
         }
         let row = self.rows.entry((bid.line_item, bid.exchange)).or_default();
+        let says_won =
+            [Kind::Win, Kind::Bill].map(|kind| self.taken.contains(&(place, kind as u8)));
+        let is_first = says_won.into_iter().filter(|says| *says).count() == 1;
+        row.wins += u64::from(is_first && matches!(kind, Kind::Win | Kind::Bill));
         let books = match kind {
-            Kind::Win => {
-                row.wins += 1;
-                BILLINGS[bid.exchange] == Billing::Nurl
-            }
+            Kind::Win => BILLINGS[bid.exchange] == Billing::Nurl,
             Kind::Bill => BILLINGS[bid.exchange] == Billing::Burl,
             Kind::Click => {
                 row.clicks += 1;
