@@ -70,6 +70,47 @@ pub enum Unanswered {
     Gone,
     /// It would have more than [`ROWS_MAX`] rows.
     TooManyRows,
+    /// It begins or ends within a day of which only the sum is kept.
+    WithinADay(WithinADay),
+}
+
+/// Hours since 1970 of a question that can only be answered for whole days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WithinADay {
+    /// Hours before this one are by the day.
+    pub before: u32,
+    /// From when on it can be answered, and until when, that is least different.
+    pub from: u32,
+    /// None: without end.
+    pub until: Option<u32>,
+}
+
+/// The first hour of an hour's day.
+fn day_of(hour: u32) -> u32 {
+    hour.saturating_sub(hour % 24)
+}
+
+/// Whether all that a query asks for is kept by what it asks for. Of hours before `rolled` there is one sum a day; `kept`: hours, and
+/// such days, of which there is something.
+fn whole_days(query: &Query, kept: &[u32], rolled: u32) -> Result<(), Unanswered> {
+    let is_within =
+        |hour: u32| hour < rolled && day_of(hour) != hour && kept.contains(&day_of(hour));
+    let widened = WithinADay {
+        before: rolled,
+        from: match is_within(query.from) {
+            true => day_of(query.from),
+            false => query.from,
+        },
+        // What is left of the last such day is by the hour.
+        until: query.until.map(|until| match is_within(until) {
+            true => day_of(until).saturating_add(24).min(rolled),
+            false => until,
+        }),
+    };
+    match (widened.from, widened.until) == (query.from, query.until) {
+        true => Ok(()),
+        false => Err(Unanswered::WithinADay(widened)),
+    }
 }
 
 /// So often rows that were moved while they were read are read again.
@@ -78,9 +119,16 @@ const TRIES: usize = 3;
 /// What is asked of the report. An hour is read at a time, so that the ledger's thread, which bids wait for, is never long at it.
 pub fn rows(ledger: &Ledger, query: &Query) -> Result<Vec<Row>, Unanswered> {
     for _ in 0..TRIES {
-        let (asked, now) = (query.clone(), query.clone());
+        // From the first day on, of which there may be a sum.
+        let asked = Query {
+            from: day_of(query.from),
+            ..query.clone()
+        };
+        let now = query.clone();
         let of = ledger.ask(move |keeper| keeper.hours(&asked));
-        let (hours, rolled) = of.ok_or(Unanswered::Gone)?;
+        let (mut hours, rolled) = of.ok_or(Unanswered::Gone)?;
+        whole_days(query, &hours, rolled)?;
+        hours.retain(|hour| *hour >= query.from);
         let mut sums: BTreeMap<(Vec<String>, Currency), Row> = BTreeMap::new();
         for hour in hours {
             let of_hour = Query {
@@ -517,6 +565,36 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(20));
             thread::park_timeout(Duration::from_millis(2));
         }
+        // Of a day that is a sum there is no part.
+        let part = |from: u32, until: Option<u32>| {
+            let query = Query {
+                by: vec![Dimension::Hour],
+                from,
+                until,
+            };
+            rows(&ledger, &query).map(|rows| rows.len())
+        };
+        let before = hour - 72;
+        let within = |from: u32, until: Option<u32>| {
+            Err(Unanswered::WithinADay(WithinADay {
+                before,
+                from,
+                until,
+            }))
+        };
+        let (sum, end) = (day_of(hour - 90), day_of(hour - 90) + 24);
+        assert_eq!(part(sum, Some(end)), Ok(1));
+        assert_eq!(part(sum, None), Ok(3));
+        assert_eq!(part(sum + 1, None), within(sum, None));
+        assert_eq!(part(sum, Some(end - 1)), within(sum, Some(end)));
+        assert_eq!(part(sum + 1, Some(sum + 2)), within(sum, Some(end)));
+        assert_eq!(
+            part(0, Some(before - 1)),
+            Ok(1),
+            "nothing is in its last day"
+        );
+        assert_eq!(part(0, Some(before)), Ok(1));
+        assert_eq!(part(before + 1, Some(before + 2)), Ok(0));
         for by in [
             vec![],
             vec![Dimension::LineItem, Dimension::Exchange],

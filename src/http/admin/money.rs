@@ -10,7 +10,7 @@ use super::{AdminState, Problem};
 use crate::campaigns::nearest::nearest;
 use crate::clock::Timestamp;
 use crate::config::Role;
-use crate::delivery::{self, Unanswered, decimal};
+use crate::delivery::{self, Unanswered, WithinADay, decimal};
 use crate::generation::Generation;
 use crate::ledger::{Dimension, Exposure, Ledger, Query, Scopes, Standing, Switch};
 
@@ -55,6 +55,7 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
     let answer = move |_: &AdminState| -> Result<Answer, Problem> {
         let rows = delivery::rows(&ledger, &wanted).map_err(|why| match why {
             Unanswered::Gone => gone(),
+            Unanswered::WithinADay(whole) => within_a_day(whole),
             Unanswered::TooManyRows => Problem::new(
                 422,
                 "too_many_rows",
@@ -74,6 +75,22 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
         Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
     };
     blocking(asked, answer).await
+}
+
+fn within_a_day(whole: WithinADay) -> Problem {
+    let time = |hour: u32| Timestamp::from_unix_seconds(i64::from(hour).saturating_mul(3600));
+    let (before, from) = (time(whole.before), time(whole.from));
+    let until = whole
+        .until
+        .map_or(String::new(), |until| format!("&until={}", time(until)));
+    Problem::new(
+        422,
+        "within_a_day",
+        format!(
+            "of hours before {before} only the sum of each day (UTC) is kept: ask for whole ones, from={from}{until}; \
+             reports/<hour>.ndjson.gz in the data directory have each hour"
+        ),
+    )
 }
 
 fn dimensions(words: &str) -> Result<Vec<Dimension>, Problem> {
