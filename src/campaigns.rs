@@ -18,7 +18,7 @@ mod evaluator;
 mod formats;
 mod index;
 mod markup;
-mod nearest;
+pub(crate) mod nearest;
 mod pricing;
 mod program;
 mod scores;

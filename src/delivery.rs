@@ -7,7 +7,9 @@
 //! - what became of imps, by exchange and line item (`imps`, `matched`, `no_bids`).
 //!
 //! It is written a minute after the hour is over, and again as long as notices change it: for a day beyond the billing window. It replaces
-//! what was there in one step, so that whoever reads sees a whole file.
+//! what was there in one step, so that whoever reads sees a whole file. After a start all hours that the report has are looked at: those
+//! that were over while nothing ran, or changed before it stopped, are written then. An hour becomes part of a day in the report only when
+//! its file is written, and from then on the file stays as it is.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +26,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::decision::{NoBid, Refusal};
-use crate::ledger::{Dimension, Imps, Ledger, Query, Row};
+use crate::ledger::{Dimension, Imps, Ledger, Query, Row, changing_hours};
 use crate::money::{Currency, Nanos};
 use crate::priority;
 use crate::storage::Storage;
@@ -46,10 +48,7 @@ fn rates(row: &Row) -> [(&'static str, Option<f64>); 3] {
     [
         ("ecpm", per(spend * 1000.0, counts.impressions)),
         ("ecpc", per(spend, counts.clicks)),
-        (
-            "win_rate",
-            per(counts.wins.max(counts.impressions) as f64, counts.bids),
-        ),
+        ("win_rate", per(counts.wins as f64, counts.bids)),
     ]
 }
 
@@ -57,7 +56,7 @@ fn counts(row: &Row) -> [(&'static str, u64); 4] {
     let counts = &row.counts;
     [
         ("bids", counts.bids),
-        ("wins", counts.wins.max(counts.impressions)),
+        ("wins", counts.wins),
         ("impressions", counts.impressions),
         ("clicks", counts.clicks),
     ]
@@ -73,6 +72,47 @@ pub enum Unanswered {
     Gone,
     /// It would have more than [`ROWS_MAX`] rows.
     TooManyRows,
+    /// It begins or ends within a day of which only the sum is kept.
+    WithinADay(WithinADay),
+}
+
+/// Hours since 1970 of a question that can only be answered for whole days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WithinADay {
+    /// Hours before this one are by the day.
+    pub before: u32,
+    /// From when on it can be answered, and until when, that is least different.
+    pub from: u32,
+    /// None: without end.
+    pub until: Option<u32>,
+}
+
+/// The first hour of an hour's day.
+fn day_of(hour: u32) -> u32 {
+    hour.saturating_sub(hour % 24)
+}
+
+/// Whether all that a query asks for is kept by what it asks for. Of hours before `rolled` there is one sum a day; `kept`: hours, and
+/// such days, of which there is something.
+fn whole_days(query: &Query, kept: &[u32], rolled: u32) -> Result<(), Unanswered> {
+    let is_within =
+        |hour: u32| hour < rolled && day_of(hour) != hour && kept.contains(&day_of(hour));
+    let widened = WithinADay {
+        before: rolled,
+        from: match is_within(query.from) {
+            true => day_of(query.from),
+            false => query.from,
+        },
+        // What is left of the last such day is by the hour.
+        until: query.until.map(|until| match is_within(until) {
+            true => day_of(until).saturating_add(24).min(rolled),
+            false => until,
+        }),
+    };
+    match (widened.from, widened.until) == (query.from, query.until) {
+        true => Ok(()),
+        false => Err(Unanswered::WithinADay(widened)),
+    }
 }
 
 /// So often rows that were moved while they were read are read again.
@@ -81,9 +121,16 @@ const TRIES: usize = 3;
 /// What is asked of the report. An hour is read at a time, so that the ledger's thread, which bids wait for, is never long at it.
 pub fn rows(ledger: &Ledger, query: &Query) -> Result<Vec<Row>, Unanswered> {
     for _ in 0..TRIES {
-        let (asked, now) = (query.clone(), query.clone());
+        // From the first day on, of which there may be a sum.
+        let asked = Query {
+            from: day_of(query.from),
+            ..query.clone()
+        };
+        let now = query.clone();
         let of = ledger.ask(move |keeper| keeper.hours(&asked));
-        let (hours, rolled) = of.ok_or(Unanswered::Gone)?;
+        let (mut hours, rolled) = of.ok_or(Unanswered::Gone)?;
+        whole_days(query, &hours, rolled)?;
+        hours.retain(|hour| *hour >= query.from);
         let mut sums: BTreeMap<(Vec<String>, Currency), Row> = BTreeMap::new();
         for hour in hours {
             let of_hour = Query {
@@ -210,9 +257,6 @@ pub fn csv(by: &[Dimension], rows: &[Row]) -> String {
 
 /// Where hours are kept, in the data directory.
 const FOLDER: &str = "reports";
-/// For so many hours beyond a bid's window a notice may change what an hour delivered: a day that its token is valid, and the hour
-/// itself.
-const CHANGING_HOURS: u32 = 25;
 /// Files of hours older than this are removed: a quarter of a year.
 const KEPT_HOURS: u32 = 92 * 24;
 /// How long after an hour its file is written: by then bid threads and the ledger have told all.
@@ -239,7 +283,7 @@ impl Archive {
         Self {
             ledger,
             storage,
-            changing: window.div_ceil(3600).saturating_add(CHANGING_HOURS),
+            changing: changing_hours(window),
             done: 0,
             written: BTreeMap::new(),
         }
@@ -260,36 +304,63 @@ impl Archive {
         }
     }
 
-    /// Writes what is over and not written, and what has changed since; removes what is old.
+    /// Writes what is over and not written, and what has changed since; removes what is old. Of hours that are days by now there is
+    /// nothing left to write: their files stay as they are.
     pub fn turn(&mut self, now: Timestamp) -> Result<(), String> {
         let settled = now.unix_seconds().saturating_sub(SETTLES_SECONDS);
         let hour = u32::try_from(settled / 3600).unwrap_or(0);
         if hour <= self.done {
             return Ok(());
         }
-        for of in hour.saturating_sub(self.changing)..hour {
-            let text = self.text(of).ok_or("the ledger does not answer")?;
+        const GONE: &str = "the ledger does not answer";
+        let over = Query {
+            until: Some(hour),
+            ..Query::default()
+        };
+        let of = self.ledger.ask(move |keeper| keeper.hours(&over));
+        let (hours, rolled) = of.ok_or(GONE)?;
+        // The first time all of them: what was over, or changed, when the last run ended may not be in its file.
+        let from = hour.saturating_sub(self.changing).min(self.done);
+        for of in hours.into_iter().filter(|of| *of >= from.max(rolled)) {
+            let text = self.text(of).ok_or(GONE)?;
+            // Nothing, where it became part of a day meanwhile.
+            let Some(text) = text.filter(|text| !text.is_empty()) else {
+                continue;
+            };
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
             let hash = hasher.finish();
-            let before = self.written.get(&of);
-            // What is empty, and was, needs no file.
-            if before == Some(&hash) || (text.is_empty() && before.is_none()) {
+            if self.written.get(&of) == Some(&hash) {
                 continue;
             }
             let packed = gzip(&text).map_err(|error| error.to_string())?;
-            let written = self.storage.write_atomic(&file_of(of), packed);
+            let file = file_of(of);
+            let before = std::fs::read(self.storage.dir().join(&file));
+            // As the last run wrote it: it stays.
+            if before.is_ok_and(|before| before == packed) {
+                self.written.insert(of, hash);
+                continue;
+            }
+            let written = self.storage.write_atomic(&file, packed);
             written.map_err(|error| error.to_string())?;
             self.written.insert(of, hash);
         }
+        if rolled > self.done && self.done > 0 {
+            let hours = rolled.saturating_sub(self.done);
+            tracing::warn!(
+                hours,
+                "the report has so many rows that hours became days before their files were written; see limits.report_rows"
+            );
+        }
+        self.ledger.files_are_before(hour);
         self.written = self.written.split_off(&hour.saturating_sub(self.changing));
         self.forget(hour.saturating_sub(KEPT_HOURS));
         self.done = hour;
         Ok(())
     }
 
-    /// An hour's rows, a line each; nothing where the ledger is gone.
-    fn text(&self, hour: u32) -> Option<String> {
+    /// An hour's rows, a line each; none where it is part of a day by now, nothing where the ledger is gone.
+    fn text(&self, hour: u32) -> Option<Option<String>> {
         let by = |last: &[Dimension]| {
             let mut by = vec![
                 Dimension::Hour,
@@ -312,7 +383,13 @@ impl Archive {
                 from: hour,
                 until: Some(hour.saturating_add(1)),
             };
-            let rows = self.ledger.ask(move |keeper| keeper.rows(&query))?;
+            let of = self
+                .ledger
+                .ask(move |keeper| (keeper.rows(&query), keeper.rolled_before()));
+            let (rows, rolled) = of?;
+            if rolled > hour {
+                return Some(None);
+            }
             let of_imps = by.len() == 5;
             for row in rows
                 .iter()
@@ -327,7 +404,7 @@ impl Archive {
                 text.push('\n');
             }
         }
-        Some(text)
+        Some(Some(text))
     }
 
     fn forget(&self, before: u32) {
@@ -405,6 +482,7 @@ impl Drop for Reports {
 mod tests {
     use std::io::Read as _;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
     use super::*;
     use crate::config::Config;
@@ -457,12 +535,12 @@ mod tests {
         std::fs::create_dir(dir.path().join("reports")).expect("made");
         std::fs::write(&old, "").expect("written");
         let terms = Terms::of(&Config::default());
-        let ledger = Ledger::start(terms, storage.clone(), ten).expect("a ledger");
-        let document = br#"{"advertisers": [{"id": "acme", "domain": "acme.example"}],
-            "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 1, "h": 1, "adm": "<p>"}],
-            "line_items": [{"id": "one", "creatives": ["box"], "targeting": "segments one of ['crm/vip']",
-                "price": {"cpm": "5", "currency": "USD"}}]}"#;
-        let book = Arc::new(crate::campaigns::compile(document).expect("a document"));
+        static SINCE: AtomicI64 = AtomicI64::new(0);
+        fn clock() -> Timestamp {
+            Timestamp::from_unix_seconds(ten().unix_seconds() + SINCE.load(SeqCst))
+        }
+        let ledger = Ledger::start(terms, storage.clone(), clock).expect("a ledger");
+        let book = Arc::new(crate::campaigns::compile(DOCUMENT).expect("a document"));
         let (plan, mut desk) = (ledger.plan(&book), ledger.desk());
         bid(&mut desk, &plan, &book);
         let hour = u32::try_from(ten().unix_seconds() / 3600).expect("an hour");
@@ -507,6 +585,12 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(20));
             thread::park_timeout(Duration::from_millis(2));
         }
+        // What is older than three days is by the day.
+        SINCE.store(60, SeqCst);
+        while ledger.ask(|keeper| keeper.rolled_before()) != Some(hour - 72) {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::park_timeout(Duration::from_millis(2));
+        }
         // Read an hour at a time it is the same, also of hours that are days by now.
         desk.tally(&plan, 0, hour - 1, 5, vec![(0, Some("floor"), 1)]);
         desk.tally(&plan, 0, hour - 90, 5, vec![(0, Some("floor"), 3)]);
@@ -520,6 +604,36 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(20));
             thread::park_timeout(Duration::from_millis(2));
         }
+        // Of a day that is a sum there is no part.
+        let part = |from: u32, until: Option<u32>| {
+            let query = Query {
+                by: vec![Dimension::Hour],
+                from,
+                until,
+            };
+            rows(&ledger, &query).map(|rows| rows.len())
+        };
+        let before = hour - 72;
+        let within = |from: u32, until: Option<u32>| {
+            Err(Unanswered::WithinADay(WithinADay {
+                before,
+                from,
+                until,
+            }))
+        };
+        let (sum, end) = (day_of(hour - 90), day_of(hour - 90) + 24);
+        assert_eq!(part(sum, Some(end)), Ok(1));
+        assert_eq!(part(sum, None), Ok(3));
+        assert_eq!(part(sum + 1, None), within(sum, None));
+        assert_eq!(part(sum, Some(end - 1)), within(sum, Some(end)));
+        assert_eq!(part(sum + 1, Some(sum + 2)), within(sum, Some(end)));
+        assert_eq!(
+            part(0, Some(before - 1)),
+            Ok(1),
+            "nothing is in its last day"
+        );
+        assert_eq!(part(0, Some(before)), Ok(1));
+        assert_eq!(part(before + 1, Some(before + 2)), Ok(0));
         for by in [
             vec![],
             vec![Dimension::LineItem, Dimension::Exchange],
@@ -541,5 +655,148 @@ mod tests {
             lines(dir.path()).first().map(|line| line["bids"].clone()),
             Some(2.into())
         );
+    }
+
+    const DOCUMENT: &[u8] = br#"{"advertisers": [{"id": "acme", "domain": "acme.example"}],
+        "creatives": [{"id": "box", "advertiser": "acme", "type": "banner", "w": 1, "h": 1, "adm": "<p>"}],
+        "line_items": [{"id": "one", "creatives": ["box"], "targeting": "segments one of ['crm/vip']",
+            "price": {"cpm": "5", "currency": "USD"}}]}"#;
+
+    /// A service that stops and starts, by a clock that is set.
+    struct Kept {
+        ledger: Ledger,
+        archive: Archive,
+        desk: Desk,
+        plan: Arc<Plan>,
+        book: Arc<crate::campaigns::Book>,
+    }
+
+    impl Kept {
+        fn start(dir: &Path, window: u32, rows: usize, clock: fn() -> Timestamp) -> Self {
+            let storage = Storage::start(dir).expect("storage");
+            let mut terms = Terms::of(&Config::default());
+            terms.report_rows = rows;
+            for exchange in &mut terms.exchanges {
+                exchange.window = window;
+            }
+            let ledger = Ledger::start(terms, storage.clone(), clock).expect("a ledger");
+            let book = Arc::new(crate::campaigns::compile(DOCUMENT).expect("a document"));
+            Self {
+                archive: Archive::new(ledger.clone(), storage, window),
+                desk: ledger.desk(),
+                plan: ledger.plan(&book),
+                ledger,
+                book,
+            }
+        }
+
+        fn bid(&mut self) {
+            bid(&mut self.desk, &self.plan, &self.book);
+        }
+
+        /// Waits until the report is by the day before this hour.
+        fn until_rolled(&self, hour: u32) {
+            let begun = std::time::Instant::now();
+            while self.ledger.ask(|keeper| keeper.rolled_before()) != Some(hour) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "never");
+                thread::park_timeout(Duration::from_millis(2));
+            }
+        }
+
+        /// Waits until the ledger has looked at the clock, some times.
+        fn ticks(&self) {
+            thread::park_timeout(Duration::from_millis(700));
+        }
+    }
+
+    fn files(dir: &Path) -> Vec<String> {
+        let files = std::fs::read_dir(dir.join("reports"));
+        let names = files.into_iter().flatten().flatten();
+        let mut names: Vec<String> = names
+            .map(|file| file.file_name().display().to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn no_hour_is_without_its_file_and_no_file_without_its_hour() {
+        static NOW: AtomicI64 = AtomicI64::new(0);
+        fn clock() -> Timestamp {
+            Timestamp::from_unix_seconds(NOW.load(SeqCst))
+        }
+        let set = |hours: i64| {
+            let seconds = ten().unix_seconds() + hours * 3_600;
+            NOW.store(seconds, SeqCst);
+            Timestamp::from_unix_seconds(seconds)
+        };
+        let hour = u32::try_from(ten().unix_seconds() / 3600).expect("an hour");
+        let bids = |dir: &Path| lines(dir).first().map(|line| line["bids"].clone());
+        let only = ["2026-11-23T10.ndjson.gz"];
+
+        // Where notices may come for a week, hours stay hours for as long, and their files what they are.
+        let dir = tempfile::tempdir().expect("a folder");
+        set(0);
+        let mut kept = Kept::start(dir.path(), 7 * 24 * 3_600, 1_000, clock);
+        kept.bid();
+        kept.ticks();
+        kept.archive.turn(set(1)).expect("written");
+        assert_eq!(bids(dir.path()), Some(1.into()));
+        kept.archive.turn(set(100)).expect("nothing new is over");
+        kept.until_rolled(hour + 100 - 194);
+        kept.bid();
+        kept.ticks();
+        kept.archive.turn(set(101)).expect("it has changed");
+        assert_eq!(
+            (bids(dir.path()), files(dir.path())),
+            (Some(2.into()), only.map(Into::into).into())
+        );
+        kept.archive.turn(set(300)).expect("nothing new is over");
+        set(301);
+        kept.until_rolled(hour + 301 - 194);
+        kept.archive.turn(set(302)).expect("nothing new is over");
+        assert_eq!(
+            (bids(dir.path()), files(dir.path())),
+            (Some(2.into()), only.map(Into::into).into())
+        );
+        drop(kept);
+
+        // More rows than there may be: the hour waits for its file, which stays when it is a part of its day.
+        let dir = tempfile::tempdir().expect("a folder");
+        set(0);
+        let mut kept = Kept::start(dir.path(), 3_600, 1, clock);
+        kept.bid();
+        kept.ticks();
+        set(1);
+        kept.ticks();
+        kept.archive.turn(set(1)).expect("written");
+        set(2);
+        kept.until_rolled(hour + 1);
+        kept.archive.turn(set(2)).expect("nothing new is over");
+        kept.archive.turn(set(3)).expect("nothing new is over");
+        assert_eq!(
+            (bids(dir.path()), files(dir.path())),
+            (Some(1.into()), only.map(Into::into).into())
+        );
+        drop(kept);
+
+        // Stopped before the hour was over, and for long.
+        let dir = tempfile::tempdir().expect("a folder");
+        set(0);
+        let mut kept = Kept::start(dir.path(), 3_600, 1_000, clock);
+        kept.bid();
+        kept.ticks();
+        drop(kept);
+        assert_eq!(files(dir.path()), [""; 0]);
+        set(90);
+        let mut kept = Kept::start(dir.path(), 3_600, 1_000, clock);
+        kept.ticks();
+        kept.archive.turn(set(90)).expect("written");
+        assert_eq!(
+            (bids(dir.path()), files(dir.path())),
+            (Some(1.into()), only.map(Into::into).into())
+        );
+        set(91);
+        kept.until_rolled(hour + 91 - 72);
     }
 }

@@ -41,7 +41,7 @@ pub use request::{
     User,
 };
 pub use response::{
-    BidId, BidOut, CLICK_MACRO, CreativeOut, Mtype, NoticeUrls, PIXEL_HTML_MACRO, PIXEL_VAST_MACRO,
-    line_item_part, transparency_part, write_bids, write_no_bid,
+    BidId, BidOut, CLICK_MACRO, CreativeOut, Mtype, NoticeTokens, NoticeUrls, PIXEL_HTML_MACRO,
+    PIXEL_VAST_MACRO, line_item_part, transparency_part, write_bids, write_no_bid,
 };
 pub use signals::{Flag, Homes, SectionIds, Signals};

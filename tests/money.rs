@@ -145,6 +145,19 @@ impl Asked {
         })
     }
 
+    /// Waits until the metrics have a line: they are as of the ledger's last tick.
+    fn until_shown(&self, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (_, metrics) = self.get(&self.admin("/metrics"));
+            if metrics.lines().any(|shown| shown == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in {metrics}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn report(&self, by: &str) -> Vec<Value> {
         let (status, text) = self.get(&self.admin(&format!("/v1/report?by={by}")));
         assert_eq!(status, 200, "{text}");
@@ -195,6 +208,12 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
     // A price over the bid, one that was left as it was, a loss with a code that nobody knows.
     let over = kith.bid("demo", "a").expect("a bid");
     assert_eq!(kith.get(&paid(&over, "burl", "7")).0, 204);
+    // A currency that is none: nobody knows what the number is of.
+    let yen = kith.bid("second", "a").expect("a bid");
+    let in_yen = paid(&yen, "nurl", "1").replace("c=USD", "c=JPYY");
+    assert_eq!(kith.get(&in_yen).0, 204);
+    assert_eq!(kith.report("exchange")[1]["spend"], "0.005");
+    kith.until_shown("kith_notice_prices_total{what=\"currency\"} 1");
     let literal = kith.bid("demo", "a").expect("a bid");
     assert_eq!(
         kith.get(&paid(&literal, "burl", "%24%7BAUCTION_PRICE%7D"))
@@ -226,9 +245,25 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
         of(&rows),
         [
             ("demo".into(), "0.0125".into()),
-            ("second".into(), "0.004".into())
+            ("second".into(), "0.009".into())
         ]
     );
+    // Of four bids on the one exchange three were won, on the other all three, as one notice or both say: by whatever it is added up.
+    let wins = |by: &str| -> u64 {
+        let rows = kith.report(by);
+        rows.iter().filter_map(|row| row["wins"].as_u64()).sum()
+    };
+    let silent = kith.bid("second", "a").expect("a bid");
+    assert_eq!(kith.get(&paid(&silent, "burl", "1")).0, 204);
+    for by in [
+        "exchange",
+        "line_item",
+        "exchange,creative",
+        "hour",
+        "advertiser",
+    ] {
+        assert_eq!(wins(by), 6, "by {by}");
+    }
     // Tokens that are none of ours.
     let burl = url(&bid, "burl");
     let (base, rest) = burl.split_at(burl.find("/n/bill/").expect("a path") + "/n/bill/".len());
@@ -274,6 +309,103 @@ fn a_notice_books_once_by_get_or_post_and_by_the_exchanges_billing() {
         assert!(Instant::now() < deadline, "{}", clicks());
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whoever sees an ad can read the URLs in its markup: a click's, and a pixel's. They settle nothing but a click and an impression.
+#[test]
+fn what_the_markup_shows_settles_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pixel = "[exchanges.pixel]\ndefault_tmax_ms = 60000\nbilling = \"impression\"\n";
+    let kith = Kith::start(dir.path(), pixel);
+    kith.campaigns(1, &[("one", json!({"budget": {"total": "100"}}))]);
+    let routes = ["/n/win/", "/n/bill/", "/n/loss/", "/c/"];
+    for exchange in ["demo", "second", "pixel"] {
+        let bid = kith.bid(exchange, "a").expect("a bid");
+        let adm = bid["adm"].as_str().expect("markup");
+        let members = ["nurl", "burl", "lurl"].map(|notice| bid[notice].as_str());
+        let urls = members.into_iter().flatten().chain(adm.split(['\'', '"']));
+        // What the bid has, each with the route that it is for.
+        let tokens: Vec<(&str, &str)> = urls
+            .filter_map(|url| {
+                let path = url.split_once("://")?.1;
+                let route = routes.into_iter().find(|route| path.contains(route))?;
+                let token = path.split_once(route)?.1;
+                Some((route, token.split('?').next().unwrap_or(token)))
+            })
+            .collect();
+        assert_eq!(tokens.len(), 4, "{bid}");
+        for (route, token) in &tokens {
+            for other in routes.iter().filter(|other| *other != route) {
+                let path = format!("http://{}{other}{token}?p=0&c=USD", kith.bid);
+                assert_eq!(kith.get(&path).0, 404, "{exchange}: {route} as {other}");
+                assert_eq!(kith.post(&path, "").0, 404, "{exchange}: {route}");
+            }
+        }
+        let standing = || {
+            let rows = kith.report("exchange");
+            let row = rows.into_iter().find(|row| row["exchange"] == exchange);
+            row.expect("a row")
+        };
+        let row = standing();
+        assert_eq!((&row["wins"], &row["clicks"]), (&json!(0), &json!(0)));
+        let bills = match exchange {
+            "second" => "/n/win/",
+            _ => "/n/bill/",
+        };
+        // Each on its own route is taken, and the genuine one books.
+        for (route, token) in tokens {
+            let path = format!("http://{}{route}{token}?p=2&c=USD", kith.bid);
+            let taken = if route == "/c/" { 302 } else { 204 };
+            assert_eq!(kith.get(&path).0, taken, "{exchange}: {route}");
+            let booked = if route == bills { "0.002" } else { "0" };
+            if route == bills || standing()["impressions"] == json!(0) {
+                assert_eq!(standing()["spend"], *booked, "{exchange}: {route}");
+            }
+        }
+        assert_eq!(standing()["impressions"], json!(1));
+    }
+    kith.until_shown("kith_notices_total{outcome=\"forged\"} 72");
+}
+
+/// What an exchange encrypts is believed of nobody who does not: a plain number can be written by anybody on the way.
+#[test]
+fn a_plain_price_is_not_believed_where_prices_are_encrypted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // The example of Authorized Buyers' documentation: a price of 100 micros.
+    let file = |name: &str, key: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, key).expect("written");
+        path.display().to_string()
+    };
+    let keys = format!(
+        "[[exchanges.demo.price_keys]]\nencryption = {:?}\nintegrity = {:?}\n",
+        file("e", "skU7Ax_NL5pPAFyKdkfZjZz2-VhIN8bjj1rVFOaJ_5o="),
+        file("i", "arO23ykdNqUQ5LEoQ0FVmPkBd7xB5CO89PDZlSjpFxo="),
+    );
+    let kith = Kith::start(&dir.path().join("data"), &keys);
+    kith.campaigns(1, &[("one", json!({}))]);
+    let spend = |exchange: &str| {
+        let rows = kith.report("exchange");
+        let row = rows.into_iter().find(|row| row["exchange"] == exchange);
+        row.map(|row| row["spend"].clone())
+    };
+    for (exchange, notice, price, spent) in [
+        ("demo", "burl", "0", "0.005"),
+        ("demo", "burl", "1.5", "0.01"),
+        // A ten-thousandth of a dollar for a thousand.
+        (
+            "demo",
+            "burl",
+            "YWJjMTIzZGVmNDU2Z2hpN7fhCuPemCce_6msaw",
+            "0.0100001",
+        ),
+        ("second", "nurl", "1.5", "0.0015"),
+    ] {
+        let bid = kith.bid(exchange, "a").expect("a bid");
+        assert_eq!(kith.get(&paid(&bid, notice, price)).0, 204);
+        assert_eq!(spend(exchange), Some(json!(spent)), "{exchange} {price}");
+    }
+    kith.until_shown("kith_notice_prices_total{what=\"plain\"} 2");
 }
 
 #[test]
@@ -354,13 +486,76 @@ fn switches_stop_bids_at_once_and_after_a_restart() {
         assert_eq!(kith.post(&switches, &off.to_string()).0, 200);
         assert!(kith.bid("demo", "a").is_some(), "{what}");
     }
-    for (bad, says) in [
-        ("{}", "`off` is missing"),
-        (r#"{"off": true, "colour": "red"}"#, "no switch `colour`"),
+    let long = format!(r#"{{"off": true, "line_item": "{}"}}"#, "x".repeat(100_000));
+    for (bad, status, says) in [
+        ("{}", 422, "missing field `off`"),
+        (
+            r#"{"off": true, "colour": "red"}"#,
+            422,
+            "unknown field `colour`",
+        ),
+        (
+            r#"{"off": false, "off": true}"#,
+            422,
+            "duplicate field `off`",
+        ),
+        (
+            r#"{"off": true, "line_item": "one", "line_item": "two"}"#,
+            422,
+            "duplicate field `line_item`",
+        ),
+        (
+            r#"{"off": true, "line_item": null}"#,
+            422,
+            "expected a string",
+        ),
+        (
+            r#"{"off": true, "line_item": "one", "exchange": "demo"}"#,
+            422,
+            "more than one",
+        ),
+        (
+            r#"{"off": true, "line_item": "onr"}"#,
+            404,
+            "did you mean `one`?",
+        ),
+        (
+            r#"{"off": true, "campaign": "elsewhere"}"#,
+            404,
+            "the live campaigns have no campaign",
+        ),
+        (
+            r#"{"off": true, "advertiser": ""}"#,
+            404,
+            "no advertiser of that name",
+        ),
+        (
+            r#"{"off": true, "exchange": "demos"}"#,
+            404,
+            "did you mean `demo`?",
+        ),
+        (
+            r#"{"off": false, "exchange": "elsewhere"}"#,
+            404,
+            "no exchange of that name is configured",
+        ),
+        (&long, 404, "no line item of that name"),
     ] {
-        let (status, text) = kith.post(&switches, bad);
-        assert_eq!((status, text.contains(says)), (422, true), "{text}");
+        let (told, text) = kith.post(&switches, bad);
+        assert_eq!((told, text.contains(says)), (status, true), "{text}");
+        assert!(text.len() < 1_000, "{}", text.len());
     }
+    let (_, text) = kith.get(&switches);
+    assert_eq!(text, r#"{"off":[]}"#, "none of these is one");
+    // What went from the campaigns is switched on all the same.
+    let off = r#"{"off": true, "line_item": "one"}"#;
+    assert_eq!(kith.post(&switches, off).0, 200);
+    kith.campaigns(2, &[("two", json!({}))]);
+    assert!(kith.bid("demo", "a").is_some());
+    assert_eq!(kith.post(&switches, off).0, 200, "off it is");
+    let on = r#"{"off": false, "line_item": "one"}"#;
+    assert_eq!(kith.post(&switches, on).0, 200);
+    assert_eq!(kith.post(&switches, on).0, 404);
     assert_eq!(
         kith.post(&switches, r#"{"off": true, "exchange": "demo"}"#)
             .0,

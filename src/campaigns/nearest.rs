@@ -2,7 +2,7 @@
 
 /// The candidate nearest to `word`, if it is near enough to be a slip of the fingers: one in four letters wrong, and
 /// one more.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -21,11 +21,10 @@ use crate::decision::{
 use crate::generation::Generation;
 use crate::ledger::{
     Allowances, Answered, Desk, Kind, Ledger, Outcome as Taken, Plan, PriceKey, Proposed,
-    SEGMENTS_MAX, Said, TokenText, read_price,
+    SEGMENTS_MAX, Said, TokenText, read_currency, read_price,
 };
 use crate::metrics::{BidCounters, Outcome};
-use crate::money::Currency;
-use crate::openrtb::{self, NoticeUrls, Request, abridge, write_bids, write_no_bid};
+use crate::openrtb::{self, NoticeTokens, NoticeUrls, Request, abridge, write_bids, write_no_bid};
 use crate::privacy::Open;
 use crate::shadow::{Sampler, Wanted};
 
@@ -63,7 +62,7 @@ pub struct KithBidder {
     scratch: Scratch,
     desk: Desk,
     tallies: Tallies,
-    /// Room for a token.
+    /// Room for a bid's tokens.
     token: TokenText,
     counters: Arc<BidCounters>,
     wall: WallClock,
@@ -193,7 +192,7 @@ impl KithBidder {
                         let token = self.token.as_str();
                         if !token.is_empty() {
                             let token: &str = self.arena.alloc_str(token);
-                            bid.notices = urls.map(|urls| (urls, token));
+                            bid.notices = urls.zip(notice_tokens(token));
                         }
                         bids.push(bid);
                     }
@@ -369,6 +368,19 @@ impl WallClock {
     }
 }
 
+/// What the URLs of a bid carry.
+fn notice_tokens(text: &str) -> Option<NoticeTokens<'_>> {
+    let (begins, rest) = TokenText::parts(text)?;
+    let begins = |kind: Kind| begins.get(kind as usize).copied();
+    Some(NoticeTokens {
+        win: begins(Kind::Win)?,
+        bill: begins(Kind::Bill)?,
+        loss: begins(Kind::Loss)?,
+        click: begins(Kind::Click)?,
+        rest,
+    })
+}
+
 /// Where an ad leads, if its creative is in the live book still.
 fn landing_page(plan: &Plan, generation: &Generation, creative: u32) -> Option<String> {
     let place = plan.creative(creative)?;
@@ -382,7 +394,7 @@ fn said(query: &str, keys: &[PriceKey]) -> Said {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "p" => said.price = read_price(Some(&value), keys),
-            "c" => said.currency = value.parse::<Currency>().ok(),
+            "c" => said.currency = read_currency(&value),
             _ => {}
         }
     }
@@ -445,7 +457,7 @@ impl Bidder for KithBidder {
             return reply.send(NoticeAnswer::Unknown);
         };
         let (ledger, price_keys) = (&books.ledger, &books.price_keys);
-        let Ok(token) = self.desk.open(asked.token) else {
+        let Ok(token) = self.desk.open(asked.kind, asked.token) else {
             ledger.count(Taken::Forged);
             return reply.send(NoticeAnswer::Unknown);
         };

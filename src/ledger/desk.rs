@@ -15,6 +15,7 @@ use super::allowances::{Allowances, Refused};
 use super::contacts::{Contact, Scopes};
 use super::frequency::NotHeld;
 use super::plan::{Line, Plan, WHOLE_HOLD};
+use super::settled::Kind;
 use super::token::{ACCOUNTS_MAX, BidNumber, SEGMENTS_MAX, Token, TokenKey, TokenKeys, TokenText};
 use crate::campaigns::Book;
 use crate::money::{Currency, Price};
@@ -218,15 +219,15 @@ impl Desk {
         }
     }
 
-    /// Reads a token.
-    pub fn open(&mut self, text: &str) -> Result<Token, super::token::BadToken> {
+    /// Reads a token of a kind of notice.
+    pub fn open(&mut self, kind: Kind, text: &str) -> Result<Token, super::token::BadToken> {
         if self.own_keys.lacks(text) {
             self.tick();
         }
-        self.own_keys.open(text)
+        self.own_keys.open(kind, text)
     }
 
-    /// Takes a bid, and gives it its id and its token, which is empty where no books are kept.
+    /// Takes a bid, and gives it its id and its tokens, which are empty where no books are kept.
     pub fn commit(
         &mut self,
         plan: &Plan,
@@ -253,6 +254,7 @@ impl Desk {
             at: allowances.now(),
             test: proposed.test,
             is_capped: !line.caps.is_empty(),
+            bills: exchange.bills,
             exchange: exchange.number,
             scopes: line.scopes,
             creative: usize::try_from(proposed.creative)

@@ -39,7 +39,7 @@ use super::plan::{ExchangeDesk, Limit, Line, LineState, Plan, WHOLE_HOLD};
 use super::price::Unreadable;
 use super::records::{NameKind, Record, write};
 use super::report::{Key, Report};
-use super::settled::Settled;
+use super::settled::{Kind, Settled};
 use super::switches::Switch;
 use super::token::TokenKeys;
 use crate::campaigns::{Advertiser, Book, Budget, Cap, LineItem};
@@ -57,7 +57,9 @@ pub const TOKEN_SECONDS: u32 = 24 * 3600;
 pub const CAP_HOLD_SECONDS: u32 = 30;
 /// Into how many slices a billing window is cut.
 const SLICES: u32 = 60;
-/// How often a new key is made, in seconds.
+/// Bits of a run's number that count runs, as far as they are known; the others are random.
+const RUNS_COUNTED: u32 = 0xfff;
+/// How often a new key is made, in seconds; and one at each start.
 const KEY_SECONDS: u32 = 24 * 3600;
 /// How long before it begins a day's accounts are opened, in milliseconds.
 const DAY_AHEAD_MS: i64 = 12 * 3600 * 1000;
@@ -281,10 +283,12 @@ impl Keeper {
         })
     }
 
-    /// After the journal was read: opens for business. `secret`: random, for a token key if one is due.
-    pub fn begin(&mut self, now: Timestamp, secret: [u8; 32]) {
+    /// After the journal was read: opens for business. `secret` and `run` are random, for a token key and the number of this run.
+    pub fn begin(&mut self, now: Timestamp, secret: [u8; 32], run: u32) {
         self.clock(now);
-        self.start = self.start.saturating_add(1);
+        // Two runs may read the same journal: a backup that is brought back, a copy. The key and the number of neither are the other's.
+        let count = self.start.wrapping_add(1) & RUNS_COUNTED;
+        self.start = run & !RUNS_COUNTED | count;
         self.write(&Record::Start { start: self.start });
         let until = self.now.saturating_add(self.terms.longest_window());
         if !self.was_closed && self.terms.mode == BudgetMode::Strict {
@@ -296,11 +300,9 @@ impl Keeper {
             account.before_until = until;
         }
         for place in 0..self.terms.exchanges.len() {
-            let Some((name, window)) = self
-                .terms
-                .exchanges
-                .get(place)
-                .map(|of| (of.name.clone(), of.window))
+            let of = self.terms.exchanges.get(place);
+            let Some((name, window, billing)) =
+                of.map(|of| (of.name.clone(), of.window, of.billing))
             else {
                 continue;
             };
@@ -308,11 +310,15 @@ impl Keeper {
             self.exchanges.push(Arc::new(ExchangeDesk {
                 number,
                 window,
+                bills: match billing {
+                    Billing::Nurl => Kind::Win,
+                    Billing::Burl | Billing::Impression => Kind::Bill,
+                },
                 hold: std::sync::atomic::AtomicU32::new(WHOLE_HOLD),
                 stopped: AtomicBool::new(false),
             }));
         }
-        self.make_key(secret);
+        self.add_new_key(secret);
         self.apply_switches();
     }
 
@@ -353,11 +359,15 @@ impl Keeper {
     /// Makes a key of random bytes, where one is due, and forgets those of which no token is valid any more.
     pub fn make_key(&mut self, secret: [u8; 32]) {
         if self.wants_key() {
-            let id = self.keys.newest().map_or(0, |key| key.id.wrapping_add(1));
-            let at = self.now;
-            self.write(&Record::Key { id, at, secret });
-            self.add_key(id, at, secret);
+            self.add_new_key(secret);
         }
+    }
+
+    fn add_new_key(&mut self, secret: [u8; 32]) {
+        let id = self.keys.newest().map_or(0, |key| key.id.wrapping_add(1));
+        let at = self.now;
+        self.write(&Record::Key { id, at, secret });
+        self.add_key(id, at, secret);
         self.shared_keys.set(self.keys.clone());
     }
 

@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use super::account::Purses;
 use super::contacts::{Scope, ScopedCap, Scopes};
 use super::frequency::Frequency;
+use super::settled::Kind;
 use super::token::ACCOUNTS_MAX;
 use crate::money::Currency;
 
@@ -131,6 +132,8 @@ pub(super) struct ExchangeDesk {
     pub(super) number: u32,
     /// How long a notice may come, in seconds.
     pub(super) window: u32,
+    /// Which notice books a bid that is made now.
+    pub(super) bills: Kind,
     /// How much of a bid's price is held, in millionths.
     pub(super) hold: AtomicU32,
     /// Whether bidding on it is switched off.

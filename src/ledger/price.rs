@@ -14,7 +14,7 @@ use hmac::{Hmac, Mac as _};
 use sha1::Sha1;
 use subtle::ConstantTimeEq as _;
 
-use crate::money::{PRICE_MICROS_MAX, Price, Round};
+use crate::money::{Currency, PRICE_MICROS_MAX, Price, Round};
 
 const VECTOR_BYTES: usize = 16;
 const PRICE_BYTES: usize = 8;
@@ -103,11 +103,15 @@ pub enum Unreadable {
     NoKey,
     /// It is encrypted with other keys, or was changed.
     Forged,
+    /// A number that anybody can write, where the exchange has `price_keys`.
+    Plain,
+    /// Of a currency that is none.
+    Currency,
 }
 
 impl Unreadable {
     /// All of them, each at its own number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Absent,
         Self::Literal,
         Self::Audit,
@@ -115,6 +119,8 @@ impl Unreadable {
         Self::OutOfBounds,
         Self::NoKey,
         Self::Forged,
+        Self::Plain,
+        Self::Currency,
     ];
 
     /// Its word in labels.
@@ -127,17 +133,33 @@ impl Unreadable {
             Self::OutOfBounds => "out_of_bounds",
             Self::NoKey => "no_key",
             Self::Forged => "forged",
+            Self::Plain => "plain",
+            Self::Currency => "currency",
         }
     }
 }
 
-/// Reads the price of a notice: a CPM.
+/// Whether the exchange left a macro as it was.
+fn is_macro(text: &str) -> bool {
+    ["${", "%%", "{{"].iter().any(|mark| text.contains(mark))
+}
+
+/// Reads the currency of a notice's price. Where none is said, or the macro was left as it was, the price is in the bid's.
+pub fn read_currency(text: &str) -> Result<Option<Currency>, Unreadable> {
+    let text = text.trim();
+    if text.is_empty() || is_macro(text) {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Unreadable::Currency)
+}
+
+/// Reads the price of a notice: a CPM. Where there are keys it must be encrypted: what is signed, nobody on the way can make less.
 pub fn read(text: Option<&str>, keys: &[PriceKey]) -> Result<Price, Unreadable> {
     let text = text.unwrap_or("").trim();
     if text.is_empty() {
         return Err(Unreadable::Absent);
     }
-    if ["${", "%%", "{{"].iter().any(|mark| text.contains(mark)) {
+    if is_macro(text) {
         return Err(Unreadable::Literal);
     }
     if text.eq_ignore_ascii_case("audit") {
@@ -147,7 +169,7 @@ pub fn read(text: Option<&str>, keys: &[PriceKey]) -> Result<Price, Unreadable> 
         return Err(Unreadable::Nonsense);
     }
     if let Some(price) = Price::parse(text, Round::Up) {
-        return Ok(price);
+        return keys.is_empty().then_some(price).ok_or(Unreadable::Plain);
     }
     if text.parse::<f64>().is_ok_and(f64::is_finite) {
         return Err(Unreadable::OutOfBounds);
@@ -214,13 +236,33 @@ mod tests {
             ("four", Err(Unreadable::Nonsense)),
             ("NaN", Err(Unreadable::Nonsense)),
         ] {
-            assert_eq!(
-                read(Some(text), &[key(1)]).map(Price::micros),
-                want,
-                "{text:?}"
-            );
+            let price = read(Some(text), &[]).map(Price::micros);
+            assert_eq!(price, want, "{text:?}");
+            // Where prices are encrypted nobody is believed who did not.
+            let with_keys = want.and(Err(Unreadable::Plain));
+            assert_eq!(read(Some(text), &[key(1)]), with_keys, "{text:?}");
         }
         assert_eq!(read(None, &[]), Err(Unreadable::Absent));
+        assert_eq!(read(None, &[key(1)]), Err(Unreadable::Absent));
+    }
+
+    #[test]
+    fn a_currency_that_is_none_is_not_taken_for_the_bids() {
+        let euro: Currency = "EUR".parse().expect("a code");
+        for (text, want) in [
+            ("EUR", Ok(Some(euro))),
+            (" eur ", Ok(Some(euro))),
+            ("", Ok(None)),
+            ("  ", Ok(None)),
+            ("${AUCTION_CURRENCY}", Ok(None)),
+            ("%%CURRENCY%%", Ok(None)),
+            ("JPYY", Err(Unreadable::Currency)),
+            ("$", Err(Unreadable::Currency)),
+            ("392", Err(Unreadable::Currency)),
+            ("¥", Err(Unreadable::Currency)),
+        ] {
+            assert_eq!(read_currency(text), want, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What was delivered, and what was not and why: rows by hour, line item, creative and exchange, and sums of them by what is asked
 //! for.
 //!
-//! Rows are by the hour for three days, then by the day (of UTC), and sooner where there are more than `limits.report_rows`: a
-//! quarter of a year of hours of each line item, creative and exchange would be gigabytes. Rows are of what happened to a line
+//! Rows are by the hour for three days, or as long as notices may change them, then by the day (of UTC), and sooner where there are
+//! more than `limits.report_rows`: a quarter of a year of hours of each line item, creative and exchange would be gigabytes. An hour
+//! stays one until it is in its file ([`Keeping::filed`]), which is what is left of it. Rows are of what happened to a line
 //! item; the imps that it merely might have bid on, which are the same for all that were live, are in [`Seen`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -16,8 +17,46 @@ use crate::money::Currency;
 
 /// How long rows are kept, in hours: a quarter of a year.
 const HOURS_KEPT: u32 = 92 * 24;
-/// How long of that by the hour.
+/// How long of that by the hour, at least.
 const HOURS_APART: u32 = 3 * 24;
+/// For so many hours beyond a bid's window a notice may change what an hour delivered: a day that its token is valid, and the hour
+/// itself.
+const CHANGING_HOURS: u32 = 25;
+/// Hours that are not in files yet become days all the same where there are so many times the rows that there may be: their files
+/// cannot be written, and memory is bounded.
+const UNFILED_TIMES: usize = 2;
+
+/// For how many hours an hour's delivery may change, where notices come within so many seconds.
+pub fn changing_hours(window: u32) -> u32 {
+    window.div_ceil(3600).saturating_add(CHANGING_HOURS)
+}
+
+/// How much is kept, and how finely.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keeping {
+    /// Rows, before hours become days sooner.
+    pub(super) most: usize,
+    /// How long hours stay hours.
+    pub(super) apart: u32,
+    /// Hours before this one are in their files.
+    pub(super) filed: u32,
+}
+
+impl Keeping {
+    /// Where notices come within so many seconds: what may change stays apart, and an hour more, in which its file is written last.
+    pub(super) fn of(most: usize, window: u32, filed: u32) -> Self {
+        Self {
+            most,
+            apart: HOURS_APART.max(changing_hours(window).saturating_add(1)),
+            filed,
+        }
+    }
+
+    /// Hours before this one have been kept apart long enough.
+    fn due(self, hour: u32) -> u32 {
+        hour.saturating_sub(self.apart).min(self.filed)
+    }
+}
 /// The reason that stands for bids.
 pub(super) const BID: &str = "bid";
 
@@ -54,7 +93,7 @@ impl Key {
 pub struct Counts {
     /// Bids sent.
     pub bids: u64,
-    /// Of those, the ones that a win notice came for.
+    /// Of those, the ones that were won: a notice of the win came, or a billing notice, or both.
     pub wins: u64,
     /// Impressions billed.
     pub impressions: u64,
@@ -299,28 +338,37 @@ impl Report {
     }
 
     /// Whether something is to be done about what is old, or too many.
-    pub(super) fn is_due(&self, hour: u32, most: usize) -> bool {
-        hour.saturating_sub(HOURS_APART) > self.rolled || self.len() > most
+    pub(super) fn is_due(&self, hour: u32, keeping: Keeping) -> bool {
+        keeping.due(hour) > self.rolled || self.len() > keeping.most
     }
 
     /// At this hour: rows of hours that are three days old become rows of days, and what is older than rows are kept is forgotten.
-    /// Where there are more than `most` rows, hours become days sooner; where that does not do, the oldest days are forgotten. Hours
-    /// that are not over stay.
-    pub(super) fn tend(&mut self, hour: u32, most: usize) {
-        let due = hour.saturating_sub(HOURS_APART);
+    /// Where there are more rows than there may be, hours become days sooner; where that does not do, the oldest days are forgotten.
+    /// Hours that are not over stay, and those that are not in their files.
+    pub(super) fn tend(&mut self, hour: u32, keeping: Keeping) {
+        let mut most = keeping.most;
+        let due = keeping.due(hour);
         if due > self.rolled {
             self.roll(due);
         }
         while self.len() > most && self.rolled < hour {
             let next = self.first_hour(self.rolled).unwrap_or(hour);
-            self.roll(next.saturating_add(1).min(hour));
+            let before = next.saturating_add(1).min(hour);
+            if before > keeping.filed {
+                most = keeping.most.saturating_mul(UNFILED_TIMES);
+                if self.len() <= most {
+                    break;
+                }
+            }
+            self.roll(before);
         }
         self.forget_before(hour.saturating_sub(HOURS_KEPT));
         while self.len() > most
             && let Some(first) = self.first_hour(0)
-            && first < day_of(hour)
+            && first < day_of(hour).min(self.rolled)
         {
-            self.forget_before(day_of(first).saturating_add(24));
+            let day_ends = day_of(first).saturating_add(24);
+            self.forget_before(day_ends.min(self.rolled));
         }
     }
 
@@ -593,6 +641,11 @@ mod tests {
         report.ask(&query, names)
     }
 
+    /// All hours are in their files.
+    fn keeping(most: usize) -> Keeping {
+        Keeping::of(most, 3_600, u32::MAX)
+    }
+
     /// Hours 480 to 529, line items 0 and 1 in turns.
     fn fifty_hours() -> Report {
         let mut report = Report::default();
@@ -622,7 +675,7 @@ mod tests {
         let of_segment = sum(&report, Dimension::Segment);
         assert_eq!(of_segment[0].counts.bids, 50);
         assert!(of_segment[0].of == ["floor"] && of_segment[0].imps.is_none());
-        report.tend(528 + 72, 1_000);
+        report.tend(528 + 72, keeping(1_000));
         assert_eq!(report.rolled_before(), 528);
         assert_eq!(sum(&report, Dimension::Segment), of_segment);
         assert_eq!(sum(&report, Dimension::LineItem), before);
@@ -641,7 +694,7 @@ mod tests {
             .map(|row| row.0.hour)
             .collect();
         assert_eq!(unsaved, [480, 504, 528, 529], "as they are by now");
-        report.tend(528 + HOURS_KEPT, 1_000);
+        report.tend(528 + HOURS_KEPT, keeping(1_000));
         assert_eq!(sum(&report, Dimension::Hour).len(), 1, "the last day");
     }
 
@@ -650,7 +703,7 @@ mod tests {
         let mut report = fifty_hours();
         let before = sum(&report, Dimension::LineItem);
         assert_eq!(report.len(), 200);
-        report.tend(530, 150);
+        report.tend(530, keeping(150));
         // 22 hours of four rows became one of eight.
         assert!(
             report.len() <= 150 && report.len() > 140,
@@ -658,13 +711,51 @@ mod tests {
             report.len()
         );
         assert_eq!(sum(&report, Dimension::LineItem), before);
-        report.tend(530, 20);
+        report.tend(530, keeping(20));
         assert_eq!(report.len(), 16, "of two days the second, and hours");
         assert_eq!(
             sum(&report, Dimension::Hour)[0].of,
             ["1970-01-22T00:00:00Z"]
         );
-        report.tend(530, 0);
+        report.tend(530, keeping(0));
         assert_eq!(report.len(), 8, "the day that is not over stays");
+    }
+
+    #[test]
+    fn an_hour_stays_one_until_it_is_in_its_file_and_cannot_change() {
+        let filed = |filed| Keeping {
+            filed,
+            ..keeping(150)
+        };
+        let mut report = fifty_hours();
+        for (hours, expected) in [(480, 458), (485, 485), (530, 495)] {
+            report.tend(530, filed(hours));
+            assert_eq!(report.rolled_before(), expected, "in files before {hours}");
+        }
+        // Twice as many rows as there may be: what has no file becomes days too.
+        let mut report = fifty_hours();
+        report.tend(530, filed(0));
+        assert_eq!((report.rolled_before(), report.len()), (0, 200));
+        let few = Keeping {
+            most: 80,
+            ..filed(0)
+        };
+        report.tend(530, few);
+        assert!(
+            report.len() <= 160 && report.len() > 150,
+            "{}",
+            report.len()
+        );
+        // No day is forgotten for hours that wait.
+        report.tend(530, Keeping { most: 76, ..few });
+        assert_eq!(sum(&report, Dimension::Hour).len(), 37);
+        assert_eq!(sum(&report, Dimension::LineItem)[0].counts.bids, 25);
+        // A week in which notices may come: another day, and two hours.
+        let mut report = fifty_hours();
+        let week = Keeping::of(1_000, 7 * 24 * 3_600, u32::MAX);
+        report.tend(480 + 7 * 24 + 26, week);
+        assert_eq!(report.rolled_before(), 480);
+        report.tend(482 + 7 * 24 + 26, week);
+        assert_eq!(report.rolled_before(), 482);
     }
 }

@@ -84,12 +84,17 @@ impl World {
 
     /// From a journal, as a start reads it.
     fn from(terms: Terms, book: &Arc<Book>, journal: Vec<u8>, now_ms: i64) -> Self {
+        Self::that_drew(7, terms, book, journal, now_ms)
+    }
+
+    /// The same, whose random bytes are all of one value.
+    fn that_drew(drawn: u8, terms: Terms, book: &Arc<Book>, journal: Vec<u8>, now_ms: i64) -> Self {
         let mut keeper = Keeper::new(terms.clone()).expect("memory");
         let whole = records::read(&journal, |record| assert!(keeper.replay(record)));
         let mut journal = journal;
         journal.truncate(whole.expect("a journal"));
         let now = Timestamp::from_unix_ms(now_ms);
-        keeper.begin(now, [7; 32]);
+        keeper.begin(now, [drawn; 32], u32::from_be_bytes([drawn; 4]));
         let plan = keeper.plan(book, now);
         let (tells, told) = sync_channel(100_000);
         let desk = Desk::new(keeper.start(), 0, tells, keeper.shared_keys().clone());
@@ -156,6 +161,11 @@ impl World {
     }
 
     fn commit(&mut self, line_item: u32, test: bool) -> Result<Token, Refused> {
+        let text = self.committed(line_item, test)?.of(Kind::Bill);
+        Ok(self.desk.open(Kind::Bill, &text).expect("ours"))
+    }
+
+    fn committed(&mut self, line_item: u32, test: bool) -> Result<TokenText, Refused> {
         let proposed = Proposed {
             line_item,
             creative: 0,
@@ -176,7 +186,7 @@ impl World {
             &mut text,
         )?;
         assert_ne!(id.0, 0);
-        Ok(self.desk.open(text.as_str()).expect("ours"))
+        Ok(text)
     }
 
     /// Bids for a person with these keys, if it may.
@@ -220,7 +230,7 @@ impl World {
         }
         let said = Said {
             price: read_price(Some(price), &[]),
-            currency: None,
+            currency: Ok(None),
         };
         let booked = self.keeper.notice(kind, token, said, self.now());
         self.write();
@@ -240,6 +250,62 @@ fn every_bid_has_an_id_of_its_own() {
     world.crash();
     let after = world.bid(0, &[]).expect("a bid");
     assert!(!numbers.contains(&after.bid) && !short.contains(&after.bid.short()));
+}
+
+/// A backup that is brought back, or a copy of the data directory: two runs go on from one journal, and neither takes the other's bids
+/// for its own.
+#[test]
+fn runs_of_one_journal_share_no_token_and_no_number() {
+    let book = book(&[""], "", "");
+    let mut before = World::new(BudgetMode::Strict, &book);
+    let old = before.bids(0, 2);
+    assert_eq!(before.notice(Kind::Bill, &old[0]).outcome, Outcome::Booked);
+    let journal = before.journal.clone();
+    let from = |drawn: u8| {
+        let journal = journal.clone();
+        World::that_drew(drawn, terms(BudgetMode::Strict), &book, journal, NOON_MS)
+    };
+    let texts = |world: &mut World| -> Vec<String> {
+        let sealed = (0..3).map(|_| {
+            world.allow(0, &[], &[]).expect("allowed");
+            world.committed(0, false).expect("taken").of(Kind::Bill)
+        });
+        sealed.collect()
+    };
+    let (mut one, mut other) = (from(1), from(2));
+    let (of_one, of_other) = (texts(&mut one), texts(&mut other));
+    for (a, b) in of_one.iter().zip(&of_other) {
+        let a = one.desk.open(Kind::Bill, a).expect("its own");
+        assert!(other.desk.open(Kind::Bill, b).is_ok());
+        assert!(one.desk.open(Kind::Bill, b).is_err(), "the other's");
+        let b = other.desk.open(Kind::Bill, b).expect("its own");
+        assert_ne!(a.bid, b.bid);
+        // Even if a notice of the one were believed by the other, its own bid would be booked.
+        assert_eq!(one.notice(Kind::Bill, &b).outcome, Outcome::Booked);
+        assert_eq!(one.notice(Kind::Bill, &a).outcome, Outcome::Booked);
+    }
+    // Bids of before are known to both.
+    for world in [&mut one, &mut other] {
+        let outcomes = [0, 1].map(|place| world.notice(Kind::Bill, &old[place]).outcome);
+        assert_eq!(outcomes, [Outcome::Repeated, Outcome::Booked]);
+    }
+}
+
+/// A key is made at each start: of more of them than there are ids each still opens what it sealed.
+#[test]
+fn many_starts_lose_no_token() {
+    let book = book(&[""], "", "");
+    let mut world = World::new(BudgetMode::Strict, &book);
+    let mut sealed = Vec::new();
+    for drawn in (0..=255).chain(0..20) {
+        let journal = std::mem::take(&mut world.journal);
+        world = World::that_drew(drawn, terms(BudgetMode::Strict), &book, journal, NOON_MS);
+        world.allow(0, &[], &[]).expect("allowed");
+        sealed.push(world.committed(0, false).expect("taken").of(Kind::Bill));
+    }
+    for text in sealed {
+        assert!(world.desk.open(Kind::Bill, &text).is_ok());
+    }
 }
 
 #[test]

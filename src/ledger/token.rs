@@ -5,10 +5,17 @@
 //! one. The nonce is the bid's number (start, desk, sequence), which never comes twice under a key; as plain text it
 //! would tell competitors how many bids we make, so it is enciphered as one block of AES under a key of its own.
 //!
-//! Layout before base64url (RFC 4648 §5, no padding): key id (1 byte), enciphered block (16: start u32, desk u16, sequence u48,
-//! second of the bid u32), sealed body, tag (16). Key id and block are authenticated with the body.
+//! **One token a kind of notice.** Whoever sees an ad sees its click's token, and a pixel's: neither may settle what the exchange's
+//! own notices settle. So a bid has a token for each kind, which opens as that kind only. The body is sealed once; each token's tag
+//! is GCM's, exclusive-or a block that AES makes of nonce and kind under a third key. (Sealing again with the kind as further
+//! authenticated data would use a nonce twice: two such tags give GCM's key of authentication away, and with it every other.)
+//! As no nonce has two bodies, each block is a pad for one tag, and whoever has three tokens of a bid can only guess the fourth.
 //!
-//! Keys are made anew every day and kept as long as a token of theirs may come. Cost: about 300 ns a token, no allocation.
+//! Layout before base64url (RFC 4648 §5, no padding): key id (1 byte), tag (16), enciphered block (16: start u32, desk u16,
+//! sequence u48, second of the bid u32), sealed body. Key id and block are authenticated with the body. The first 18 bytes are
+//! 24 characters of each token's own, what follows is the same text for all.
+//!
+//! Keys are made anew every day and at each start, and kept as long as a token of theirs may come. Cost: about 300 ns a bid, no allocation.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fmt;
@@ -24,6 +31,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::contacts::Scopes;
 use super::frequency::FrequencyKey;
+use super::settled::Kind;
 use crate::money::Currency;
 
 /// Most accounts that one bid spends from: day and total of line item, campaign and advertiser.
@@ -34,16 +42,31 @@ pub(super) const KEYS_MAX: usize = 16;
 pub const SEGMENTS_MAX: usize = 8;
 /// Longest body before it is sealed: numbers of at most ten bytes each.
 const BODY_BYTES_MAX: usize = 1 + 10 * (12 + ACCOUNTS_MAX + SEGMENTS_MAX) + 8 * KEYS_MAX;
-const HEAD_BYTES: usize = 17;
+const ID_BYTES: usize = 1;
 const TAG_BYTES: usize = 16;
-const TOKEN_BYTES_MAX: usize = HEAD_BYTES + BODY_BYTES_MAX + TAG_BYTES;
+const BLOCK_BYTES: usize = 16;
+const NONCE_BYTES: usize = 12;
+/// Key id, tag and the block's first byte: what is each token's own, with a byte more, so that it is of whole characters.
+const OWN_BYTES: usize = ID_BYTES + TAG_BYTES + 1;
+const OWN_CHARS: usize = OWN_BYTES / 3 * 4;
+/// What all tokens of a bid have in common.
+const REST_BYTES_MAX: usize = BLOCK_BYTES - 1 + BODY_BYTES_MAX;
+const TOKEN_BYTES_MAX: usize = OWN_BYTES + REST_BYTES_MAX;
 /// Longest token, in characters.
 pub const TOKEN_CHARS_MAX: usize = TOKEN_BYTES_MAX.div_ceil(3) * 4;
+const KINDS: usize = Kind::ALL.len();
+/// What is each token's own, of all tokens of a bid.
+const OWNS_BYTES: usize = KINDS * OWN_BYTES;
+const OWNS_CHARS: usize = KINDS * OWN_CHARS;
+const TEXT_BYTES_MAX: usize = OWNS_BYTES + REST_BYTES_MAX;
+const TEXT_CHARS_MAX: usize = TEXT_BYTES_MAX.div_ceil(3) * 4;
+// Each token's own part is whole characters: no byte of it is in a character of the next.
+const _: () = assert!(OWN_BYTES.is_multiple_of(3));
 
 /// Which bid, of all that this deployment ever made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BidNumber {
-    /// Which start of the service.
+    /// Which run of the service.
     pub start: u32,
     /// Which of its desks.
     pub desk: u16,
@@ -54,15 +77,17 @@ pub struct BidNumber {
 impl BidNumber {
     /// As one number, by which a hold is known for a while: of bids so far apart that two share one none is open any more.
     pub(super) fn short(self) -> u64 {
+        // The twelve bits that count.
         let start = u64::from(self.start) << 52;
         let desk = u64::from(self.desk & 0xfff) << 40;
         (start | desk | self.sequence & 0xff_ffff_ffff).max(1)
     }
 }
 
-/// A token as text, in a place that is used again and again.
+/// A bid's tokens as text, in a place that is used again and again: what is each kind's own, by their numbers, and then what all
+/// have in common.
 pub struct TokenText {
-    chars: [u8; TOKEN_CHARS_MAX],
+    chars: [u8; TEXT_CHARS_MAX],
     length: usize,
 }
 
@@ -75,18 +100,35 @@ impl fmt::Debug for TokenText {
 impl Default for TokenText {
     fn default() -> Self {
         Self {
-            chars: [0; TOKEN_CHARS_MAX],
+            chars: [0; TEXT_CHARS_MAX],
             length: 0,
         }
     }
 }
 
 impl TokenText {
-    /// The text; empty where there is no token.
+    /// All of it, for [`TokenText::parts`]; empty where there is no token.
     pub fn as_str(&self) -> &str {
         let text = self.chars.get(..self.length);
         text.and_then(|text| str::from_utf8(text).ok())
             .unwrap_or("")
+    }
+
+    /// How each kind's token begins, by the kind's number, and how all of them go on.
+    pub fn parts(text: &str) -> Option<([&str; KINDS], &str)> {
+        let (mut owns, rest) = text.split_at_checked(OWNS_CHARS)?;
+        let mut begins = [""; KINDS];
+        for begin in &mut begins {
+            (*begin, owns) = owns.split_at_checked(OWN_CHARS)?;
+        }
+        Some((begins, rest))
+    }
+
+    /// The token of one kind.
+    #[cfg(test)]
+    pub(super) fn of(&self, kind: Kind) -> String {
+        let (begins, rest) = Self::parts(self.as_str()).expect("a token");
+        begins.get(kind as usize).expect("a kind").to_string() + rest
     }
 
     pub(super) fn clear(&mut self) {
@@ -105,6 +147,8 @@ pub struct Token {
     pub test: bool,
     /// Whether impressions of it are counted for frequency caps.
     pub is_capped: bool,
+    /// The kind of notice that books it, whatever its exchange is billed by since.
+    pub bills: Kind,
     /// Number of the exchange's name.
     pub exchange: u32,
     /// Numbers of the names of who bid.
@@ -140,6 +184,7 @@ pub(super) struct TokenKey {
     pub(super) id: u8,
     pub(super) secret: [u8; 32],
     block: Aes256,
+    kinds: Aes256,
     seal: Box<Aes256Gcm>,
 }
 
@@ -150,7 +195,7 @@ impl fmt::Debug for TokenKey {
 }
 
 impl TokenKey {
-    /// Both ciphers' keys are derived from one secret.
+    /// All ciphers' keys are derived from one secret.
     pub(super) fn new(id: u8, secret: [u8; 32]) -> Self {
         let derived = |what: &[u8]| {
             let hash = Sha256::new().chain_update(what).chain_update(secret);
@@ -160,52 +205,95 @@ impl TokenKey {
             id,
             secret,
             block: Aes256::new(&derived(b"kith token block")),
+            kinds: Aes256::new(&derived(b"kith token kinds")),
             seal: Box::new(Aes256Gcm::new(&derived(b"kith token seal"))),
         }
     }
 
-    /// Writes the token as text.
+    /// Writes the tokens of a bid as text.
     pub(super) fn seal(&self, token: &Token, text: &mut TokenText) -> Option<()> {
         let nonce = nonce(token.bid);
-        let mut block = [0; 16];
-        let (first, last) = block.split_at_mut(12);
+        let mut block = [0; BLOCK_BYTES];
+        let (first, last) = block.split_at_mut(NONCE_BYTES);
         first.copy_from_slice(&nonce);
         last.copy_from_slice(&token.at.to_be_bytes());
         let mut block = block.into();
         self.block.encrypt_block(&mut block);
-        let mut bytes = ArrayVec::<u8, TOKEN_BYTES_MAX>::new();
-        bytes.try_push(self.id).ok()?;
-        bytes.try_extend_from_slice(&block).ok()?;
+        let head = Head {
+            id: self.id,
+            block: block.into(),
+        };
+        let mut bytes = ArrayVec::<u8, TEXT_BYTES_MAX>::new();
+        bytes.try_extend_from_slice(&[0; OWNS_BYTES]).ok()?;
+        let [of_own, of_rest @ ..] = head.block;
+        bytes.try_extend_from_slice(&of_rest).ok()?;
+        let begin = bytes.len();
         write_body(token, &mut bytes)?;
-        let (head, body) = bytes.split_at_mut_checked(HEAD_BYTES)?;
-        let sealed = self
+        let body = bytes.get_mut(begin..)?;
+        let tag = self
             .seal
-            .encrypt_in_place_detached(&nonce.into(), head, body);
-        bytes.try_extend_from_slice(&sealed.ok()?).ok()?;
+            .encrypt_in_place_detached(&nonce.into(), &head.bytes(), body)
+            .ok()?
+            .into();
+        let mut pads = Kind::ALL.map(|kind| pad_block(nonce, kind).into());
+        self.kinds.encrypt_blocks(&mut pads);
+        let (owns, _) = bytes.as_chunks_mut::<OWN_BYTES>();
+        for (own, pad) in owns.iter_mut().zip(pads) {
+            let [id, own @ .., after] = own;
+            (*id, *own, *after) = (head.id, xor(tag, pad.into()), of_own);
+        }
         text.length = URL_SAFE_NO_PAD.encode_slice(&bytes, &mut text.chars).ok()?;
         Some(())
     }
 
-    fn open(&self, bytes: &mut [u8]) -> Result<Token, BadToken> {
-        let (head, rest) = bytes.split_at_mut_checked(HEAD_BYTES).ok_or(BadToken)?;
-        let block: [u8; 16] = head
-            .get(1..)
-            .and_then(|block| block.try_into().ok())
-            .ok_or(BadToken)?;
-        let mut block = block.into();
+    fn open(&self, kind: Kind, tag: [u8; TAG_BYTES], rest: &[u8]) -> Result<Token, BadToken> {
+        let (block, body) = rest.split_first_chunk().ok_or(BadToken)?;
+        let head = Head {
+            id: self.id,
+            block: *block,
+        };
+        let mut block = head.block.into();
         self.block.decrypt_block(&mut block);
-        let (first, last) = block.split_at(12);
-        let nonce: [u8; 12] = first.try_into().map_err(|_| BadToken)?;
-        let at = u32::from_be_bytes(last.try_into().map_err(|_| BadToken)?);
-        let at_tag = rest.len().checked_sub(TAG_BYTES).ok_or(BadToken)?;
-        let (body, tag) = rest.split_at_mut_checked(at_tag).ok_or(BadToken)?;
-        let tag: [u8; TAG_BYTES] = (&*tag).try_into().map_err(|_| BadToken)?;
-        let opened = self
-            .seal
-            .decrypt_in_place_detached(&nonce.into(), head, body, &tag.into());
-        opened.map_err(|_| BadToken)?;
-        read_body(body, bid_of(nonce), at).ok_or(BadToken)
+        let (nonce, at) = block.split_first_chunk().ok_or(BadToken)?;
+        let at = u32::from_be_bytes(at.try_into().map_err(|_| BadToken)?);
+        let mut pad = pad_block(*nonce, kind).into();
+        self.kinds.encrypt_block(&mut pad);
+        let tag = xor(tag, pad.into());
+        let mut opened = ArrayVec::<u8, BODY_BYTES_MAX>::new();
+        opened.try_extend_from_slice(body).map_err(|_| BadToken)?;
+        self.seal
+            .decrypt_in_place_detached(&(*nonce).into(), &head.bytes(), &mut opened, &tag.into())
+            .map_err(|_| BadToken)?;
+        read_body(&opened, bid_of(*nonce), at).ok_or(BadToken)
     }
+}
+
+/// What is authenticated with the body.
+struct Head {
+    id: u8,
+    block: [u8; BLOCK_BYTES],
+}
+
+impl Head {
+    fn bytes(&self) -> [u8; ID_BYTES + BLOCK_BYTES] {
+        let mut bytes = [self.id; ID_BYTES + BLOCK_BYTES];
+        let [_, block @ ..] = &mut bytes;
+        *block = self.block;
+        bytes
+    }
+}
+
+/// What a kind's pad is made of.
+fn pad_block(nonce: [u8; NONCE_BYTES], kind: Kind) -> [u8; BLOCK_BYTES] {
+    let mut block = [0; BLOCK_BYTES];
+    let (first, last) = block.split_at_mut(NONCE_BYTES);
+    first.copy_from_slice(&nonce);
+    last.copy_from_slice(&(kind as u32).to_be_bytes());
+    block
+}
+
+fn xor(a: [u8; TAG_BYTES], b: [u8; TAG_BYTES]) -> [u8; TAG_BYTES] {
+    (u128::from_ne_bytes(a) ^ u128::from_ne_bytes(b)).to_ne_bytes()
 }
 
 /// The keys of which a token may come, the newest last.
@@ -218,8 +306,8 @@ impl TokenKeys {
         self.0.last()
     }
 
-    /// Reads a token. Every bit of it is checked.
-    pub(super) fn open(&self, text: &str) -> Result<Token, BadToken> {
+    /// Reads a token of a kind. Every bit of it is checked.
+    pub(super) fn open(&self, kind: Kind, text: &str) -> Result<Token, BadToken> {
         let mut bytes = [0; TOKEN_BYTES_MAX];
         let room = text.len() <= TOKEN_CHARS_MAX;
         let read = match room {
@@ -227,10 +315,13 @@ impl TokenKeys {
             false => return Err(BadToken),
         };
         let length = read.map_err(|_| BadToken)?;
-        let bytes = bytes.get_mut(..length).ok_or(BadToken)?;
-        let id = bytes.first().copied().ok_or(BadToken)?;
-        let key = self.0.iter().rev().find(|key| key.id == id);
-        key.ok_or(BadToken)?.open(bytes)
+        let bytes = bytes.get(..length).ok_or(BadToken)?;
+        let (id, rest) = bytes.split_first().ok_or(BadToken)?;
+        let (tag, rest) = rest.split_first_chunk().ok_or(BadToken)?;
+        let mut keys = self.0.iter().rev().filter(|key| key.id == *id);
+        // A key is made at each start: where there were many of late, several have one id.
+        let opened = keys.find_map(|key| key.open(kind, *tag, rest).ok());
+        opened.ok_or(BadToken)
     }
 
     /// Whether a token says that it is of a key that is not here.
@@ -246,8 +337,8 @@ impl TokenKeys {
 }
 
 /// Twelve bytes that no two bids share.
-fn nonce(bid: BidNumber) -> [u8; 12] {
-    let mut nonce = [0; 12];
+fn nonce(bid: BidNumber) -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
     let (start, rest) = nonce.split_at_mut(4);
     let (desk, sequence) = rest.split_at_mut(2);
     start.copy_from_slice(&bid.start.to_be_bytes());
@@ -257,7 +348,7 @@ fn nonce(bid: BidNumber) -> [u8; 12] {
     nonce
 }
 
-fn bid_of(nonce: [u8; 12]) -> BidNumber {
+fn bid_of(nonce: [u8; NONCE_BYTES]) -> BidNumber {
     let [a, b, c, d, e, f, sequence @ ..] = nonce;
     let [g, h, i, j, k, l] = sequence;
     BidNumber {
@@ -270,12 +361,15 @@ fn bid_of(nonce: [u8; 12]) -> BidNumber {
 const TEST: u8 = 1;
 const CAPPED: u8 = 2;
 const SEGMENTS: u8 = 4;
+const BILLED_BY_WIN: u8 = 8;
 
-fn write_body(token: &Token, out: &mut ArrayVec<u8, TOKEN_BYTES_MAX>) -> Option<()> {
+fn write_body(token: &Token, out: &mut ArrayVec<u8, TEXT_BYTES_MAX>) -> Option<()> {
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let has_segments = !token.segments.is_empty();
-    let flags =
-        flag(token.test, TEST) | flag(token.is_capped, CAPPED) | flag(has_segments, SEGMENTS);
+    let flags = flag(token.test, TEST)
+        | flag(token.is_capped, CAPPED)
+        | flag(has_segments, SEGMENTS)
+        | flag(token.bills == Kind::Win, BILLED_BY_WIN);
     out.try_push(flags).ok()?;
     let mut number = |mut value: u64| {
         while value > 0x7f {
@@ -365,6 +459,10 @@ fn read_body(body: &[u8], bid: BidNumber, at: u32) -> Option<Token> {
         at,
         test: flags & TEST != 0,
         is_capped: flags & CAPPED != 0,
+        bills: match flags & BILLED_BY_WIN {
+            0 => Kind::Bill,
+            _ => Kind::Win,
+        },
         exchange,
         scopes,
         creative,
@@ -409,10 +507,18 @@ mod tests {
         TokenKeys(ids.iter().map(|id| key(*id)).collect())
     }
 
-    fn text(token: &Token, key: &TokenKey) -> String {
+    fn texts(token: &Token, key: &TokenKey) -> [String; 4] {
         let mut out = TokenText::default();
         key.seal(token, &mut out).expect("it fits");
-        out.as_str().to_owned()
+        Kind::ALL.map(|kind| out.of(kind))
+    }
+
+    fn text(token: &Token, key: &TokenKey) -> String {
+        texts(token, key)[Kind::Bill as usize].clone()
+    }
+
+    fn opened(ids: &[u8], text: &str) -> Result<Token, BadToken> {
+        keys(ids).open(Kind::Bill, text)
     }
 
     fn a_token() -> Token {
@@ -425,6 +531,7 @@ mod tests {
             at: 1_800_000_000,
             test: false,
             is_capped: true,
+            bills: Kind::Win,
             exchange: 4,
             scopes: Scopes {
                 line_item: 5,
@@ -447,24 +554,67 @@ mod tests {
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let token = a_token();
         let text = text(&token, &key(1));
-        assert_eq!(keys(&[0, 1]).open(&text), Ok(token));
+        assert_eq!(opened(&[0, 1], &text), Ok(token));
         let bytes = URL_SAFE_NO_PAD.decode(&text).expect("base64");
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let flipped = URL_SAFE_NO_PAD.encode(&bytes);
-            assert_eq!(keys(&[0, 1]).open(&flipped), Err(BadToken), "bit {bit}");
+            for kind in Kind::ALL {
+                let opened = keys(&[0, 1]).open(kind, &flipped);
+                assert_eq!(opened, Err(BadToken), "bit {bit} as {kind:?}");
+            }
         }
         for length in 0..text.len() {
-            assert_eq!(
-                keys(&[0, 1]).open(&text[..length]),
-                Err(BadToken),
-                "{length}"
-            );
+            assert_eq!(opened(&[0, 1], &text[..length]), Err(BadToken), "{length}");
         }
-        assert_eq!(keys(&[1]).open(&format!("{text}A")), Err(BadToken));
+        assert_eq!(opened(&[1], &format!("{text}A")), Err(BadToken));
         let long = "A".repeat(TOKEN_CHARS_MAX + 1);
-        assert_eq!(keys(&[0]).open(&long), Err(BadToken));
+        assert_eq!(opened(&[0], &long), Err(BadToken));
+    }
+
+    /// Whoever has the tokens of some kinds has none of another, whatever of theirs is put together.
+    #[test]
+    fn a_token_opens_as_its_own_kind_only() {
+        let (token, keys) = (a_token(), keys(&[1]));
+        let all = texts(&token, &key(1));
+        for (kind, text) in Kind::ALL.into_iter().zip(&all) {
+            for asked in Kind::ALL {
+                let opened = keys.open(asked, text);
+                let expected = match asked == kind {
+                    true => Ok(token.clone()),
+                    false => Err(BadToken),
+                };
+                assert_eq!(opened, expected, "{kind:?} as {asked:?}");
+            }
+            assert_eq!(text[OWN_CHARS..], all[0][OWN_CHARS..], "{kind:?}");
+            assert_eq!(text.len(), all[0].len());
+        }
+        // Tags added up, of any three kinds or two, are none of another's.
+        let tag = |text: &str| -> [u8; TAG_BYTES] {
+            let bytes = URL_SAFE_NO_PAD.decode(text).expect("base64");
+            bytes[ID_BYTES..][..TAG_BYTES].try_into().expect("a tag")
+        };
+        let tags = all.each_ref().map(|text| tag(text));
+        let mut another = token.clone();
+        another.bid.sequence += 1;
+        let others = texts(&another, &key(1)).map(|text| tag(&text));
+        for asked in Kind::ALL {
+            let at = asked as usize;
+            for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+                // What two kinds differ by for one bid is nothing for another one.
+                let of = match at {
+                    _ if at == a => b,
+                    _ if at == b => a,
+                    _ => continue,
+                };
+                let made = xor(tags[of], xor(others[a], others[b]));
+                let mut bytes = URL_SAFE_NO_PAD.decode(&all[of]).expect("base64");
+                bytes[ID_BYTES..][..TAG_BYTES].copy_from_slice(&made);
+                let made = URL_SAFE_NO_PAD.encode(&bytes);
+                assert_eq!(keys.open(asked, &made), Err(BadToken), "{asked:?}");
+            }
+        }
     }
 
     #[test]
@@ -472,9 +622,15 @@ mod tests {
         let text = text(&a_token(), &key(200));
         assert!(keys(&[1, 2]).lacks(&text));
         assert!(!keys(&[1, 200]).lacks(&text));
-        assert_eq!(keys(&[1, 2]).open(&text), Err(BadToken));
+        assert_eq!(opened(&[1, 2], &text), Err(BadToken));
         let other = TokenKeys(vec![TokenKey::new(200, [1; 32])]);
-        assert_eq!(other.open(&text), Err(BadToken), "another key of that id");
+        let of_another_key = other.open(Kind::Bill, &text);
+        assert_eq!(of_another_key, Err(BadToken), "another key of that id");
+        // Both keys of an id open what is theirs.
+        let both = TokenKeys(vec![TokenKey::new(200, [1; 32]), key(200)]);
+        assert!(both.open(Kind::Bill, &text).is_ok());
+        let both = TokenKeys(vec![key(200), TokenKey::new(200, [1; 32])]);
+        assert!(both.open(Kind::Bill, &text).is_ok());
         assert!(keys(&[0]).lacks("") && keys(&[0]).lacks("é"));
     }
 
@@ -484,7 +640,7 @@ mod tests {
         let one = text(&token, &key(1));
         token.bid.sequence += 1;
         let two = text(&token, &key(1));
-        let head = |text: &str| URL_SAFE_NO_PAD.decode(text).expect("base64")[1..17].to_vec();
+        let head = |text: &str| URL_SAFE_NO_PAD.decode(text).expect("base64")[17..33].to_vec();
         let same = head(&one)
             .iter()
             .zip(head(&two))
@@ -499,7 +655,8 @@ mod tests {
             (start, desk, sequence) in (any::<u32>(), any::<u16>(), 0u64..1 << 48),
             (price_micros, nano) in (0i64..=1_000_000_000_000, 0i64..=i64::MAX / 8),
             names in any::<[u32; 5]>(),
-            (at, remembered, test, is_capped) in (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
+            (at, remembered) in any::<(u32, u32)>(),
+            (test, is_capped, by_win) in any::<(bool, bool, bool)>(),
             accounts in prop::collection::vec(any::<u32>(), 0..=ACCOUNTS_MAX),
             segments in prop::collection::vec(any::<u32>(), 0..=SEGMENTS_MAX),
             counted in prop::collection::vec(any::<u64>(), 0..=KEYS_MAX),
@@ -507,6 +664,7 @@ mod tests {
         ) {
             let token = Token {
                 bid: BidNumber { start, desk, sequence },
+                bills: if by_win { Kind::Win } else { Kind::Bill },
                 at, test, is_capped, price_micros, nano, remembered,
                 exchange: names[0],
                 scopes: Scopes { line_item: names[1], campaign: names[2], advertiser: names[3] },
@@ -517,12 +675,15 @@ mod tests {
                 keys: counted.into_iter().collect(),
                 segments: segments.into_iter().collect(),
             };
-            prop_assert_eq!(keys(&[9]).open(&text(&token, &key(9))), Ok(token));
+            for (kind, text) in Kind::ALL.into_iter().zip(texts(&token, &key(9))) {
+                let opened = keys(&[9]).open(kind, &text);
+                prop_assert_eq!(opened.as_ref(), Ok(&token));
+            }
         }
 
         #[test]
         fn nonsense_is_refused(text in "\\PC{0,400}") {
-            prop_assert_eq!(keys(&[0, 1, 2]).open(&text), Err(BadToken));
+            prop_assert_eq!(opened(&[0, 1, 2], &text), Err(BadToken));
         }
     }
 }

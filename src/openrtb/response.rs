@@ -39,11 +39,26 @@ pub struct BidOut<'a> {
     pub exp: Option<u32>,
     /// The proportions, where it answers those and not a size.
     pub flex: Option<(i64, i64)>,
-    /// What its notices are sent to, and the token that they carry; nothing where none are taken.
-    pub notices: Option<(&'a NoticeUrls, &'a str)>,
+    /// What its notices are sent to, and the tokens that they carry; nothing where none are taken.
+    pub notices: Option<(&'a NoticeUrls, NoticeTokens<'a>)>,
 }
 
-/// The URLs of an exchange's notices (§4.2.3 `nurl`, `burl`, `lurl`), but for the token.
+/// What the URLs of one bid carry: each a token of its own, of which the end is the same for all.
+#[derive(Debug, Clone, Copy)]
+pub struct NoticeTokens<'a> {
+    /// How the token in `nurl` begins.
+    pub win: &'a str,
+    /// In `burl`, or in the pixel.
+    pub bill: &'a str,
+    /// In `lurl`.
+    pub loss: &'a str,
+    /// Where a click leads.
+    pub click: &'a str,
+    /// How all of them go on.
+    pub rest: &'a str,
+}
+
+/// The URLs of an exchange's notices (§4.2.3 `nurl`, `burl`, `lurl`), but for the tokens.
 #[derive(Debug, Clone)]
 pub struct NoticeUrls {
     /// Each member of a bid, up to the token and from there on.
@@ -77,17 +92,23 @@ impl NoticeUrls {
     }
 
     /// Writes what stands for a macro of ours that markup begins with; how long the macro is.
-    fn write_own(&self, markup: &str, token: &str, out: &mut Vec<u8>) -> Option<usize> {
+    fn write_own(
+        &self,
+        markup: &str,
+        tokens: &NoticeTokens<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
         if markup.starts_with(CLICK_MACRO) {
             out.extend_from_slice(self.click.as_bytes());
-            out.extend_from_slice(token.as_bytes());
+            out.extend_from_slice(tokens.click.as_bytes());
+            out.extend_from_slice(tokens.rest.as_bytes());
             return Some(CLICK_MACRO.len());
         }
         let (name, before, behind) = PIXELS
             .into_iter()
             .find(|(name, ..)| markup.starts_with(name))?;
         if let Some((head, tail)) = &self.pixel {
-            for part in [before, head, token, tail, behind] {
+            for part in [before, head, tokens.bill, tokens.rest, tail, behind] {
                 out.extend_from_slice(part.as_bytes());
             }
         }
@@ -345,11 +366,14 @@ fn write_bid(out: &mut Vec<u8>, bid: &BidOut<'_>) {
         }
     }
     out.extend_from_slice(bid.dsa_json.as_bytes());
-    if let Some((urls, token)) = bid.notices {
-        for (head, tail) in urls.parts.iter().filter(|(head, _)| !head.is_empty()) {
-            out.extend_from_slice(head.as_bytes());
-            out.extend_from_slice(token.as_bytes());
-            out.extend_from_slice(tail.as_bytes());
+    if let Some((urls, tokens)) = &bid.notices {
+        let begins = [tokens.win, tokens.bill, tokens.loss];
+        for ((head, tail), token) in urls.parts.iter().zip(begins) {
+            if !head.is_empty() {
+                for part in [head, token, tokens.rest, tail] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
         }
     }
     out.push(b'}');
@@ -377,9 +401,9 @@ fn write_adm(out: &mut Vec<u8>, bid: &BidOut<'_>) {
     while let Some(at) = memchr::memchr(b'$', rest.as_bytes()) {
         let (before, own) = rest.split_at_checked(at).unwrap_or((rest, ""));
         out.extend_from_slice(before.as_bytes());
-        let written = match bid.notices {
+        let written = match &bid.notices {
             _ if !own.starts_with(OWN_MACRO) => None,
-            Some((urls, token)) => urls.write_own(own, token, out),
+            Some((urls, tokens)) => urls.write_own(own, tokens, out),
             None if own.starts_with(CLICK_MACRO) => {
                 out.extend_from_slice(bid.landing.as_bytes());
                 Some(CLICK_MACRO.len())

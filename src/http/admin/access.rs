@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::Problem;
-use crate::config::{AdminToken, Role, TokenDatasets};
+use crate::config::{AdminToken, CAMPAIGNS, Role, TokenDatasets};
 use crate::ids::Name;
 
 /// Someone who may do something.
@@ -82,6 +82,21 @@ impl Caller {
                 "dataset_not_covered",
                 format!(
                     "this shows a person's segments in every dataset; token `{}` needs datasets = [\"*\"]",
+                    self.name
+                ),
+            ));
+        }
+        self.has(role)
+    }
+
+    /// Whether they may do what needs `role` and is of the campaigns' money: budgets, delivery, switches, contacts.
+    pub(super) fn may_count(&self, role: Role) -> Result<(), Problem> {
+        if !self.datasets.include(CAMPAIGNS) {
+            return Err(Problem::new(
+                403,
+                "dataset_not_covered",
+                format!(
+                    "budgets, delivery and switches are of dataset `{CAMPAIGNS}`, which token `{}` is not for; add it to the token's `datasets` in admin.tokens, or use another token",
                     self.name
                 ),
             ));

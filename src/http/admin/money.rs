@@ -7,9 +7,10 @@ use super::access::Caller;
 use super::routes::{Answer, Asked, json as json_answer, query, text_as};
 use super::switches::{blocking, lines};
 use super::{AdminState, Problem};
+use crate::campaigns::nearest::nearest;
 use crate::clock::Timestamp;
 use crate::config::Role;
-use crate::delivery::{self, Unanswered, decimal};
+use crate::delivery::{self, Unanswered, WithinADay, decimal};
 use crate::generation::Generation;
 use crate::ledger::{Dimension, Exposure, Ledger, Query, Scopes, Standing, Switch};
 
@@ -29,7 +30,7 @@ fn gone() -> Problem {
 
 /// `GET /v1/report?by=line_item,hour&from=…&until=…&format=json|csv`.
 pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Read)?;
+    asked.caller.may_count(Role::Read)?;
     let (mut wanted, mut as_csv) = (Query::default(), false);
     wanted.by = vec![Dimension::LineItem];
     for (key, value) in query(asked.head.uri.query())? {
@@ -54,6 +55,7 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
     let answer = move |_: &AdminState| -> Result<Answer, Problem> {
         let rows = delivery::rows(&ledger, &wanted).map_err(|why| match why {
             Unanswered::Gone => gone(),
+            Unanswered::WithinADay(whole) => within_a_day(whole),
             Unanswered::TooManyRows => Problem::new(
                 422,
                 "too_many_rows",
@@ -73,6 +75,22 @@ pub(super) async fn report(asked: &Asked<'_>) -> Result<Answer, Problem> {
         Ok(json_answer(StatusCode::OK, &json!({ "rows": rows })))
     };
     blocking(asked, answer).await
+}
+
+fn within_a_day(whole: WithinADay) -> Problem {
+    let time = |hour: u32| Timestamp::from_unix_seconds(i64::from(hour).saturating_mul(3600));
+    let (before, from) = (time(whole.before), time(whole.from));
+    let until = whole
+        .until
+        .map_or(String::new(), |until| format!("&until={}", time(until)));
+    Problem::new(
+        422,
+        "within_a_day",
+        format!(
+            "of hours before {before} only the sum of each day (UTC) is kept: ask for whole ones, from={from}{until}; \
+             reports/<hour>.ndjson.gz in the data directory have each hour"
+        ),
+    )
 }
 
 fn dimensions(words: &str) -> Result<Vec<Dimension>, Problem> {
@@ -101,7 +119,7 @@ fn hour(key: &str, text: &str) -> Result<u32, Problem> {
 
 /// `GET /v1/budgets`: how each live budget stands, now; and which line items are paced or stopped.
 pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Read)?;
+    asked.caller.may_count(Role::Read)?;
     let ledger = books(asked)?;
     let (standings, paces) = blocking(asked, move |_| {
         let both = ledger.ask(|keeper| (keeper.standings(), keeper.paces()));
@@ -147,19 +165,23 @@ pub(super) async fn budgets(asked: &Asked<'_>) -> Result<Answer, Problem> {
 pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<Answer, Problem> {
     let ledger = match *method {
         Method::GET => {
-            asked.caller.may_everywhere(Role::Read)?;
+            asked.caller.may_count(Role::Read)?;
             books(asked)?
         }
         Method::POST => {
-            asked.caller.may_everywhere(Role::Operate)?;
+            asked.caller.may_count(Role::Operate)?;
             let ledger = books(asked)?;
             let (switch, off) = wanted(super::switches::document(asked, SWITCH).await?)?;
             let by = Caller::clone(&asked.caller).name;
-            tracing::warn!(what = ?switch, off, by, "bidding is switched");
             let to = ledger.clone();
-            blocking(asked, move |_| match to.switch(switch, off) {
-                true => Ok(()),
-                false => Err(gone()),
+            blocking(asked, move |state| {
+                let known = is_known(&switch, &to, &state.datasets.live().load())?;
+                known.map_err(|detail| Problem::new(404, "no_such_name", detail))?;
+                tracing::warn!(what = ?switch, off, by, "bidding is switched");
+                match to.switch(switch, off) {
+                    true => Ok(()),
+                    false => Err(gone()),
+                }
             })
             .await?;
             ledger
@@ -183,23 +205,84 @@ pub(super) async fn switches(asked: &mut Asked<'_>, method: &Method) -> Result<A
 
 const SWITCH: &str = "{\"off\": true, \"line_item\": \"…\"}, or exchange, advertiser, campaign, or nothing beside `off` for all bidding";
 
-fn wanted(document: serde_json::Map<String, Value>) -> Result<(Switch, bool), Problem> {
-    let bad = |detail: String| Problem::new(422, "switch", detail);
-    let mut switch = Switch::Everything;
-    let mut off = None;
-    for (key, value) in &document {
-        match (key.as_str(), value) {
-            ("off", Value::Bool(value)) => off = Some(*value),
-            (word, Value::String(name)) if switch == Switch::Everything => {
-                let known = Switch::of(word, name);
-                switch = known
-                    .ok_or_else(|| bad(format!("there is no switch `{word}`; send {SWITCH}")))?;
-            }
-            (word, _) => return Err(bad(format!("`{word}` is not understood; send {SWITCH}"))),
-        }
+/// What is to be switched. Read as a struct, and not as a map: a key that comes twice is refused.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switched {
+    off: bool,
+    #[serde(default, deserialize_with = "said")]
+    exchange: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    advertiser: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    campaign: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    line_item: Option<String>,
+}
+
+/// What is said is a text: `null` would otherwise stand for everything.
+fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    serde::Deserialize::deserialize(from).map(Some)
+}
+
+fn wanted(switched: Switched) -> Result<(Switch, bool), Problem> {
+    let Switched {
+        off,
+        exchange,
+        advertiser,
+        campaign,
+        line_item,
+    } = switched;
+    let named = [exchange, advertiser, campaign, line_item];
+    let mut said = Switch::WORDS.into_iter().zip(named);
+    let mut said = said.by_ref().filter_map(|(word, name)| Some((word, name?)));
+    let switch = match (said.next(), said.next()) {
+        (None, _) => Some(Switch::Everything),
+        (Some((word, name)), None) => Switch::of(word, &name),
+        (Some(_), Some(_)) => None,
+    };
+    let bad = || {
+        Problem::new(
+            422,
+            "switch",
+            format!("it names more than one; send {SWITCH}"),
+        )
+    };
+    Ok((switch.ok_or_else(bad)?, off))
+}
+
+/// Whether there is what is to be switched, or it is off: what went from the campaigns can be switched on still. A name that
+/// is none would be taken for a switch that works.
+fn is_known(
+    switch: &Switch,
+    ledger: &Ledger,
+    generation: &Generation,
+) -> Result<Result<(), String>, Problem> {
+    let asked = switch.clone();
+    let of = ledger.ask(move |keeper| {
+        let is_off = keeper.off().any(|off| *off == asked);
+        (is_off, keeper.exchanges().map(str::to_owned).collect())
+    });
+    let (is_off, exchanges): (bool, Vec<String>) = of.ok_or_else(gone)?;
+    let book = &generation.book;
+    let line_items = book.line_items.iter();
+    let names: Vec<&str> = match switch {
+        Switch::Everything => return Ok(Ok(())),
+        Switch::Exchange(_) => exchanges.iter().map(String::as_str).collect(),
+        Switch::Advertiser(_) => book.advertisers.iter().map(|of| &*of.id).collect(),
+        Switch::Campaign(_) => line_items.map(|of| &*of.campaign).collect(),
+        Switch::LineItem(_) => line_items.map(|of| &*of.id).collect(),
+    };
+    let (word, name) = switch.told();
+    if is_off || names.contains(&name) {
+        return Ok(Ok(()));
     }
-    let off = off.ok_or_else(|| bad(format!("`off` is missing; send {SWITCH}")))?;
-    Ok((switch, off))
+    let word = word.replace('_', " ");
+    Ok(Err(match nearest(name, names) {
+        Some(near) => format!("there is no {word} of that name; did you mean `{near}`?"),
+        None if word == "exchange" => "no exchange of that name is configured".to_owned(),
+        None => format!("the live campaigns have no {word} of that name"),
+    }))
 }
 
 #[derive(serde::Deserialize)]
@@ -215,7 +298,7 @@ struct ExposureRow {
 
 /// `POST /v1/exposures`: a contact a line, `{"source", "id", "line_item" or "campaign" or "advertiser", "at"}`.
 pub(super) async fn exposures(asked: &mut Asked<'_>) -> Result<Answer, Problem> {
-    asked.caller.may_everywhere(Role::Upload)?;
+    asked.caller.may_count(Role::Upload)?;
     let ledger = books(asked)?;
     let text = lines(asked).await?;
     let told = blocking(asked, move |state| {

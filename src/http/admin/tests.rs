@@ -705,6 +705,46 @@ fn who_may_do_what() {
     }
 }
 
+/// Budgets, delivery and switches are the campaigns': who may upload those may ask for these. Here no books are kept: 404.
+#[test]
+fn money_needs_a_token_for_campaigns_and_no_more() {
+    let token = |name: &str, role: &str, datasets: &str| {
+        let digest = Sha256::digest(name.as_bytes());
+        let digest = Hex(&digest);
+        format!(
+            "{{ name = \"{name}\", sha256 = \"{digest}\", datasets = [\"{datasets}\"], role = \"{role}\" }}"
+        )
+    };
+    let service = serve(&format!(
+        "[admin]\ntokens = [{}, {}, {}]\n",
+        token("sales", "read", "campaigns"),
+        token("trader", "operate", "campaigns"),
+        token("crm", "operate", "crm"),
+    ));
+    for (method, path, statuses) in [
+        ("GET", "/v1/report", [404, 404, 403]),
+        ("GET", "/v1/budgets", [404, 404, 403]),
+        ("GET", "/v1/switches", [404, 404, 403]),
+        ("POST", "/v1/switches", [403, 404, 403]),
+        ("POST", "/v1/exposures", [403, 404, 403]),
+        // A person's segments are of every dataset.
+        ("GET", "/v1/users/ifa/x", [403, 403, 403]),
+    ] {
+        for (who, status) in ["sales", "trader", "crm"].iter().zip(statuses) {
+            let authorization = format!("bearer {who}");
+            let headers = [("authorization", authorization.as_str())];
+            let reply = service.ask(method, path, &headers, b"");
+            assert_eq!(reply.status, status, "{who} {method} {path}");
+            if *who == "crm" && !path.contains("users") {
+                let told = reply.is(403);
+                let says = "budgets, delivery and switches are of dataset `campaigns`, which token `crm` is not for";
+                let detail = told["detail"].as_str().expect("a detail");
+                assert!(detail.starts_with(says), "{detail}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_client_that_still_sends_reads_why_it_is_refused() {
     let service = with_tokens();

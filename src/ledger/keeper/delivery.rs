@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::ledger::desk::Tallied;
-use crate::ledger::report::{BID, NO_CREATIVE, Query, Row};
+use crate::ledger::report::{BID, Keeping, NO_CREATIVE, Query, Row};
 use crate::ledger::seen::{Epoch, Live};
 
 /// Plans of which bid threads may still tell what they counted.
@@ -16,11 +16,13 @@ const PLANS_KEPT: usize = 64;
 const UNSAVED_A_SECOND: usize = 1_000;
 const UNSAVED_SECONDS: u32 = 300;
 
-/// Which set of line items each plan of this run has, and when the journal was told of imps.
+/// Which set of line items each plan of this run has, when the journal was told of imps, and which hours have files.
 #[derive(Debug, Default)]
 pub(super) struct Imps {
     epochs: VecDeque<(u64, Epoch)>,
     saved_at: u32,
+    /// Hours before this one are in their files; nothing where nobody writes any.
+    filed: Option<u32>,
 }
 
 impl Keeper {
@@ -117,14 +119,26 @@ impl Keeper {
             self.save_imps();
         }
         let rolled = self.report.rolled_before();
-        if self.report.is_due(hour, self.terms.report_rows) {
+        let filed = self.imps.filed.unwrap_or(u32::MAX);
+        let keeping = Keeping::of(self.terms.report_rows, self.terms.longest_window(), filed);
+        if self.report.is_due(hour, keeping) {
             self.save_imps();
-            self.report.tend(hour, self.terms.report_rows);
+            self.report.tend(hour, keeping);
         }
         let before = self.report.rolled_before();
         if before > rolled {
             self.write(&Record::Rolled { before });
         }
+    }
+
+    /// Hours before this one are in their files. Somebody writes them: none becomes part of a day before.
+    pub fn files_are_before(&mut self, hour: u32) {
+        self.imps.filed = Some(hour);
+    }
+
+    /// The hour before which rows are by the day.
+    pub fn rolled_before(&self) -> u32 {
+        self.report.rolled_before()
     }
 
     /// A record of the report's, as a journal has it.

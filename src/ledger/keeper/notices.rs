@@ -6,7 +6,6 @@ use crate::ledger::contacts::Contact;
 use crate::ledger::price::Unreadable;
 use crate::ledger::records::Notice;
 use crate::ledger::report::Counts;
-use crate::ledger::settled::Kind;
 use crate::ledger::token::Token;
 use crate::money::{Price, Round};
 
@@ -15,15 +14,15 @@ use crate::money::{Price, Round};
 pub struct Said {
     /// The price of the impression, CPM.
     pub price: Result<Price, Unreadable>,
-    /// Its currency, where that is said.
-    pub currency: Option<Currency>,
+    /// Its currency, where one is said.
+    pub currency: Result<Option<Currency>, Unreadable>,
 }
 
 impl Default for Said {
     fn default() -> Self {
         Self {
             price: Err(Unreadable::Absent),
-            currency: None,
+            currency: Ok(None),
         }
     }
 }
@@ -115,14 +114,7 @@ impl Keeper {
         if !self.settled.note(kind, token.bid, token.at) {
             return (Outcome::Repeated, 0);
         }
-        let billing = self
-            .terms_of(token.exchange)
-            .map_or(Billing::Burl, |terms| terms.billing);
-        let books = match kind {
-            Kind::Win => billing == Billing::Nurl,
-            Kind::Bill => billing != Billing::Nurl,
-            Kind::Loss | Kind::Click => false,
-        };
+        let books = kind == token.bills;
         if kind == Kind::Loss {
             self.release_bid(token);
             return (Outcome::Counted, 0);
@@ -167,9 +159,10 @@ impl Keeper {
     /// What an impression costs: the notice's price where it can be read, in the bid's currency and no more than was bid.
     fn charge(&mut self, token: &Token, said: Said) -> i64 {
         let bid = token.price_micros.max(1);
-        let price = match said.price {
-            Ok(price) => {
-                let from = said.currency.unwrap_or(token.currency);
+        let said = said.price.and_then(|price| Ok((price, said.currency?)));
+        let price = match said {
+            Ok((price, currency)) => {
+                let from = currency.unwrap_or(token.currency);
                 let rates = &self.terms.rates;
                 rates.convert(price, from, token.currency, Round::Up)
             }
@@ -201,9 +194,16 @@ impl Keeper {
     pub(super) fn book(&mut self, notice: &Notice) {
         // A notice that bills nothing on this exchange is no impression beside the one that does.
         let is_impression = notice.booked.is_some();
+        // Won is a bid once, whichever of its notices says so first: a sum over bids is right whatever it is by.
+        let other = match notice.kind {
+            Kind::Win => Some(Kind::Bill),
+            Kind::Bill => Some(Kind::Win),
+            Kind::Loss | Kind::Click => None,
+        };
+        let is_won = other.is_some_and(|other| !self.settled.has(other, notice.bid, notice.bid_at));
         let counts = Counts {
             bids: 0,
-            wins: u64::from(notice.kind == Kind::Win),
+            wins: u64::from(is_won),
             impressions: u64::from(is_impression),
             clicks: u64::from(notice.kind == Kind::Click),
             spend: notice.booked.unwrap_or(0),

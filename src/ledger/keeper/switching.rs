@@ -52,6 +52,11 @@ impl Keeper {
         self.off.iter()
     }
 
+    /// The names of exchanges that are configured.
+    pub fn exchanges(&self) -> impl Iterator<Item = &str> {
+        self.terms.exchanges.iter().map(|of| &*of.name)
+    }
+
     /// Tells bid threads what is off.
     pub(super) fn apply_switches(&self) {
         let named = self.off.iter().filter_map(Switch::named);

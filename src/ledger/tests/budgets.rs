@@ -73,6 +73,53 @@ fn notices_come_in_any_order_and_book_once() {
     assert_eq!(world.bids(0, 1_000).len(), 47);
 }
 
+/// What bills a bid was settled when it was made: its exchange may be billed by something else by now, or be gone.
+#[test]
+fn a_changed_billing_books_no_bid_twice_and_none_never() {
+    for before in [Billing::Burl, Billing::Nurl, Billing::Impression] {
+        for after in [
+            Some(Billing::Burl),
+            Some(Billing::Nurl),
+            Some(Billing::Impression),
+            None,
+        ] {
+            let mut world = World::new(BudgetMode::Bounded, &book(&[""], "", ""));
+            world.terms.exchanges[0].billing = before;
+            world.crash();
+            let tokens = world.bids(0, 4);
+            let (bills, counts) = match before {
+                Billing::Nurl => (Kind::Win, Kind::Bill),
+                Billing::Burl | Billing::Impression => (Kind::Bill, Kind::Win),
+            };
+            assert_eq!(world.notice(bills, &tokens[0]).outcome, Outcome::Booked);
+            assert_eq!(world.notice(counts, &tokens[1]).outcome, Outcome::Counted);
+            match after {
+                Some(after) => world.terms.exchanges[0].billing = after,
+                None => {
+                    world.terms.exchanges[0].name = "another".into();
+                }
+            }
+            world.crash();
+            for (n, token) in tokens.iter().enumerate() {
+                let outcomes = [counts, bills].map(|kind| world.notice(kind, token).outcome);
+                let expected = [
+                    match n {
+                        1 => Outcome::Repeated,
+                        _ => Outcome::Counted,
+                    },
+                    match n {
+                        0 => Outcome::Repeated,
+                        _ => Outcome::Booked,
+                    },
+                ];
+                assert_eq!(outcomes, expected, "{before:?}, {after:?}: bid {n}");
+            }
+            let spent = world.keeper.figures().sums[&Currency::USD].spent;
+            assert_eq!(spent, 4 * COST, "{before:?}, {after:?}");
+        }
+    }
+}
+
 #[test]
 fn a_price_is_capped_and_a_price_that_cannot_be_read_is_the_bid() {
     let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));

@@ -15,7 +15,8 @@ const TOKEN_SECONDS: i64 = 24 * 3_600;
 
 /// A bid, as whoever made it remembers it.
 struct Bid {
-    text: String,
+    /// A token for each kind.
+    texts: [String; 4],
     at_ms: i64,
     exchange: usize,
     line_item: usize,
@@ -53,7 +54,12 @@ fn price(random: &mut Random, bid: i64) -> (String, Option<&'static str>, i64) {
         1 => (text(bid + 1 + random.below(1 << 40) as i64), None, bid),
         // Half a euro is a dollar.
         2 => (text(paid / 2), Some("EUR"), paid / 2 * 2),
-        3 => (text(paid), Some("ZZZ"), bid),
+        // One without a rate, and one that is none.
+        3 => (
+            text(paid),
+            Some(["ZZZ", "EURO"][random.below(2) as usize]),
+            bid,
+        ),
         4 => ("0".to_owned(), None, 0),
         _ => (text(paid), None, paid),
     }
@@ -116,11 +122,12 @@ impl Reference {
             return self.count("repeated");
         }
         let row = self.rows.entry((bid.line_item, bid.exchange)).or_default();
+        let says_won =
+            [Kind::Win, Kind::Bill].map(|kind| self.taken.contains(&(place, kind as u8)));
+        let is_first = says_won.into_iter().filter(|says| *says).count() == 1;
+        row.wins += u64::from(is_first && matches!(kind, Kind::Win | Kind::Bill));
         let books = match kind {
-            Kind::Win => {
-                row.wins += 1;
-                BILLINGS[bid.exchange] == Billing::Nurl
-            }
+            Kind::Win => BILLINGS[bid.exchange] == Billing::Nurl,
             Kind::Bill => BILLINGS[bid.exchange] == Billing::Burl,
             Kind::Click => {
                 row.clicks += 1;
@@ -273,7 +280,7 @@ fn the_books_are_those_of_a_plain_count() {
                 .or_default()
                 .bids += 1;
             bids.push(Bid {
-                text: text.as_str().to_owned(),
+                texts: Kind::ALL.map(|kind| text.of(kind)),
                 at_ms: world.now_ms,
                 exchange,
                 line_item,
@@ -292,20 +299,23 @@ fn the_books_are_those_of_a_plain_count() {
         let is_bad = random.is(0.1);
         bad += u64::from(is_bad);
         let other = random.below(bids.len() as u64) as usize;
-        let mut texts = vec![bid.text.clone()];
+        let of = |bid: &Bid| bid.texts[kind as usize].clone();
+        let mut texts = vec![of(bid)];
         if is_bad {
-            match random.below(2) {
-                0 => texts.push(bid.text.clone()),
-                _ => texts = vec![forged(&mut random, &bid.text, &bids[other].text)],
+            match random.below(4) {
+                0 | 1 => texts.push(of(bid)),
+                // Of any kind: mostly of another.
+                2 => texts = vec![bid.texts[random.below(4) as usize].clone()],
+                _ => texts = vec![forged(&mut random, &of(bid), &of(&bids[other]))],
             }
         }
         for text in texts {
-            let opened = world.desk.open(&text);
+            let opened = world.desk.open(kind, &text);
             // One that was changed into itself, or into another's, is whose it then is.
-            let owner = if text == bid.text {
+            let owner = if text == of(bid) {
                 Some(place)
             } else {
-                bids.iter().rposition(|bid| bid.text == text)
+                bids.iter().rposition(|bid| of(bid) == text)
             };
             let Some(owner) = owner else {
                 assert!(opened.is_err(), "notice {n}: {text}");
@@ -313,13 +323,19 @@ fn the_books_are_those_of_a_plain_count() {
                 reference.count("forged");
                 continue;
             };
+            // The key of one that is too old may be gone.
+            let valid = (i64::from(WINDOWS[bids[owner].exchange]) + TOKEN_SECONDS) * SECOND;
+            let Ok(opened) = opened else {
+                assert!(bids[owner].at_ms + valid < world.now_ms, "notice {n}");
+                world.keeper.count(Outcome::Forged);
+                reference.count("forged");
+                continue;
+            };
             let said = Said {
                 price: read_price(Some(&price), &[]),
-                currency: currency.and_then(|code| code.parse().ok()),
+                currency: read_currency(currency.unwrap_or_default()),
             };
-            let booked = world
-                .keeper
-                .notice(kind, &opened.expect("ours"), said, world.now());
+            let booked = world.keeper.notice(kind, &opened, said, world.now());
             world.write();
             let expected = reference.take(owner, &bids[owner], kind, world.now_ms, cost);
             assert_eq!(booked.outcome.as_str(), expected, "notice {n}");

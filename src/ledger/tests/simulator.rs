@@ -226,7 +226,9 @@ fn run(run: &Run) -> Result {
         if random.is(0.01) {
             // Forged: a bit of a good one is another.
             let text = "AExEfaJv87j9_8y9nPJOlbHPJdxxSPDaG-xgogoFt6fRTh_jnlvwQSShNWO6GMY7OtEWd0Ynk12Ke3bhN_N6R0W8";
-            assert!(world.desk.open(text).is_err());
+            for kind in Kind::ALL {
+                assert!(world.desk.open(kind, text).is_err());
+            }
         }
     }
     assert!(
