@@ -114,6 +114,20 @@ fn a_graph_crosses_threads_and_does_not_show_keys() {
     assert!(!shown.contains(&of("ifa", "a").0.to_string()), "{shown}");
 }
 
+/// What an entry of the table keeps of a key is not all of it: a key that has the same of it and the same home is another's all the
+/// same.
+#[test]
+fn a_key_that_differs_in_any_bit_is_nobodys() {
+    let graph = graph(&people(300));
+    for known in [of("person", "p7"), of("ifa", "u7-0")] {
+        assert!(graph.person(known).is_some());
+        for bit in 0..128 {
+            let other = UserKey(known.0 ^ 1 << bit);
+            assert!(graph.person(other).is_none(), "bit {bit}");
+        }
+    }
+}
+
 #[test]
 fn a_probe_of_another_graph_finds_nothing() {
     let (small, large) = (graph("ifa,a,anna\n"), graph(&people(3000)));

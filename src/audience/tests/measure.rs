@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
 
-use super::super::{Approach, Probe};
+use super::super::{Approach, Graph, GraphProbe, Probe};
 use super::*;
 
 /// CPU time of this thread, which other work on the machine lengthens less than the clock on the wall.
@@ -128,4 +128,72 @@ fn measure_building_opening_and_asking() {
     time("miss", &unknown, 1);
     time("miss, four together", &unknown, 4);
     black_box(members);
+}
+
+#[test]
+#[ignore = "measures: scripts/long-tests graph"]
+fn measure_building_opening_and_asking_a_graph() {
+    let ids: u64 = std::env::var("IDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3_000_000);
+    let mut text = "source,id,person\n".to_owned();
+    for id in 0..ids {
+        let source = ["ifa", "email", "uidapi.com"][(id % 3) as usize];
+        let _ = writeln!(text, "{source},{},c-{}", uuid(id), id / 3);
+    }
+    let made = VersionMeta {
+        kind: Kind::Identity,
+        ..meta(1)
+    };
+    let begin = cpu();
+    let mut builder = Builder::new(made, keyer())
+        .expect("a graph")
+        .with_threads(1);
+    builder
+        .read_rows(&RowFormat::Csv, text.as_bytes(), &mut |_| {})
+        .expect("readable");
+    let read = cpu() - begin;
+    let mut file = Vec::new();
+    let report = builder.finish(&mut file).expect("good rows");
+    eprintln!(
+        "{ids} rows: read {read:.2?}, finished after {:.2?}",
+        (cpu() - begin)
+    );
+    drop(text);
+    let begin = cpu();
+    let graph = Graph::from_bytes(&file).expect("sound");
+    eprintln!(
+        "opened in {:.2?}; {:.1} MB, {:.2} bytes an id",
+        (cpu() - begin),
+        file.len() as f64 / 1e6,
+        file.len() as f64 / report.ids as f64,
+    );
+    drop(file);
+    let mut random = Lcg(2);
+    let hits = std::iter::repeat_with(|| key(&uuid(3 * (random.next() % (ids / 3)))));
+    let known: Vec<UserKey> = hits.take(2_000_000).collect();
+    let unknown: Vec<UserKey> = (0..2_000_000u64)
+        .map(|i| key(&format!("unknown-{i}")))
+        .collect();
+    let mut found = 0u64;
+    let mut time = |what: &str, keys: &[UserKey], batch: usize| {
+        let begin = cpu();
+        for batch in keys.chunks(batch) {
+            let probes: Vec<GraphProbe> = batch.iter().map(|&key| graph.probe(key)).collect();
+            for probe in probes {
+                let person = graph.person_at(probe);
+                found += black_box(person).map_or(0, |person| person.ids().count() as u64);
+            }
+        }
+        eprintln!(
+            "{what}: {:.0} ns an id",
+            (cpu() - begin).as_nanos() as f64 / keys.len() as f64
+        );
+    };
+    time("hit, with all ids", &known, 1);
+    time("hit, four together", &known, 4);
+    time("miss", &unknown, 1);
+    time("miss, four together", &unknown, 4);
+    assert_eq!(found, 2 * 3 * 2_000_000);
 }
