@@ -46,7 +46,7 @@ pub use office::Exposure;
 pub use office::{Answered, Hearer, Ledger, LedgerError};
 pub use plan::Plan;
 pub use price::{PriceKey, Unreadable, read as read_price, read_currency};
-pub use report::{Counts, Dimension, Imps, Key, Query, Row, changing_hours};
+pub use report::{Counts, Dimension, Imps, Key, Place, Query, Row, changing_hours};
 pub use settled::Kind;
 pub use switches::Switch;
 pub use token::{BadToken, BidNumber, SEGMENTS_MAX, TOKEN_CHARS_MAX, Token, TokenText};

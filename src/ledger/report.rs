@@ -203,6 +203,27 @@ impl<T: Ord + Copy + Default, V: Sum> Rows<T, V> {
         rows.map(|((key, of), kept)| (*key, *of, kept.row))
     }
 
+    /// Reads rows from one on, while their hours are asked for and some are left to read; the next to read, where there is one.
+    fn read(
+        &self,
+        from: (Key, T),
+        is_asked: impl Fn(u32) -> bool,
+        left: &mut usize,
+        mut tell: impl FnMut(Key, T, V),
+    ) -> Option<(Key, T)> {
+        for ((key, of), kept) in self.all.range(from..) {
+            if !is_asked(key.hour) {
+                return None;
+            }
+            let Some(fewer) = left.checked_sub(1) else {
+                return Some((*key, *of));
+            };
+            *left = fewer;
+            tell(*key, *of, kept.row);
+        }
+        None
+    }
+
     /// Adds up hours, from one to before another, a day each.
     fn roll(&mut self, from: u32, before: u32) {
         let is_apart = |key: &Key| key.hour != day_of(key.hour);
@@ -459,6 +480,24 @@ pub struct Query {
     pub until: Option<u32>,
 }
 
+/// Where a question goes on that is answered in parts: by what is read next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// What was delivered, from a row on.
+    Delivered(Key, u32),
+    /// What became of imps, from a row on.
+    Reasons(Key, u32),
+    /// All imps: added up from few numbers, so in one part.
+    Seen,
+}
+
+impl Place {
+    /// Where a question begins.
+    pub fn first(query: &Query) -> Self {
+        Self::Delivered(Key::first_of(query.from), 0)
+    }
+}
+
 /// Some rows added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -537,6 +576,17 @@ impl Added {
 impl Report {
     /// Rows added up, in order; `name` tells the names behind numbers.
     pub(super) fn ask<'n>(&self, query: &Query, name: impl Fn(u32) -> &'n str) -> Vec<Row> {
+        self.part(query, Place::first(query), usize::MAX, name).0
+    }
+
+    /// Some of them, of at most so many that are kept, and where the rest begins. The parts' rows added up are the answer.
+    pub(super) fn part<'n>(
+        &self,
+        query: &Query,
+        from: Place,
+        most: usize,
+        name: impl Fn(u32) -> &'n str,
+    ) -> (Vec<Row>, Option<Place>) {
         type Of = (ArrayVec<u32, { Dimension::ALL.len() }>, Currency);
         let mut sums: BTreeMap<Of, Added> = BTreeMap::new();
         let is_asked =
@@ -548,30 +598,56 @@ impl Report {
         };
         let has = |dimension| query.by.contains(&dimension);
         let by_segment = has(Dimension::Segment);
-        if by_segment {
-            let rows = self.segments.from(query.from);
-            for (key, segment, counts) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
-                let sum = sums.entry(of(&key, segment)).or_default();
-                sum.counts.add(&counts);
-            }
-        } else {
-            let rows = self.delivered.from(query.from);
-            for (key, (), counts) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
-                let sum = sums.entry(of(&key, 0)).or_default();
-                sum.counts.add(&counts);
-            }
-        }
         let has_imps = !by_segment && !has(Dimension::Creative);
-        if has_imps {
-            let rows = self.reasons.from(query.from);
-            for (key, reason, imps) in rows.take_while(|(key, ..)| is_asked(key.hour)) {
-                let sum = sums.entry(of(&key, 0)).or_default();
-                sum.reason(reason, imps);
-            }
-            let apart = (has(Dimension::Hour), has(Dimension::Exchange));
-            self.seen.each(is_asked, apart, |key, imps| {
-                sums.entry(of(&key, 0)).or_default().imps.plus(&imps);
-            });
+        let (mut left, mut place) = (most, Some(from));
+        while let Some(at) = place
+            && left > 0
+        {
+            place = match at {
+                Place::Delivered(key, segment) if by_segment => {
+                    let next = self.segments.read(
+                        (key, segment),
+                        is_asked,
+                        &mut left,
+                        |key, segment, counts| {
+                            let sum = sums.entry(of(&key, segment)).or_default();
+                            sum.counts.add(&counts);
+                        },
+                    );
+                    next.map(|(key, segment)| Place::Delivered(key, segment))
+                }
+                Place::Delivered(key, _) => {
+                    let next =
+                        self.delivered
+                            .read((key, ()), is_asked, &mut left, |key, (), counts| {
+                                let sum = sums.entry(of(&key, 0)).or_default();
+                                sum.counts.add(&counts);
+                            });
+                    let reasons = Place::Reasons(Key::first_of(query.from), 0);
+                    let next = next.map(|(key, ())| Place::Delivered(key, 0));
+                    next.or(has_imps.then_some(reasons))
+                }
+                Place::Reasons(key, reason) => {
+                    let next = self.reasons.read(
+                        (key, reason),
+                        is_asked,
+                        &mut left,
+                        |key, reason, imps| {
+                            let sum = sums.entry(of(&key, 0)).or_default();
+                            sum.reason(reason, imps);
+                        },
+                    );
+                    let next = next.map(|(key, reason)| Place::Reasons(key, reason));
+                    next.or(Some(Place::Seen))
+                }
+                Place::Seen => {
+                    let apart = (has(Dimension::Hour), has(Dimension::Exchange));
+                    self.seen.each(is_asked, apart, |key, imps| {
+                        sums.entry(of(&key, 0)).or_default().imps.plus(&imps);
+                    });
+                    None
+                }
+            };
         }
         let told = |(dimension, number): (&Dimension, u32)| match dimension {
             Dimension::Hour => {
@@ -604,7 +680,7 @@ impl Report {
         });
         let mut rows: Vec<Row> = rows.collect();
         rows.sort_by(|a, b| (&a.of, a.currency).cmp(&(&b.of, b.currency)));
-        rows
+        (rows, place)
     }
 }
 
@@ -633,12 +709,14 @@ mod tests {
             by: vec![by],
             ..Query::default()
         };
-        let names = |number| {
-            [
-                "one", "two", "", "", "", "", "", "a", "b", "c", "", BID, "floor",
-            ][number as usize]
-        };
-        report.ask(&query, names)
+        report.ask(&query, name)
+    }
+
+    fn name(number: u32) -> &'static str {
+        let names = [
+            "one", "two", "", "", "", "", "", "a", "b", "c", "", BID, "floor",
+        ];
+        names.get(number as usize).copied().unwrap_or_default()
     }
 
     /// All hours are in their files.
@@ -719,6 +797,46 @@ mod tests {
         );
         report.tend(530, keeping(0));
         assert_eq!(report.len(), 8, "the day that is not over stays");
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let mut report = fifty_hours();
+        report.tend(528 + 72, keeping(1_000));
+        for by in [
+            vec![],
+            vec![Dimension::LineItem],
+            vec![Dimension::Hour, Dimension::Exchange],
+            vec![Dimension::Segment],
+            vec![Dimension::Creative],
+        ] {
+            let query = Query {
+                by,
+                from: 480,
+                until: Some(529),
+            };
+            let whole = report.ask(&query, name);
+            for most in [1, 3, 1_000] {
+                let mut sums: BTreeMap<Vec<String>, Row> = BTreeMap::new();
+                let (mut place, mut parts) = (Some(Place::first(&query)), 0);
+                while let Some(from) = place {
+                    let (rows, next) = report.part(&query, from, most, name);
+                    assert!(rows.len() <= most || from == Place::Seen, "{}", rows.len());
+                    for row in rows {
+                        match sums.get_mut(&row.of) {
+                            Some(sum) => sum.add(&row),
+                            None => {
+                                sums.insert(row.of.clone(), row);
+                            }
+                        }
+                    }
+                    (place, parts) = (next, parts + 1);
+                }
+                let sums: Vec<Row> = sums.into_values().collect();
+                assert_eq!(sums, whole, "{most} at a time");
+                assert!(most < 1_000 && parts > 1 || parts == 1, "{parts}");
+            }
+        }
     }
 
     #[test]

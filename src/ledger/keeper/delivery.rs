@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::ledger::desk::Tallied;
-use crate::ledger::report::{BID, Keeping, NO_CREATIVE, Query, Row};
+use crate::ledger::report::{BID, Keeping, NO_CREATIVE, Place, Query, Row};
 use crate::ledger::seen::{Epoch, Live};
 
 /// Plans of which bid threads may still tell what they counted.
@@ -198,6 +198,13 @@ impl Keeper {
     /// stays, rows stay in their hours.
     pub fn hours(&self, query: &Query) -> (Vec<u32>, u32) {
         (self.report.hours(query), self.report.rolled_before())
+    }
+
+    /// Some rows of the report, of at most so many that are kept, and where the rest begins: bids wait for the ledger's thread, which is
+    /// not long at a part.
+    pub fn rows_from(&self, query: &Query, from: Place, most: usize) -> (Vec<Row>, Option<Place>) {
+        let name = |number| self.text(number);
+        self.report.part(query, from, most, name)
     }
 
     /// Rows of the report.
