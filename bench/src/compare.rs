@@ -13,6 +13,7 @@
 //! | `read-2.8k` | reading and the privacy gate: the same server without line items, so that it stops there |
 //! | `notices-1.5k` | as `bid-1.5k`, with the URLs of notices, their tokens sealed, in each bid; the ledger's own thread is on the account |
 //! | `money-1.5k` | as `notices-1.5k`, with budgets, pacing and caps on every line item |
+//! | `people-1.5k` | as `bid-1.5k`, beside a million real-time updates and an identity dataset; a quarter of the people have an update, half of them another id |
 //! | `mix-2.8k` | the whole way, about 83 % bids |
 
 use std::fmt::Write as _;
@@ -66,7 +67,7 @@ impl Effort {
 }
 
 /// The rows, in the order in which they are measured; each bare one before those of its bodies.
-pub const ROWS: [&str; 8] = [
+pub const ROWS: [&str; 9] = [
     "bare-hyper-1.5k",
     "nobid-1.5k",
     "bid-1.5k",
@@ -75,6 +76,7 @@ pub const ROWS: [&str; 8] = [
     "mix-2.8k",
     "notices-1.5k",
     "money-1.5k",
+    "people-1.5k",
 ];
 
 /// What was measured, as `--json` prints it.
@@ -201,6 +203,8 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
     let noticed = scene::again(&full, effort.size, config).map_err(io::Error::other)?;
     let noticed = Rc::new(servers::kith_with_books(config, noticed)?);
     let money = Rc::new(servers::kith_with_books(config, money)?);
+    let people = scene::with_people(&full, effort.size, config).map_err(io::Error::other)?;
+    let people = Rc::new(servers::kith(config, Arc::new(people))?);
     let full = Rc::new(servers::kith(config, full)?);
     let empty = Rc::new(servers::kith(config, Arc::new(empty))?);
     let bare = Rc::new(servers::bare()?);
@@ -217,6 +221,7 @@ fn plans(config: &Config, full: Arc<Generation>, effort: Effort) -> io::Result<V
         (&full, 3, heavy, Who::Mixed(83), &(0.70..=0.95)),
         (&noticed, 0, light, Who::Wanted, &all),
         (&money, 0, light, Who::Wanted, &all),
+        (&people, 0, light, Who::Wanted, &all),
     ];
     let plan = |(name, (server, bare, weight, who, bids)): (_, (&Rc<Measured>, _, _, _, &_))| {
         let bodies = bodies(weight, who, effort.size.people, effort.bodies);

@@ -7,12 +7,15 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kith::audience::{Audience, Builder, RowFormat, VersionMeta};
+use kith::audience::{Audience, Builder, Graph, RowFormat, VersionMeta};
 use kith::campaigns::{Book, compile};
+use kith::clock::Timestamp;
 use kith::config::Config;
-use kith::generation::{Frame, Generation, LiveVersion, Members};
+use kith::generation::{Frame, Generation, LiveGraph, LiveVersion, Members};
 use kith::ids::{Keyer, Kind, SecretKey};
+use kith::people::{Kind as PeopleKind, Known, People, Terms};
 use kith::privacy::Purposes;
+use kith::storage::Storage;
 
 /// Segments of the dataset; the first quarter is named by line items.
 pub const SEGMENTS: usize = 2_000;
@@ -114,19 +117,120 @@ pub fn with_money(of: &Generation, size: Size, config: &Config) -> Result<Genera
     with(people, book(&document)?, config)
 }
 
+/// The same people and line items, and besides as many real-time updates as there are people, one in four of them of an id that requests
+/// come with, and a dataset that says of every other person that two of the four ids and a third are hers.
+///
+/// # Errors
+/// Where the scene itself is wrong, or there is no disk to write on.
+pub fn with_people(of: &Generation, size: Size, config: &Config) -> Result<Generation, String> {
+    let shown = |error: &dyn std::fmt::Display| error.to_string();
+    let members = of.datasets.first().map(|dataset| dataset.members.clone());
+    let members = members.ok_or("no audience")?;
+    let known = Known::with_room(size.people * 2).map_err(|e| shown(&e))?;
+    let known = Arc::new(known);
+    update(&known, size, config)?;
+    let live = live(members)?;
+    let frame = Frame {
+        people: known,
+        ..Frame::of(config, keyer())
+    };
+    let book = Arc::new(book(&document(size.line_items))?);
+    let mut generation = Generation::assemble(1, book, Some(1), vec![live], frame);
+    generation.graphs = [LiveGraph {
+        name: "people".parse().map_err(|e| shown(&e))?,
+        ordinal: 1,
+        version: 1,
+        graph: Arc::new(graph(size.people)?),
+        purposes: Purposes::PROFILE,
+    }]
+    .into();
+    Ok(generation)
+}
+
+/// Has so many updates taken, by a thread of their own that ends with them.
+fn update(known: &Arc<Known>, size: Size, config: &Config) -> Result<(), String> {
+    let shown = |error: &dyn std::fmt::Display| error.to_string();
+    let dir = tempfile::tempdir().map_err(|e| shown(&e))?;
+    let storage = Storage::start(dir.path()).map_err(|e| shown(&e))?;
+    let mut terms = Terms::of(config, keyer());
+    terms.room.ids = size.people * 2;
+    let nobody = Box::new(|_| Vec::new());
+    let people = People::start(terms, Arc::clone(known), storage, Timestamp::now, nobody);
+    let people = people.map_err(|e| shown(&e))?;
+    while people.recovered().is_none() {
+        std::thread::yield_now();
+    }
+    let mut person = 0;
+    while person < size.people {
+        let mut rows = String::new();
+        for person in person..size.people.min(person + ROWS_AT_ONCE) {
+            let id = match person % 4 {
+                0 => id("ifa", person),
+                _ => format!("a-stranger-{person}"),
+            };
+            let _ = writeln!(
+                rows,
+                r#"{{"source":"ifa","id":"{id}","add":["site/s{}"]}}"#,
+                person % 50
+            );
+        }
+        let (done, unread) = people
+            .take_lines(PeopleKind::Updates, rows.as_bytes())
+            .map_err(|e| shown(&e))?;
+        if unread + done.rejected.len() > 0 {
+            return Err("an update was not taken".to_owned());
+        }
+        person += ROWS_AT_ONCE;
+    }
+    people.close();
+    Ok(())
+}
+
+fn graph(people: usize) -> Result<Graph, String> {
+    let meta = VersionMeta {
+        kind: Kind::Identity,
+        dataset: "people".parse().map_err(|e| format!("{e}"))?,
+        version: 1,
+        base: None,
+        as_of: None,
+    };
+    let mut builder = Builder::new(meta, keyer()).map_err(|e| e.to_string())?;
+    let mut person = 0;
+    while person < people {
+        let mut rows = String::from("source,id,person\n");
+        for person in (person..people.min(person + ROWS_AT_ONCE)).step_by(2) {
+            for source in ["ifa", "uidapi.com"] {
+                let _ = writeln!(rows, "{source},{},p{person}", id(source, person));
+            }
+            let _ = writeln!(rows, "tv.example,set-{person},p{person}");
+        }
+        builder
+            .read_rows(&RowFormat::Csv, rows.as_bytes(), &mut |_| {})
+            .map_err(|e| e.to_string())?;
+        person += ROWS_AT_ONCE;
+    }
+    let mut file = Vec::new();
+    builder.finish(&mut file).map_err(|e| e.to_string())?;
+    Graph::from_bytes(&file).map_err(|e| e.to_string())
+}
+
 fn keyer() -> Keyer {
     Keyer::new(&SecretKey::from_bytes([7; 32]))
 }
 
-fn with(members: Members, book: Book, config: &Config) -> Result<Generation, String> {
-    let live = LiveVersion {
+fn live(members: Members) -> Result<LiveVersion, String> {
+    Ok(LiveVersion {
         name: "crm".parse().map_err(|e| format!("{e}"))?,
         ordinal: 0,
         version: 1,
         members,
         purposes: Purposes::PROFILE,
         covers: 0,
-    };
+    })
+}
+
+fn with(members: Members, book: Book, config: &Config) -> Result<Generation, String> {
+    let live = live(members)?;
     let book = Arc::new(book);
     let frame = Frame::of(config, keyer());
     Ok(Generation::assemble(1, book, Some(1), vec![live], frame))

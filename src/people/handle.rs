@@ -335,6 +335,23 @@ impl People {
         answer.unwrap_or(Err(Refused::Stopped))
     }
 
+    /// Takes the lines of a text, for whoever has Kith within: what became of those that could be read, and how many could not.
+    ///
+    /// # Errors
+    /// Where nothing could be taken.
+    pub fn take_lines(&self, kind: Kind, text: &[u8]) -> Result<(Done, usize), Refused> {
+        let lines = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        let read: Vec<_> = lines
+            .map(|line| self.read_row(kind, line, &|_| true))
+            .collect();
+        let all = read.len();
+        let rows: Vec<Ready> = read.into_iter().filter_map(Result::ok).collect();
+        let unread = all.saturating_sub(rows.len());
+        Ok((self.take(rows)?, unread))
+    }
+
     /// Erases these keys, asked for by that id.
     pub fn erase(&self, id: &PostedId, keys: Vec<UserKey>) -> Result<Done, Refused> {
         self.take(vec![Ready(Reading::erase(id, keys))])
