@@ -68,12 +68,35 @@ fn told(known: &Value) -> String {
             None => expires,
         };
         let version = segment.get("version").map(Value::to_string);
+        let update = segment.get("sequence").map(|row| format!("update {row}"));
         [
             text(segment, "segment").unwrap_or_default(),
-            version.unwrap_or_default(),
+            version.or(update).unwrap_or_default(),
             expires,
         ]
     });
     let rows: Vec<[String; 3]> = std::iter::once(head).chain(rows).collect();
-    format!("{source}{hash}\n{}", table("  ", &rows))
+    let mut told = format!("{source}{hash}\n");
+    for (key, what) in [
+        ("erased", "erased: it never has a segment again"),
+        ("opted_out", "opted out: nothing of the person is looked at"),
+    ] {
+        if known.get(key).and_then(Value::as_bool) == Some(true) {
+            told.push_str(&format!("  {what}\n"));
+        }
+    }
+    if let Some(person) = known.get("person").filter(|person| person.is_object()) {
+        let ids = person.get("ids").and_then(Value::as_array);
+        let (hash, by) = (text(person, "hash"), text(person, "by"));
+        told.push_str(&format!(
+            "  one of {} ids of person {} (by {})\n",
+            ids.map_or(0, Vec::len),
+            hash.unwrap_or_default(),
+            by.unwrap_or_default()
+        ));
+    }
+    if rows.len() > 1 {
+        told.push_str(&table("  ", &rows));
+    }
+    told
 }

@@ -120,6 +120,11 @@ pub enum PeopleError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is less room than what is held takes.
+    #[error(
+        "people.ids is too small for the updates, links and erasures that are held; raise it and start again"
+    )]
+    Room,
     /// Memory or a thread.
     #[error("starting to keep people failed: {0}")]
     System(#[from] std::io::Error),

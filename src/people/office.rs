@@ -3,7 +3,7 @@
 //! One turn: take what has come in, enter it, write the journal once for all of it (the log of erasures first), show it to bid threads, then
 //! answer. While the journal cannot be written updates are refused; erasures and opt-outs are not, whose log has room of its own.
 //!
-//! Between turns it writes checkpoints a slice at a time, closes the hour's file for [`feed`](super::feed) to compress, and throws away what
+//! Between turns it writes checkpoints a slice at a time, closes the hour's file for [`feed`] to compress, and throws away what
 //! is over.
 //!
 //! Cost: a turn every [`TURN`] while nothing happens; a call waits for one sync of the disk that it shares with all that came with it.
@@ -126,8 +126,10 @@ impl Office {
         }
         register.came_to(terms.begin_after);
         let now = clock();
-        // Room is there: what was held had it before.
-        let _ = register.publish(now);
+        // What was held had room before, unless there is less now.
+        if register.publish(now).is_err() {
+            return Err(PeopleError::Room);
+        }
         known.sequence.store(register.sequence(), Relaxed);
         let mut erased = storage.open_log(Path::new(ERASED), erased_to.unwrap_or(0))?;
         if erased.length() == 0 {
