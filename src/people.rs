@@ -15,6 +15,7 @@
 //! Invariants: acknowledged is durable and visible; what is erased or opted out stays so, for that stands in a log of its own which
 //! nothing ever shortens, with room on disk that nothing else gets; nothing here makes a bid thread wait.
 
+mod acts;
 mod checkpoint;
 mod feed;
 mod frames;
@@ -41,12 +42,13 @@ use numbers::{Numbers, whole};
 pub(crate) use table::Reader;
 use table::Table;
 
+pub use acts::Rejection;
 pub use feed::{FeedError, Page};
 pub(crate) use handle::Ready;
 pub use handle::{
     Done, Figures, GraphIds, Kind, People, PeopleError, Refused, Terms, View, ViewedOpinion,
 };
-pub use register::{Counts, Rejection, Room};
+pub use register::{Counts, Room};
 pub use rows::{LINE_BYTES_MAX, PostedId, Reading, Unread};
 pub use table::{Change, Standing};
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::acts::{Act, Rejection};
 use super::feed::{self, Page};
 use super::office::Office;
-use super::register::{Act, Counts, Register, Rejection, Room};
+use super::register::{Counts, Register, Room};
 use super::rows::{PostedId, Reading, Row, Unread};
 use super::{Known, Standing};
 use crate::clock::Timestamp;

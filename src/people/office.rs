@@ -17,11 +17,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Known;
+use super::acts::{Act, Rejection};
 use super::checkpoint::{self, Author};
 use super::feed::{self, ERASED, ERASED_MAGIC, JOURNAL_MAGIC, Piece};
 use super::frames::{self, Fields};
 use super::handle::{Done, Figures, GraphIds, Message, PeopleError, Refused, Terms, lock};
-use super::register::{Act, Register, Rejection};
+use super::register::Register;
 use super::rows::{Reading, Row, write_line};
 use crate::clock::Timestamp;
 use crate::ids::UserKey;

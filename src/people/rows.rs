@@ -10,7 +10,7 @@ use std::io::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::Known;
-use super::register::{Act, Link, Update};
+use super::acts::{Act, Link, Update};
 use crate::clock::Timestamp;
 use crate::ids::{IdRefused, Keyer, Name, SegmentRef, UserKey};
 

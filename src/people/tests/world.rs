@@ -15,10 +15,11 @@ use crate::decision::{Scratch, Silent, decide};
 use crate::generation::{Frame, Generation, LiveVersion, Members};
 use crate::ids::{Keyer, Kind, SecretKey, UserKey};
 use crate::people::Known;
+use crate::people::acts::{Act, Rejection};
 use crate::people::checkpoint::{self, Author};
 use crate::people::frames;
 use crate::people::office::{marks, replay};
-use crate::people::register::{Act, Register, Rejection, Room};
+use crate::people::register::{Register, Room};
 use crate::people::rows::{PostedId, Reading, Row, write_line};
 use crate::privacy::{Closed, Purposes};
 
