@@ -55,7 +55,7 @@ pub enum Rejection {
         "too late: this writer had given higher sequence numbers longer ago than people.order_window; if its numbers began anew, give it another name"
     )]
     Late,
-    /// There are [`OPINIONS_MAX`].
+    /// There are as many as may be.
     #[error(
         "too many changes are held of this id (64); upload a version that has them, with its as_of"
     )]
