@@ -7,7 +7,7 @@
 //! what is billed in its group, and of those that stay open what comes in the next. Each share is taken at the upper end of
 //! its confidence, and as 1 as long as too few bids were seen: a new exchange is held in full.
 //!
-//! On the sum of an account's open bids lies a margin of [`DEVIATIONS`] standard deviations besides; and whoever is near a budget's end
+//! On the sum of an account's open bids lies a margin of three standard deviations besides; and whoever is near a budget's end
 //! holds in full (`FULL_HOLD_BIDS` in `desk.rs`). So the part that the open bids may exceed what is held is bounded by
 //! how far win rates leave their past; at worst, if all were won, by what the metric `kith_budget_bound` says.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -27,8 +27,6 @@ const BIDS_MIN: f64 = 100.0;
 const MEMORY: f64 = 0.991;
 const OLD_MEMORY: f64 = 0.9978;
 const OLD_GROUP: usize = 4;
-/// Three were exceeded once in ten thousand simulated worlds, by two impressions of a budget of a hundred.
-const DEVIATIONS: f64 = 5.0;
 
 /// Bids of a group: open at its beginning, billed within it; and what they would cost and did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -336,7 +334,7 @@ impl Keeper {
             }
             account.expected = sum.expected;
             if is_bounded {
-                let margin = DEVIATIONS * (sum.variance * account.largest as f64).max(0.0).sqrt();
+                let margin = 3.0 * (sum.variance * account.largest as f64).max(0.0).sqrt();
                 let held = sum.held.saturating_add(margin as i64).min(sum.open);
                 let more = held.saturating_sub(account.held);
                 account.held = held;
