@@ -563,14 +563,18 @@ impl Keeper {
             .map(|desk| (desk.number, desk.window))
             .collect();
         let longest = self.terms.longest_window();
+        let mut over = Vec::new();
         for ((exchange, _), flows) in &mut self.flows {
             let window = windows.get(exchange).copied().unwrap_or(longest);
-            while flows
-                .front()
-                .is_some_and(|first| is_closed(first.number, part_seconds(window), window, now))
+            while let Some(first) = flows.front()
+                && is_closed(first.number, part_seconds(window), window, now)
             {
+                over.push((*exchange, *first));
                 flows.pop_front();
             }
+        }
+        for (exchange, flow) in &over {
+            self.flow_closed(*exchange, flow);
         }
         for (number, account) in &mut self.accounts {
             let mut closed = 0i64;

@@ -5,11 +5,13 @@
 //! of them were billed within it, and how many were open at its end: as in an estimate of cumulative incidence with competing
 //! risks (Kalbfleisch and Prentice 1980), for a bid that is lost is never billed. What is still to come of a bid of some age is
 //! what is billed in its group, and of those that stay open what comes in the next. Each share is taken at the upper end of
-//! its confidence, and as 1 as long as too few bids were seen: a new exchange is held in full.
+//! its confidence. A new exchange is held in full; ages that too few bids have lived through are taken to bill as fast as those
+//! before them, so that what is held falls as bids grow old and are seen not to be billed any more.
 //!
 //! On the sum of an account's open bids lies a margin of three standard deviations besides; and whoever is near a budget's end
-//! holds in full (`FULL_HOLD_BIDS` in `desk.rs`). So the part that the open bids may exceed what is held is bounded by
-//! how far win rates leave their past; at worst, if all were won, by what the metric `kith_budget_bound` says.
+//! takes its whole price, until the next look a fifth of a second later (`FULL_HOLD_BIDS` in `desk.rs`). So the part that the
+//! open bids may exceed what is held is bounded by how far win rates leave their past; at worst, if all were won, by what the
+//! metric `kith_budget_bound` says.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,8 +20,11 @@ use super::*;
 
 /// Into how many parts a slice is cut to look at ages: most notices come within seconds.
 const PARTS: u32 = 12;
-/// Groups of ages: the last holds all that is older.
-const GROUPS: usize = 9;
+/// Groups of ages. Each must end, or nothing would ever be learnt of the last: 2^11 - 1 parts are more than a window has.
+const GROUPS: usize = 11;
+/// Most parts in a window: a part is its 720th, rounded down, so less than twice as many.
+const PARTS_MAX: u32 = 2 * SLICES * PARTS;
+const _: () = assert!(PARTS_MAX + 2 < (1 << GROUPS) - 1);
 /// Fewer bids than this say nothing.
 const BIDS_MIN: f64 = 100.0;
 /// What is remembered of a part of a slice when the next is learnt from: about ten slices in all. Of old bids four times as many, for
@@ -104,8 +109,9 @@ impl Past {
                     (seen.open / money).min(1.0),
                 )
             } else {
-                // As if half as many came as in the group before, and none was lost.
-                (before.0 / 2.0, before.1 / 2.0, 1.0)
+                // As if they went on being billed as fast as in the group before, for twice as long, and none was lost.
+                let twice = |share: f64| 1.0 - (1.0 - share) * (1.0 - share);
+                (twice(before.0), twice(before.1), 1.0 - twice(before.1))
             };
             before = *step;
         }
@@ -245,6 +251,18 @@ impl Keeper {
         }
     }
 
+    /// No notice of a flow's bids comes in time any more: how its last group of ages ended is learnt.
+    pub(super) fn flow_closed(&mut self, exchange: u32, flow: &Flow) {
+        let window = self.window(exchange);
+        let last = window.checked_div(part_seconds(window)).unwrap_or(0);
+        // Where time has leapt nobody saw how its bids grew old.
+        if flow.group >= group_of(last)
+            && let Some(past) = self.pasts.get_mut(&exchange)
+        {
+            past.learn(&Flow { open: 0, ..*flow });
+        }
+    }
+
     fn part_number(&self, exchange: u32, at: u32) -> u32 {
         let seconds = part_seconds(self.window(exchange));
         at.checked_div(seconds).unwrap_or(0)
@@ -365,6 +383,7 @@ pub(super) fn share_of(held: i64, nano: i64, open: i64) -> i64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -374,7 +393,7 @@ mod tests {
         assert_eq!(past.to_come().most, [WHOLE_HOLD; GROUPS]);
         // A tenth is billed in the first group, a hundredth in the second, nothing after, at half the price.
         for _ in 0..50 {
-            for (group, billed) in (0..GROUPS).zip([10_000, 1_000, 0, 0, 0, 0, 0, 0, 0]) {
+            for (group, billed) in (0..GROUPS).zip([10_000, 1_000, 0, 0, 0, 0, 0, 0, 0, 0, 0]) {
                 past.learn(&Flow {
                     entered: 100_000,
                     billed,
@@ -393,7 +412,49 @@ mod tests {
         assert_eq!(expected[..3], [53_750, 5_000, 0]);
         assert_eq!(
             [0, 1, 2, 3, 6, 7, 62, 63, 1_000].map(group_of),
-            [0, 1, 1, 2, 2, 3, 5, 6, 8]
+            [0, 1, 1, 2, 2, 3, 5, 6, 9]
         );
+    }
+
+    #[test]
+    fn ages_that_nobody_has_seen_bill_as_fast_as_those_before() {
+        let mut past = Past::default();
+        // A hundredth of those that are open is billed in each part, and nobody has seen the fourth group yet.
+        for (group, open, billed) in [
+            (0, 1_000_000, 10_000),
+            (1, 990_000, 19_701),
+            (2, 970_299, 38_233),
+        ] {
+            past.learn(&Flow {
+                entered: open,
+                billed,
+                entered_nano: open.into(),
+                billed_nano: billed.into(),
+                open: i64::from(open - billed),
+                group,
+                ..Flow::default()
+            });
+        }
+        let ToCome { most, expected } = past.to_come();
+        for (group, parts) in [(0, 2_047), (3, 2_040), (8, 1_792)] {
+            let all = 1_000_000.0 * (1.0 - 0.99f64.powi(parts));
+            let (most, expected) = (f64::from(most[group]), f64::from(expected[group]));
+            assert!(
+                (expected - all).abs() < 50.0 && most >= expected,
+                "{group}: {most} {expected} {all}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_group_of_ages_ends_within_a_window() {
+        for window in (1..20_000).chain([86_400, 604_800, 31 * 86_400]) {
+            let parts = window / part_seconds(window);
+            assert!(
+                parts <= PARTS_MAX && group_of(parts + 2) < GROUPS,
+                "{window}: {parts}"
+            );
+            assert!((parts + 2).ilog2() < GROUPS as u32, "{window}: {parts}");
+        }
     }
 }
