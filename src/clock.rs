@@ -2,10 +2,15 @@
 //!
 //! A [`Timestamp`] is a point on the wall clock, for expiry, flights and history. Deadlines are
 //! `std::time::Instant`s and stay in `http`. Order never comes from either, but from versions and sequence numbers.
+//! Where money depends on the time it is a [`Guarded`] one.
+
+mod guarded;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use guarded::{Guarded, LASTING, STEP_MS};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, leap seconds ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

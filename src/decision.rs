@@ -307,44 +307,58 @@ fn decide_behind<'a>(
     };
     // Where nothing can be bid nobody is looked up.
     let outcome = usable.and_then(|()| {
+        // What is asked of memory is asked here, and answered while something else is done.
+        let (mut is_read, mut is_counted) = (false, false);
+        let own;
+        let mut ids = known.unwrap_or_default();
         if let Ok(leave) = gate {
-            let is_read = membership.admit(generation, leave);
-            let is_counted = generation.plan.has_caps() && leave.may(Purposes::FREQUENCY);
+            is_read = membership.admit(generation, leave);
+            is_counted = generation.plan.has_caps() && leave.may(Purposes::FREQUENCY);
             if is_read || is_counted {
-                let own;
-                let ids = match known {
-                    Some(keys) => keys,
-                    None => {
-                        let seen = |source: &str, outcome| recorder.id(source, outcome);
-                        own = ids(generation, exchange, request, leave, seen);
-                        &own
-                    }
-                };
-                let persons = &mut membership.persons;
-                persons.gather(generation, ids, |purposes| leave.may(purposes), now);
-                recorder.persons(persons);
-                if persons.opted_out {
-                    gate = Err(Closed::OptedOut);
-                    recorder.gate(gate);
-                    membership.clear(generation);
-                } else {
-                    if is_counted && known.is_none() {
-                        let counted: identity::Ids =
-                            persons.counted(ids).take(identity::IDS_MAX).collect();
-                        allowances.counts_under(&generation.plan, &counted);
-                    }
-                    if is_read {
-                        membership.probe(generation);
-                    }
+                if known.is_none() {
+                    let seen = |source: &str, outcome| recorder.id(source, outcome);
+                    own = ids_of(generation, exchange, request, leave, seen);
+                    ids = &own;
                 }
+                membership.persons.begin(generation, ids);
+            }
+            is_counted &= known.is_none();
+            if is_read {
+                membership.probe(generation);
+            }
+            if is_counted && !membership.persons.is_sought() {
+                allowances.counts_under(&generation.plan, ids.iter().copied());
             }
         }
         let book = &*generation.book;
         let name = exchange.name.as_str();
-        let facts = facts::facts(request, gate, book, name, now, arena);
+        let mut facts = facts::facts(request, gate, book, name, now, arena);
+        membership.persons.approach(generation);
         membership.approach(generation);
-        book.resolve(&facts, resolved);
         blocks.begin(request, &exchange.seat, &book.terms);
+        if let Ok(leave) = gate
+            && membership.persons.is_sought()
+        {
+            let persons = &mut membership.persons;
+            persons.gather(generation, |purposes| leave.may(purposes), now);
+            if is_counted {
+                allowances.counts_under(&generation.plan, persons.counted(ids));
+            }
+            if persons.opted_out {
+                gate = Err(Closed::OptedOut);
+                facts = facts::facts(request, gate, book, name, now, arena);
+            } else if is_read {
+                membership.probe_more(generation);
+            }
+        }
+        recorder.persons(&membership.persons);
+        if membership.persons.opted_out {
+            recorder.gate(gate);
+            membership.clear(generation);
+            allowances.counts_under(&generation.plan, std::iter::empty());
+        }
+        book.resolve(&facts, resolved);
+        membership.approach(generation);
         membership.look_up(generation, now);
         if exchange.refuse.unknown_people && !membership.is_known() {
             return Err(NoBid::UnknownPerson);
@@ -390,7 +404,7 @@ fn decide_behind<'a>(
 }
 
 /// The ids of a request by which the person is looked up.
-fn ids<'a>(
+fn ids_of<'a>(
     generation: &Generation,
     exchange: &'a Exchange,
     request: &Request<'a>,

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::audience::{Audience, Filter, Graph, GraphProbe, Lookup, Person};
+use crate::audience::{Audience, Filter, Graph, GraphApproach, GraphProbe, Lookup, Person};
 use crate::campaigns::{Book, TiedScores};
 use crate::clock::Timestamp;
 use crate::config::{Config, Exchanges};
@@ -18,13 +18,6 @@ use crate::ledger::Plan;
 use crate::money::Rates;
 use crate::people::Known;
 use crate::privacy::{Policy, Purposes};
-
-/// Whose id is it? Asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PersonProbe {
-    key: UserKey,
-    first: Option<GraphProbe>,
-}
 
 /// What of a generation comes from the configuration and outlives every swap.
 #[derive(Debug, Clone)]
@@ -257,36 +250,44 @@ impl Generation {
         !self.graphs.is_empty()
     }
 
-    /// Begins to look for whose id a key is: its place in the first graph is asked for.
-    pub(crate) fn probe_person(&self, key: UserKey) -> PersonProbe {
-        PersonProbe {
-            key,
-            first: self.graphs.first().map(|live| live.graph.probe(key)),
-        }
+    /// Begins to look for whose id a key is: its place in the first graph is asked for. Others are asked when they are needed.
+    #[inline]
+    pub(crate) fn probe_person(&self, key: UserKey) -> Option<GraphProbe> {
+        self.graphs.first().map(|live| live.graph.probe(key))
     }
 
-    /// Whose id it is, by the first graph that knows it of those that may be read.
+    /// Goes on to look for whose id a key is: who it may be in the first graph is asked for.
+    #[inline]
+    pub(crate) fn approach_person(&self, probe: Option<GraphProbe>) -> Option<GraphApproach> {
+        let (live, probe) = self.graphs.first().zip(probe)?;
+        Some(live.graph.approach(probe))
+    }
+
+    /// Whose id it is, by the first graph that knows it of those that may be read; and where in the first graph she is, if there.
     pub(crate) fn person_at(
         &self,
-        probe: PersonProbe,
+        key: UserKey,
+        approach: Option<GraphApproach>,
         may: impl Fn(Purposes) -> bool,
-    ) -> Option<UserKey> {
+    ) -> Option<(UserKey, Option<GraphApproach>)> {
         let mut graphs = self.graphs.iter().enumerate();
         graphs.find_map(|(place, live)| {
             if !may(live.purposes) {
                 return None;
             }
-            let person = match (place, probe.first) {
-                (0, Some(probe)) => live.graph.person_at(probe),
-                _ => live.graph.person(probe.key),
-            };
-            person.map(Person::key)
+            match (place, approach) {
+                (0, Some(approach)) => {
+                    let person = live.graph.person_at(approach)?;
+                    Some((person.key(), Some(live.graph.toward(approach, person))))
+                }
+                _ => Some((live.graph.person(key)?.key(), None)),
+            }
         })
     }
 
     /// Whose id a key is, by what versions say.
     pub(crate) fn person_of(&self, key: UserKey) -> Option<UserKey> {
-        self.person_at(self.probe_person(key), |_| true)
+        self.person_at(key, None, |_| true).map(|(key, _)| key)
     }
 
     /// A person's ids, with their sources, by the graphs that may be read; none that an earlier graph says is somebody else's.
@@ -294,10 +295,28 @@ impl Generation {
         &self,
         person: UserKey,
         may: impl Fn(Purposes) -> bool,
+        each: impl FnMut(UserKey, &str),
+    ) {
+        self.ids_at(person, None, may, each);
+    }
+
+    /// The same of one of whom it is known where she may be in the first graph.
+    pub(crate) fn ids_at(
+        &self,
+        person: UserKey,
+        approach: Option<GraphApproach>,
+        may: impl Fn(Purposes) -> bool,
         mut each: impl FnMut(UserKey, &str),
     ) {
         for (place, live) in self.graphs.iter().enumerate() {
-            let Some(hers) = live.graph.person(person).filter(|_| may(live.purposes)) else {
+            if !may(live.purposes) {
+                continue;
+            }
+            let hers = match (place, approach) {
+                (0, Some(approach)) => live.graph.person_at(approach),
+                _ => live.graph.person(person),
+            };
+            let Some(hers) = hers else {
                 continue;
             };
             let earlier = self.graphs.get(..place).unwrap_or_default();

@@ -39,7 +39,7 @@ use crate::clock::Timestamp;
 use crate::ids::{Name, SegmentRef, UserKey};
 
 use numbers::{Numbers, whole};
-pub(crate) use table::Reader;
+pub(crate) use table::{Approached, Reader};
 use table::Table;
 
 pub use acts::Rejection;
@@ -120,6 +120,23 @@ impl Known {
     #[inline]
     pub(crate) fn prefetch(&self, key: UserKey) {
         self.table.prefetch(key);
+    }
+
+    /// The first step of reading what is known of a key: what it leads to is at hand soon.
+    #[inline]
+    pub(crate) fn approach(&self, key: UserKey) -> Approached {
+        self.table.approach(key)
+    }
+
+    /// The second step: as [`read`](Self::read).
+    #[inline]
+    pub(crate) fn read_at(
+        &self,
+        key: UserKey,
+        approached: Approached,
+        reader: &mut impl Reader,
+    ) -> Option<Standing> {
+        self.table.read_at(key, approached, reader)
     }
 
     /// What is known of a key; nothing where that is nothing. The reader hears the rest of it.

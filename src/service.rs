@@ -148,6 +148,12 @@ impl Service {
             "0 while the ledger's journal cannot be written, and nothing is bid.",
             move || of.writes(),
         )?))?;
+        let of = ledger.clone();
+        registry.register(Box::new(Asked::new(
+            "kith_ledger_clock_ahead_seconds",
+            "How far the system's clock has leapt ahead of the ledger's time; 0 while it is believed. Else nothing is bid.",
+            move || of.figures().clock_ahead_ms as f64 / 1e3,
+        )?))?;
         metrics::register_people(&registry, &people)?;
         let ready = Arc::new(AtomicBool::new(false));
         let draining = Arc::new(AtomicBool::new(false));

@@ -57,6 +57,14 @@ pub struct GraphProbe {
     at: usize,
 }
 
+/// A lookup after its second step.
+#[derive(Debug, Clone, Copy)]
+pub struct GraphApproach {
+    probe: GraphProbe,
+    /// Where among the groups it may be.
+    group: Option<usize>,
+}
+
 /// A person: her key and her ids.
 #[derive(Clone, Copy)]
 pub struct Person<'g> {
@@ -178,11 +186,11 @@ impl Graph {
 
     /// Whose key this is: both steps of a lookup.
     pub fn person(&self, key: UserKey) -> Option<Person<'_>> {
-        self.person_at(self.probe(key))
+        self.person_at(self.approach(self.probe(key)))
     }
 
-    /// The first of a lookup's two steps: starts fetching the key's line of the table and returns at once. Take all keys of a
-    /// request through it before the [second](Self::person_at), and their loads overlap.
+    /// The first of a lookup's three steps: starts fetching the key's line of the table and returns at once. Take all keys of a
+    /// request through it before the [second](Self::approach), and their loads overlap.
     #[inline]
     pub fn probe(&self, key: UserKey) -> GraphProbe {
         let line = usize::try_from(home(spread(key.0), self.homes)).unwrap_or(usize::MAX);
@@ -191,38 +199,61 @@ impl Graph {
         GraphProbe { key, at }
     }
 
-    /// The second step: the person whose id has the key, or whose own it is. `None` where nobody's is known to be it, where the
+    /// The second step: starts fetching the group that the key may be in.
+    #[inline]
+    pub fn approach(&self, probe: GraphProbe) -> GraphApproach {
+        let group = self.entries(probe).find(|entry| entry.is_of(probe.key.0));
+        let group = group.and_then(Entry::at);
+        if let Some(at) = group {
+            let at = self.groups.start.saturating_add(at);
+            memory::prefetch(&self.memory, at);
+            memory::prefetch(&self.memory, at.saturating_add(LINE));
+        }
+        GraphApproach { probe, group }
+    }
+
+    /// The third step: the person whose id has the key, or whose own it is. `None` where nobody's is known to be it, where the
     /// probe is another graph's, and where a mapped file could not be read.
     #[inline]
-    pub fn person_at(&self, probe: GraphProbe) -> Option<Person<'_>> {
-        let (_, group) = self.find(probe)?;
+    pub fn person_at(&self, approach: GraphApproach) -> Option<Person<'_>> {
+        let GraphApproach { probe, group } = approach;
+        let first = self.group(group?).filter(|group| group.has(probe.key));
+        // Two keys in 2^31 have the same of them in the table.
+        let group = first.or_else(|| Some(self.find(probe)?.1))?;
         let person = Person { graph: self, group };
         // What could not be read was read as zeros.
         self.memory.is_whole().then_some(person)
     }
 
-    /// A key's group, and where among the groups it begins.
+    /// Where a person is who was just found there: her own key's second step.
     #[inline]
-    fn find(&self, probe: GraphProbe) -> Option<(usize, Group<'_>)> {
-        let lines = self.table_bytes().get(probe.at..)?;
-        let (lines, _) = lines.as_chunks::<LINE>();
-        for line in lines.iter().take(STEPS_MAX) {
-            let (slots, _) = line.as_chunks();
-            for slot in slots {
-                let entry = Entry::read(*slot);
-                if entry.is_empty() {
-                    return None;
-                }
-                if entry.is_of(probe.key.0)
-                    && let Some(at) = entry.at()
-                    && let Some(group) = self.group(at)
-                    && group.has(probe.key)
-                {
-                    return Some((at, group));
-                }
-            }
+    pub fn toward(&self, found: GraphApproach, person: Person<'_>) -> GraphApproach {
+        GraphApproach {
+            probe: self.probe(person.key()),
+            group: found.group,
         }
-        None
+    }
+
+    /// The entries from a key's home on, up to the first that is empty.
+    #[inline]
+    fn entries(&self, probe: GraphProbe) -> impl Iterator<Item = Entry> {
+        let lines = self.table_bytes().get(probe.at..).unwrap_or_default();
+        let (lines, _) = lines.as_chunks::<LINE>();
+        let slots = lines.iter().take(STEPS_MAX).flat_map(|line| {
+            let (slots, _) = line.as_chunks();
+            slots.iter().map(|slot| Entry::read(*slot))
+        });
+        slots.take_while(|entry| !entry.is_empty())
+    }
+
+    /// A key's group, and where among the groups it begins.
+    fn find(&self, probe: GraphProbe) -> Option<(usize, Group<'_>)> {
+        let mut own = self.entries(probe).filter(|of| of.is_of(probe.key.0));
+        own.find_map(|entry| {
+            let at = entry.at()?;
+            let group = self.group(at)?;
+            group.has(probe.key).then_some((at, group))
+        })
     }
 
     /// The group that begins at this byte of the groups.

@@ -8,7 +8,7 @@
 
 use bumpalo::Bump;
 
-use super::{Asked, Decision, NoBid, Scratch, Silent, decide_behind, facts, ids};
+use super::{Asked, Decision, NoBid, Scratch, Silent, decide_behind, facts, ids_of};
 use crate::campaigns::Attribute;
 use crate::clock::Timestamp;
 use crate::config::Exchange;
@@ -42,7 +42,7 @@ pub fn seen<'a>(
     leave: Open,
     arena: &'a Bump,
 ) -> (Ids, Seen<'a>) {
-    let ids = ids(generation, exchange, request, leave, |_, _| {});
+    let ids = ids_of(generation, exchange, request, leave, |_, _| {});
     let may = leave.may(Purposes::PROFILE);
     let reads = |attribute| may && generation.book.reads(attribute);
     let (user, geo) = (&request.user, &request.device.geo);

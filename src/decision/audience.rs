@@ -12,6 +12,7 @@ use super::persons::Persons;
 use crate::audience::{Approach, Audience, FilterProbe, Lookup, Probe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, LiveDataset, Members, NO_SLOT};
+use crate::ids::UserKey;
 use crate::privacy::{Open, Purposes};
 
 /// What lookups answered, by dataset.
@@ -42,19 +43,49 @@ pub struct Membership {
     pub(super) in_doubt: bool,
     /// Lookups by the dataset's place in the generation.
     pub lookups: Vec<LookupCounts>,
-    /// One for each dataset and id, in that order.
-    probes: Vec<Probe>,
-    /// The same, a step further.
-    approaches: Vec<Approach>,
-    /// As `probes`, of the filters.
-    pub(super) filter_probes: Vec<FilterProbe>,
-    /// How many ids.
-    pub(super) ids: usize,
+    /// Lookups of the ids that came with the request, and of others that turned out to be the same person's.
+    pub(super) batches: [Batch; 2],
     /// By the dataset's place in the generation: whether it may be read.
     pub(super) readable: Vec<bool>,
     /// By the dataset's place in the generation: a bit an id that is in some segment of it. `None` where that cannot be
     /// told.
     pub(super) holds: Vec<Option<u64>>,
+}
+
+/// Lookups of some of the keys in all datasets that may be read, under way.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// The place of the first key, and how many there are.
+    from: usize,
+    pub(super) count: usize,
+    /// One for each dataset and key, in that order.
+    probes: Vec<Probe>,
+    /// The same, a step further.
+    approaches: Vec<Approach>,
+    /// As `probes`, of the filters.
+    pub(super) filter_probes: Vec<FilterProbe>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        (self.from, self.count) = (0, 0);
+        self.probes.clear();
+        self.approaches.clear();
+        self.filter_probes.clear();
+    }
+
+    /// The bits of its keys: there are no more than 64 in all.
+    pub(super) fn bits(&self) -> impl Iterator<Item = u32> + use<> {
+        let from = u32::try_from(self.from).unwrap_or(u32::MAX);
+        from..64
+    }
+
+    /// Of as many to a dataset as there are keys, those of one.
+    pub(super) fn of<'b, T>(&self, all: &'b [T], place: usize) -> &'b [T] {
+        let rest = all.get(place.saturating_mul(self.count)..);
+        let rest = rest.unwrap_or_default();
+        rest.get(..self.count).unwrap_or(rest)
+    }
 }
 
 impl Membership {
@@ -65,9 +96,7 @@ impl Membership {
         self.unreadable.clear(slots);
         self.any = false;
         self.in_doubt = false;
-        self.probes.clear();
-        self.filter_probes.clear();
-        self.ids = 0;
+        self.batches.iter_mut().for_each(Batch::clear);
         self.readable.clear();
         self.may_profile = false;
         self.persons.clear();
@@ -95,35 +124,36 @@ impl Membership {
         self.readable.contains(&true) || has_people
     }
 
-    /// Begins to look up every id in every dataset that may be read. Each of the three steps of a lookup waits for a load from memory that the
-    /// step before has asked for: what is done between two steps costs no time.
+    /// Begins to look up every id that came in every dataset that may be read. Each of the three steps of a lookup waits for a load from
+    /// memory that the step before has asked for: what is done between two steps costs no time.
     pub(super) fn probe(&mut self, generation: &Generation) {
-        let ids = self.persons.keys();
-        self.probes.clear();
-        self.filter_probes.clear();
-        for dataset in readable(generation, &self.readable) {
-            match &dataset.members {
-                Members::Exact(audience) => {
-                    let probes = ids.iter().map(|key| audience.probe(*key));
-                    self.probes.extend(probes);
-                }
-                Members::Approximate { filter, .. } => {
-                    let probes = ids.iter().map(|key| filter.probe(*key));
-                    self.filter_probes.extend(probes);
-                }
-            }
-        }
-        self.ids = ids.len();
+        let [first, _] = &mut self.batches;
+        probe(generation, &self.readable, self.persons.keys(), first);
     }
 
-    /// The second step.
+    /// Begins to look up what else is the person's, now that it is known who that is.
+    pub(super) fn probe_more(&mut self, generation: &Generation) {
+        let [first, more] = &mut self.batches;
+        if self.persons.erased > 0 {
+            // The places of those that came are others by now.
+            first.clear();
+        }
+        more.from = first.count;
+        let keys = self.persons.keys().get(first.count..);
+        probe(generation, &self.readable, keys.unwrap_or_default(), more);
+    }
+
+    /// The second step, of those that have taken the first.
     pub(super) fn approach(&mut self, generation: &Generation) {
-        self.approaches.clear();
-        let mut probes = self.probes.iter();
-        for (_, _, audience) in exact(generation, &self.readable) {
-            let own = probes.by_ref().take(self.ids);
-            self.approaches
-                .extend(own.map(|probe| audience.approach(*probe)));
+        for batch in &mut self.batches {
+            if !batch.approaches.is_empty() || batch.count == 0 {
+                continue;
+            }
+            for (place, (_, _, audience)) in exact(generation, &self.readable).enumerate() {
+                let own = batch.of(&batch.probes, place).iter();
+                let own = own.map(|probe| audience.approach(*probe));
+                batch.approaches.extend(own);
+            }
         }
     }
 
@@ -141,14 +171,14 @@ impl Membership {
 
     /// The last step: gathers what is found.
     pub(super) fn look_up(&mut self, generation: &Generation, now: Timestamp) {
-        let mut approaches = self.approaches.iter();
-        for (place, dataset, audience) in exact(generation, &self.readable) {
+        for (nth, (place, dataset, audience)) in exact(generation, &self.readable).enumerate() {
             let mut none = LookupCounts::default();
             let counts = self.lookups.get_mut(place).unwrap_or(&mut none);
             let mut holds = Some(0u64);
-            let own = approaches.by_ref().take(self.ids);
-            // As many bits as there are ids at most.
-            for (bit, approach) in (0u32..64).zip(own) {
+            let batches = self.batches.iter();
+            let own = batches
+                .flat_map(|batch| batch.bits().zip(batch.of(&batch.approaches, nth)));
+            for (bit, approach) in own {
                 let member = &mut self.member;
                 let mut in_some = false;
                 let persons = &self.persons;
@@ -218,6 +248,23 @@ impl Membership {
                 self.any = true;
                 self.member
                     .insert(meaning.map_or(NO_SLOT, |meaning| meaning.slot));
+            }
+        }
+    }
+}
+
+/// The first step of looking up these keys.
+fn probe(generation: &Generation, may: &[bool], keys: &[UserKey], batch: &mut Batch) {
+    batch.count = keys.len();
+    for dataset in readable(generation, may) {
+        match &dataset.members {
+            Members::Exact(audience) => {
+                let probes = keys.iter().map(|key| audience.probe(*key));
+                batch.probes.extend(probes);
+            }
+            Members::Approximate { filter, .. } => {
+                let probes = keys.iter().map(|key| filter.probe(*key));
+                batch.filter_probes.extend(probes);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::generation::{Confirm, Generation, Members, NO_SLOT};
 impl Membership {
     /// Gathers what the filters that may be read say.
     pub(super) fn look_up_filters(&mut self, generation: &Generation) {
-        let mut probes = self.filter_probes.iter();
+        let mut before = 0usize;
         let datasets = generation.datasets.iter().zip(&self.readable);
         let persons = &self.persons;
         for ((dataset, readable), counts) in datasets.zip(&mut self.lookups) {
@@ -37,7 +37,12 @@ impl Membership {
             } = counts;
             let (mut is_in, mut in_doubt) = (false, false);
             let number = dataset.numbers.first().copied().unwrap_or(u32::MAX);
-            for (bit, probe) in (0u32..64).zip(probes.by_ref().take(self.ids)) {
+            let nth = before;
+            let batches = self.batches.iter();
+            let own =
+                batches.flat_map(|batch| batch.bits().zip(batch.of(&batch.filter_probes, nth)));
+            before = before.saturating_add(1);
+            for (bit, probe) in own {
                 let confirmed = confirming.map(|holds| holds.rotate_right(bit) & 1 == 1);
                 let is_out = persons.may_be_out(bit) && persons.is_out(bit, dataset, number);
                 let count = match (filter.lookup_at(*probe), confirmed) {

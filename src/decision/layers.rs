@@ -30,7 +30,9 @@ pub struct Layered {
 /// Finds out who is behind these keys, as a decision does.
 pub fn persons_behind(generation: &Generation, keys: &[UserKey], now: Timestamp) -> Persons {
     let mut persons = Persons::default();
-    persons.gather(generation, keys, |_| true, now);
+    persons.begin(generation, keys);
+    persons.approach(generation);
+    persons.gather(generation, |_| true, now);
     persons
 }
 

@@ -7,17 +7,19 @@
 //! An erased id is left out, as if it had not come; where one of a group opted out, or its person, the whole request is of somebody who
 //! does not want to be known.
 //!
-//! Cost: where nothing is known of anybody, one load; else one load from memory an id, asked for ahead, and for each id of a person that
-//! did not come with the request another.
+//! Cost: where nothing is known of anybody, one load. Else the bucket and the place in the graph of each id, and for each person her
+//! group and the buckets of her and of those of her ids that did not come with the request. All of these are loads from memory, asked for
+//! a step ahead ([`Persons::begin`], [`Persons::approach`], [`Persons::gather`]): what is done between two steps costs no time.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use arrayvec::ArrayVec;
 
+use crate::audience::{GraphApproach, GraphProbe};
 use crate::clock::Timestamp;
 use crate::generation::{Generation, LiveDataset, Meaning};
 use crate::identity::IDS_MAX;
 use crate::ids::UserKey;
-use crate::people::{Change, Known, Reader, Standing};
+use crate::people::{Approached, Change, Known, Reader, Standing};
 use crate::privacy::Purposes;
 
 /// A change as it was heard of.
@@ -43,6 +45,15 @@ pub struct Opinion {
     pub sequence: u64,
 }
 
+/// An id that came, while it is being looked for.
+#[derive(Debug, Clone, Copy)]
+struct Sought {
+    key: UserKey,
+    said: Approached,
+    probe: Option<GraphProbe>,
+    approach: Option<GraphApproach>,
+}
+
 /// The persons behind a request. Scratch.
 #[derive(Debug, Clone, Default)]
 pub struct Persons {
@@ -51,6 +62,10 @@ pub struct Persons {
     groups: ArrayVec<u8, IDS_MAX>,
     /// Of each group, where it is known who that is.
     people: ArrayVec<Option<UserKey>, IDS_MAX>,
+    /// What came and is not found yet.
+    sought: Vec<Sought>,
+    /// By group: ids of her that did not come with the request.
+    others: Vec<(u8, UserKey)>,
     opinions: Vec<Opinion>,
     /// A bit a key that some opinion puts out of something.
     out: u64,
@@ -100,7 +115,11 @@ impl Reader for Record {
 
 impl Record {
     fn read(&mut self, known: &Known, key: UserKey) -> Standing {
-        let standing = known.read(key, self);
+        self.read_at(known, key, known.approach(key))
+    }
+
+    fn read_at(&mut self, known: &Known, key: UserKey, said: Approached) -> Standing {
+        let standing = known.read_at(key, said, self);
         if standing.is_none() {
             self.begin();
         }
@@ -118,7 +137,7 @@ impl Persons {
     pub(super) fn counted<'p>(&'p self, ids: &'p [UserKey]) -> impl Iterator<Item = UserKey> + 'p {
         let people = self.people.iter().flatten().copied();
         let came = ids.iter().copied();
-        people.chain(came.filter(|id| self.keys.contains(id)))
+        people.chain(came.filter(|id| self.erased == 0 || self.keys.contains(id)))
     }
 
     /// What was said of them, and counts.
@@ -136,46 +155,76 @@ impl Persons {
         self.has_adds
     }
 
-    /// Finds out who is behind these ids, by links and graphs that may be read for these purposes.
+    /// Begins to find out who is behind these ids, at most [`IDS_MAX`]. Until [`gather`](Self::gather) they are taken for themselves.
+    pub(super) fn begin(&mut self, generation: &Generation, ids: &[UserKey]) {
+        self.clear();
+        self.keys.extend(ids.iter().copied().take(IDS_MAX));
+        let known = &*generation.frame.people;
+        if known.is_empty() && !generation.has_graphs() {
+            return;
+        }
+        for key in self.keys.iter().copied() {
+            known.prefetch(key);
+            self.sought.push(Sought {
+                key,
+                said: Approached::default(),
+                probe: generation.probe_person(key),
+                approach: None,
+            });
+        }
+    }
+
+    /// Whether that is not found out yet.
+    #[inline]
+    pub(super) fn is_sought(&self) -> bool {
+        !self.sought.is_empty()
+    }
+
+    /// The second step.
+    pub(super) fn approach(&mut self, generation: &Generation) {
+        let known = &*generation.frame.people;
+        for sought in &mut self.sought {
+            sought.said = known.approach(sought.key);
+            sought.approach = generation.approach_person(sought.probe);
+        }
+    }
+
+    /// The last step: who they are, by links and graphs that may be read for these purposes.
     pub(super) fn gather(
         &mut self,
         generation: &Generation,
-        ids: &[UserKey],
         may: impl Fn(Purposes) -> bool,
         now: Timestamp,
     ) {
-        self.clear();
-        let known = &*generation.frame.people;
-        if known.is_empty() && !generation.has_graphs() {
-            self.keys.extend(ids.iter().copied().take(IDS_MAX));
+        if self.sought.is_empty() {
             return;
         }
-        for id in ids {
-            known.prefetch(*id);
-        }
+        let known = &*generation.frame.people;
         self.record.now = u32::try_from(now.unix_seconds()).unwrap_or(0);
-        let mut probes: ArrayVec<_, IDS_MAX> = ArrayVec::new();
-        probes.extend(
-            ids.iter()
-                .take(IDS_MAX)
-                .map(|id| generation.probe_person(*id)),
-        );
-        for (id, probe) in ids.iter().zip(probes) {
-            let standing = self.record.read(known, *id);
+        self.keys.clear();
+        for at in 0..self.sought.len() {
+            let Some(of) = self.sought.get(at).copied() else {
+                continue;
+            };
+            let standing = self.record.read_at(known, of.key, of.said);
             if standing.erased {
                 self.erased = self.erased.saturating_add(1);
                 continue;
             }
             self.opted_out |= standing.opted_out;
             let linked = self.record.person.filter(|_| may(Purposes::PROFILE));
-            let person = linked.or_else(|| generation.person_at(probe, &may));
-            let group = self.group_of(person);
-            self.add(*id, group);
+            let person = match linked {
+                Some(person) => Some((person, None)),
+                None => generation.person_at(of.key, of.approach, &may),
+            };
+            let group = self.group_of(generation, person, &may);
+            self.add(of.key, group);
         }
+        self.sought.clear();
         for place in 0..self.people.len() {
             let person = self.people.get(place).copied().flatten();
             if let Some(person) = person {
-                self.expand(generation, person, place, &may);
+                self.expand(known, person, place, &may);
             }
         }
         self.resolve(generation);
@@ -185,6 +234,8 @@ impl Persons {
         self.keys.clear();
         self.groups.clear();
         self.people.clear();
+        self.sought.clear();
+        self.others.clear();
         self.opinions.clear();
         self.heard.clear();
         self.out = 0;
@@ -193,14 +244,31 @@ impl Persons {
         self.opted_out = false;
     }
 
-    /// The group of a person, or one more.
-    fn group_of(&mut self, person: Option<UserKey>) -> u8 {
-        let is_hers = |of: &Option<UserKey>| person.is_some() && *of == person;
-        let place = self.people.iter().position(is_hers).unwrap_or_else(|| {
-            let _ = self.people.try_push(person);
-            self.people.len().saturating_sub(1)
-        });
-        u8::try_from(place).unwrap_or(u8::MAX)
+    /// The group of a person, or one more. Of a new one her bucket and those of her ids are asked for.
+    fn group_of(
+        &mut self,
+        generation: &Generation,
+        person: Option<(UserKey, Option<GraphApproach>)>,
+        may: &impl Fn(Purposes) -> bool,
+    ) -> u8 {
+        let key = person.map(|(key, _)| key);
+        if let Some(place) = self.people.iter().position(|of| *of == key && key.is_some()) {
+            return u8::try_from(place).unwrap_or(u8::MAX);
+        }
+        let group = u8::try_from(self.people.len()).unwrap_or(u8::MAX);
+        let _ = self.people.try_push(key);
+        if let Some((person, approach)) = person {
+            let known = &*generation.frame.people;
+            known.prefetch(person);
+            let (others, sought) = (&mut self.others, &self.sought);
+            generation.ids_at(person, approach, may, |id, _| {
+                if others.len() < IDS_MAX && !sought.iter().any(|of| of.key == id) {
+                    known.prefetch(id);
+                    others.push((group, id));
+                }
+            });
+        }
+        group
     }
 
     /// Takes a key into a group, with what was just read of it.
@@ -222,15 +290,14 @@ impl Persons {
         self.heard.extend(heard);
     }
 
-    /// Takes in what else is known of a person: her other ids, and what is said of all of them.
+    /// Takes in what else is known of a person: her other ids, by links and by graphs, and what is said of all of them.
     fn expand(
         &mut self,
-        generation: &Generation,
+        known: &Known,
         person: UserKey,
         place: usize,
         may: &impl Fn(Purposes) -> bool,
     ) {
-        let known = &*generation.frame.people;
         let group = u8::try_from(place).unwrap_or(u8::MAX);
         let standing = self.record.read(known, person);
         self.opted_out |= standing.opted_out;
@@ -241,28 +308,33 @@ impl Persons {
             }
             return;
         }
-        let mut others: ArrayVec<UserKey, IDS_MAX> = ArrayVec::new();
-        let live = std::mem::take(&mut self.record.members);
-        let room = others.remaining_capacity();
-        let live_may = may(Purposes::PROFILE);
-        others.extend(live.iter().copied().take(room).filter(|_| live_may));
-        self.record.members = live;
+        let mut live = std::mem::take(&mut self.record.members);
+        if !may(Purposes::PROFILE) {
+            live.clear();
+        }
         self.add(person, group);
-        generation.ids_of(person, may, |id, _| {
-            if !others.contains(&id) {
-                let _ = others.try_push(id);
-            }
-        });
-        others.retain(|id| !self.keys.contains(id));
-        for id in &others {
+        for id in &live {
             known.prefetch(*id);
         }
-        for id in others {
-            let standing = self.record.read(known, id);
-            let is_elsewhere = self.record.person.is_some_and(|of| of != person);
-            if standing.erased || is_elsewhere {
-                continue;
+        for id in &live {
+            self.add_other(known, *id, person, group);
+        }
+        self.record.members = live;
+        for at in 0..self.others.len() {
+            if let Some((_, id)) = self.others.get(at).filter(|(of, _)| *of == group) {
+                self.add_other(known, *id, person, group);
             }
+        }
+    }
+
+    /// Takes in an id of a person that did not come with the request, unless it is somebody else's by now.
+    fn add_other(&mut self, known: &Known, id: UserKey, person: UserKey, group: u8) {
+        if self.keys.contains(&id) {
+            return;
+        }
+        let standing = self.record.read(known, id);
+        let is_elsewhere = self.record.person.is_some_and(|of| of != person);
+        if !standing.erased && !is_elsewhere {
             self.opted_out |= standing.opted_out;
             self.add(id, group);
         }

@@ -12,7 +12,7 @@ use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
 use super::bid::{Answer, Bidder, Load, NoticeAnswer, NoticeAsked, NoticeReply, Refused};
-use crate::clock::Timestamp;
+use crate::clock::{Guarded, Timestamp};
 use crate::config::{Exchange, NoBidForm};
 use crate::datasets::LiveReader;
 use crate::decision::{
@@ -65,7 +65,9 @@ pub struct KithBidder {
     /// Room for a bid's tokens.
     token: TokenText,
     counters: Arc<BidCounters>,
-    wall: WallClock,
+    /// Read now and then, and told by the steady clock in between: reading both for each request costs time. Guarded as the
+    /// ledger's is, by which bids are stopped while it doubts.
+    wall: Guarded,
     /// Where requests are kept for shadow validation; none, and none are.
     sampler: Option<Sampler>,
 }
@@ -82,7 +84,7 @@ impl KithBidder {
             desk,
             tallies: Tallies::default(),
             counters,
-            wall: WallClock::read(),
+            wall: Guarded::new(Timestamp::now(), Instant::now()),
             sampler: None,
         }
     }
@@ -345,29 +347,6 @@ fn no_bid(exchange: &Exchange, request: &Request<'_>, reason: NoBid, out: &mut V
     }
 }
 
-/// The wall clock, read now and then, and told by the steady one in between: reading both for each request costs time, and
-/// a step of the wall clock is seen soon enough.
-#[derive(Debug, Clone, Copy)]
-struct WallClock {
-    read: Instant,
-    showed: Timestamp,
-}
-
-impl WallClock {
-    fn read() -> Self {
-        Self {
-            read: Instant::now(),
-            showed: Timestamp::now(),
-        }
-    }
-
-    fn at(self, now: Instant) -> Timestamp {
-        let since = now.saturating_duration_since(self.read).as_millis();
-        let since = i64::try_from(since).unwrap_or(i64::MAX);
-        Timestamp::from_unix_ms(self.showed.unix_ms.saturating_add(since))
-    }
-}
-
 /// What the URLs of a bid carry.
 fn notice_tokens(text: &str) -> Option<NoticeTokens<'_>> {
     let (begins, rest) = TokenText::parts(text)?;
@@ -443,11 +422,12 @@ impl Bidder for KithBidder {
 
     fn tick(&mut self, load: Load) {
         self.live.load();
-        self.wall = WallClock::read();
+        let now = Instant::now();
+        let showed = self.wall.read(Timestamp::now(), now);
         self.desk.tick();
-        self.tallies.tell_in_time(&mut self.desk, self.wall.read);
+        self.tallies.tell_in_time(&mut self.desk, now);
         if let Some(sampler) = &mut self.sampler {
-            sampler.tick(self.wall.showed);
+            sampler.tick(showed);
         }
         self.counters.set_load(load);
     }

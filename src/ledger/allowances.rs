@@ -104,10 +104,9 @@ impl Allowances {
     }
 
     /// The person, by what may be used of the request's ids.
-    pub fn counts_under(&mut self, plan: &Plan, keys: &[UserKey]) {
+    pub fn counts_under(&mut self, plan: &Plan, keys: impl Iterator<Item = UserKey>) {
         self.keys.clear();
-        let keys = keys.iter().take(KEYS_MAX);
-        self.keys.extend(keys.map(|key| key_of(*key)));
+        self.keys.extend(keys.take(KEYS_MAX).map(key_of));
         // Asked for when line items are found and priced, a while from now.
         for key in &self.keys {
             plan.frequency.prefetch(*key);

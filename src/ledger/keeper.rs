@@ -43,7 +43,7 @@ use super::settled::{Kind, Settled};
 use super::switches::Switch;
 use super::token::TokenKeys;
 use crate::campaigns::{Advertiser, Book, Budget, Cap, LineItem};
-use crate::clock::Timestamp;
+use crate::clock::{STEP_MS, Timestamp};
 use crate::config::{Billing, BudgetMode, Config, Exchange};
 use crate::money::{Currency, Rates};
 
@@ -197,6 +197,8 @@ pub struct Keeper {
     names: HashMap<(NameKind, Box<str>), u32>,
     texts: Vec<(NameKind, Box<str>)>,
     accounts: BTreeMap<u32, Account>,
+    /// The day after the last of which an account was forgotten that was used.
+    oldest_day: i64,
     /// The number of the next account.
     next_account: u32,
     by_key: HashMap<(u32, Day), u32>,
@@ -250,6 +252,7 @@ impl Keeper {
             names: HashMap::new(),
             texts: Vec::new(),
             accounts: BTreeMap::new(),
+            oldest_day: i64::MIN,
             next_account: 0,
             by_key: HashMap::new(),
             open: HashMap::new(),
@@ -322,8 +325,13 @@ impl Keeper {
         self.apply_switches();
     }
 
-    /// Time goes on, or stands: it never goes back.
+    /// Time goes on, or stands. It goes back only where it was wrong before, by a step that lasted: what is over then stays over.
     fn clock(&mut self, now: Timestamp) {
+        if self.now_ms.saturating_sub(now.unix_ms) > STEP_MS {
+            self.paced_at = self.paced_at.min(now.unix_ms);
+            self.reported_at = 0;
+            self.now_ms = now.unix_ms;
+        }
         self.now_ms = self.now_ms.max(now.unix_ms);
         let seconds = self.now_ms.div_euclid(1000);
         self.now = u32::try_from(seconds).unwrap_or(0);

@@ -2,7 +2,8 @@
 //!
 //! One turn: take what has come in, first what desks told (a bid is opened before its notice is looked at), enter it, write the
 //! journal once for all of it, then answer. While the journal cannot be written nobody bids on anything, notices are answered
-//! "try again", and what was to be written is tried again; nothing of it is lost.
+//! "try again", and what was to be written is tried again; nothing of it is lost. While the system's clock has leapt and it is not
+//! known whether that was meant, nobody bids either, and the books go by the time before ([`Guarded`]).
 //!
 //! Cost: a turn every [`TURN`] while nothing happens; a notice waits for one sync of the disk that it shares with all that came
 //! with it.
@@ -24,7 +25,7 @@ use super::settled::Kind;
 use super::switches::Switch;
 use super::token::Token;
 use crate::campaigns::Book;
-use crate::clock::Timestamp;
+use crate::clock::{Guarded, Timestamp};
 use crate::ids::UserKey;
 use crate::storage::{Log, Storage, StorageError, open_to_read};
 
@@ -150,7 +151,9 @@ impl Ledger {
         let length = recover(&mut keeper, &storage.dir().join(path))?;
         keeper.files_are_before(0);
         let [a, b, c, d, ..] = random()?;
-        keeper.begin(clock(), random()?, u32::from_be_bytes([a, b, c, d]));
+        let time = Guarded::new(clock(), Instant::now());
+        let now = time.at(Instant::now());
+        keeper.begin(now, random()?, u32::from_be_bytes([a, b, c, d]));
         let mut log = storage.open_log(path, length)?;
         let mut first = match length {
             0 => records::MAGIC.to_vec(),
@@ -175,6 +178,8 @@ impl Ledger {
             unwritten: Vec::new(),
             writes: Arc::clone(&writes),
             figures: Arc::clone(&figures),
+            time,
+            is_sure: true,
             ticked: None,
             plan: None,
         };
@@ -362,6 +367,9 @@ struct Office {
     unwritten: Vec<u8>,
     writes: Arc<AtomicBool>,
     figures: Arc<Mutex<Figures>>,
+    time: Guarded,
+    /// Whether the system's clock is believed.
+    is_sure: bool,
     ticked: Option<Instant>,
     /// The last plan, for as long as its book is live.
     plan: Option<(Arc<Book>, Arc<Plan>)>,
@@ -397,7 +405,7 @@ impl Office {
                 self.keeper.told(told);
             }
         }
-        let now = (self.clock)();
+        let now = self.now();
         let mut goes_on = true;
         let mut after = Vec::new();
         for message in batch {
@@ -437,7 +445,9 @@ impl Office {
         if self.ticked.is_none_or(|at| at.elapsed() >= TICK) {
             self.ticked = Some(Instant::now());
             self.keeper.tick(now);
-            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.keeper.figures();
+            let mut figures = self.keeper.figures();
+            figures.clock_ahead_ms = self.time.ahead_ms();
+            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
             if self.keeper.wants_key()
                 && let Ok(secret) = random()
             {
@@ -463,6 +473,32 @@ impl Office {
             }
         }
         goes_on
+    }
+
+    /// The time. Stops bidding before anything is done by one that is not sure.
+    fn now(&mut self) -> Timestamp {
+        let at = Instant::now();
+        let now = self.time.read((self.clock)(), at);
+        let is_sure = self.time.is_sure(at);
+        if is_sure != self.is_sure {
+            self.is_sure = is_sure;
+            match is_sure {
+                true => tracing::info!(time = %now, "the system's clock is believed"),
+                false => tracing::error!(
+                    time = %now,
+                    ahead_seconds = self.time.ahead_ms() / 1_000,
+                    "the system's clock has leapt: no bids until it is back, or has stayed there for a minute"
+                ),
+            }
+            self.apply_stop();
+        }
+        now
+    }
+
+    /// Lets bids go on only where they can be written, and it is known when they are made.
+    fn apply_stop(&self) {
+        let goes_on = self.is_sure && self.writes.load(SeqCst);
+        self.keeper.stop_switch().store(!goes_on, SeqCst);
     }
 
     fn plan(&mut self, book: Arc<Book>, now: Timestamp) -> Arc<Plan> {
@@ -495,7 +531,7 @@ impl Office {
                     if self.writes.swap(false, SeqCst) {
                         tracing::error!(%error, "the ledger's journal cannot be written: no bids until it can");
                     }
-                    self.keeper.stop_switch().store(true, SeqCst);
+                    self.apply_stop();
                     return false;
                 }
             }
@@ -503,7 +539,7 @@ impl Office {
         self.keeper.written();
         if !self.writes.swap(true, SeqCst) {
             tracing::info!("the ledger's journal is written again");
-            self.keeper.stop_switch().store(false, SeqCst);
+            self.apply_stop();
         }
         self.begin_anew();
         true
@@ -532,7 +568,7 @@ impl Office {
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -554,8 +590,8 @@ mod tests {
         Timestamp::from_unix_seconds(1_800_014_400)
     }
 
-    fn start(dir: &Path, faults: &Arc<Faults>) -> Result<Ledger, LedgerError> {
-        let terms = Terms {
+    fn terms() -> Terms {
+        Terms {
             mode: BudgetMode::Strict,
             exchanges: vec![ExchangeTerms {
                 name: "demo".into(),
@@ -566,9 +602,12 @@ mod tests {
             journal_bytes: 1 << 20,
             report_rows: 100_000,
             rates: Arc::new(Rates::none(Currency::USD)),
-        };
+        }
+    }
+
+    fn start(dir: &Path, faults: &Arc<Faults>) -> Result<Ledger, LedgerError> {
         let storage = Storage::start_with(dir, Arc::clone(faults)).expect("storage");
-        Ledger::start(terms, storage, noon)
+        Ledger::start(terms(), storage, noon)
     }
 
     fn bid(desk: &mut Desk, plan: &Plan, book: &Book) -> Result<Token, Refused> {
@@ -645,6 +684,36 @@ mod tests {
         again.plan(&book);
         let spent = again.ask(|keeper| keeper.standings()).expect("an answer");
         assert_eq!(spent[0].spent, 15_000_000);
+    }
+
+    static LEAP_SECONDS: AtomicI64 = AtomicI64::new(0);
+
+    /// A clock leaps by two days and back: nothing is bid meanwhile, no hold is let go, and no notice is refused.
+    #[test]
+    fn a_leap_of_the_clock_stops_bids_and_ends_nothing() {
+        let leaping =
+            || Timestamp::from_unix_seconds(noon().unix_seconds() + LEAP_SECONDS.load(SeqCst));
+        let dir = tempfile::tempdir().expect("a folder");
+        let storage = Storage::start_with(dir.path(), Arc::default()).expect("storage");
+        let book = book();
+        let ledger = Ledger::start(terms(), storage, leaping).expect("started");
+        let (plan, mut desk) = (ledger.plan(&book), ledger.desk());
+        let token = bid(&mut desk, &plan, &book).expect("a bid");
+        let used = || ledger.ask(|keeper| keeper.standings()[0].reserved);
+        until(|| used() == Some(5_000_000));
+        LEAP_SECONDS.store(2 * 86_400, SeqCst);
+        until(|| ledger.figures().clock_ahead_ms > 86_400_000);
+        assert_eq!(bid(&mut desk, &plan, &book), Err(Refused::Stopped));
+        assert_eq!(used(), Some(5_000_000), "its window is not over");
+        let answered = answer(&ledger, &token);
+        let booked = Answered::Booked(Booked {
+            outcome: Outcome::Booked,
+            nano: 5_000_000,
+        });
+        assert_eq!(answered, booked);
+        LEAP_SECONDS.store(0, SeqCst);
+        until(|| ledger.figures().clock_ahead_ms == 0);
+        assert!(bid(&mut desk, &plan, &book).is_ok());
     }
 
     #[test]

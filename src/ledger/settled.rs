@@ -46,6 +46,8 @@ type Group = (u32, u32, u16, Kind);
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     groups: BTreeMap<Group, RoaringTreemap>,
+    /// The hour after the last of which bids were forgotten.
+    forgotten: u32,
 }
 
 fn group(kind: Kind, bid: BidNumber, at: u32) -> Group {
@@ -72,7 +74,15 @@ impl Settled {
     /// Forgets bids made in hours that were over before `at`.
     pub(super) fn forget_before(&mut self, at: u32) {
         let kept = self.groups.split_off(&(hour(at), 0, 0, Kind::Win));
+        if let Some(((newest, ..), _)) = self.groups.last_key_value() {
+            self.forgotten = self.forgotten.max(newest.saturating_add(1));
+        }
         self.groups = kept;
+    }
+
+    /// Whether it is not known any more which notices of bids made at `at` were taken.
+    pub(super) fn has_forgotten(&self, at: u32) -> bool {
+        hour(at) < self.forgotten
     }
 
     /// How many notices are remembered.

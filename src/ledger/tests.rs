@@ -13,6 +13,7 @@ use crate::money::{Currency, Price, Rates};
 
 mod budgets;
 mod caps;
+mod clocks;
 mod notices;
 mod simulator;
 
@@ -154,7 +155,7 @@ impl World {
     fn allow(&mut self, line_item: u32, keys: &[u128], beside: &[u32]) -> Result<(), Refused> {
         self.allowances.begin(&self.plan, self.now());
         let keys: Vec<UserKey> = keys.iter().map(|key| UserKey(*key)).collect();
-        self.allowances.counts_under(&self.plan, &keys);
+        self.allowances.counts_under(&self.plan, keys.into_iter());
         let beside = beside.iter().copied();
         self.allowances
             .allow(&self.plan, &self.book, line_item, 0, COST, beside)

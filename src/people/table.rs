@@ -227,11 +227,38 @@ impl Table {
         }
     }
 
+    /// The first of two steps of reading: what stands in the key's bucket. Has the first leaf at hand soon.
+    #[inline]
+    pub(crate) fn approach(&self, key: UserKey) -> Approached {
+        let value = self.value(key);
+        let at = value & LEAF;
+        if at != 0
+            && let Some(pair) = self.leaves.get(leaf_place(at).0)
+        {
+            prefetch(pair);
+        }
+        Approached { value }
+    }
+
     /// What is said of a key; nothing where that is nothing. The reader hears the rest of it.
     #[inline]
     pub(crate) fn read(&self, key: UserKey, reader: &mut impl Reader) -> Option<Standing> {
+        let approached = Approached {
+            value: self.value(key),
+        };
+        self.read_at(key, approached, reader)
+    }
+
+    /// The second step: as [`read`](Self::read).
+    #[inline]
+    pub(crate) fn read_at(
+        &self,
+        key: UserKey,
+        approached: Approached,
+        reader: &mut impl Reader,
+    ) -> Option<Standing> {
+        let Approached { mut value } = approached;
         for _ in 0..TRIES {
-            let value = self.value(key);
             if value == 0 {
                 return None;
             }
@@ -241,6 +268,7 @@ impl Table {
                     opted_out: value & OPTED_OUT != 0,
                 });
             }
+            value = self.value(key);
         }
         // It cannot be told, so nobody is known by it now.
         reader.begin();
@@ -299,11 +327,22 @@ impl Table {
     }
 
     fn leaf(&self, at: u64) -> Option<&[AtomicU64; LEAF_WORDS]> {
-        let place = usize::try_from(at).ok()?.checked_sub(1)?;
-        let pair = self.leaves.get(place / LEAVES_A_PAIR)?;
-        let (leaves, _) = pair.0.as_chunks::<LEAF_WORDS>();
-        leaves.get(place % LEAVES_A_PAIR)
+        let (pair, half) = leaf_place(at);
+        let (leaves, _) = self.leaves.get(pair)?.0.as_chunks::<LEAF_WORDS>();
+        leaves.get(half)
     }
+}
+
+/// In which pair a leaf is, and which of its halves; nowhere where it is none.
+fn leaf_place(at: u64) -> (usize, usize) {
+    let place = usize::try_from(at.wrapping_sub(1)).unwrap_or(usize::MAX);
+    (place / LEAVES_A_PAIR, place % LEAVES_A_PAIR)
+}
+
+/// A key's value as it was a moment ago.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Approached {
+    value: u64,
 }
 
 fn tag(key: UserKey) -> u64 {

@@ -251,7 +251,7 @@ impl Keeper {
         let valid = self.terms.longest_window().saturating_add(TOKEN_SECONDS);
         // A day more on each side: zones.
         let oldest = i64::from(self.now.saturating_sub(valid) / 86_400).saturating_sub(2);
-        let by_key = &mut self.by_key;
+        let (by_key, oldest_day) = (&mut self.by_key, &mut self.oldest_day);
         self.accounts.retain(|number, account| {
             let is_over = account.day != NO_DAY && i64::from(account.day) < oldest;
             let goes = is_over
@@ -260,6 +260,9 @@ impl Keeper {
                     .as_ref()
                     .is_none_or(|purse| purse.account() != *number);
             if goes {
+                if account.used() != 0 {
+                    *oldest_day = (*oldest_day).max(i64::from(account.day).saturating_add(1));
+                }
                 by_key.remove(&(account.of, account.day));
             }
             !goes
@@ -294,6 +297,10 @@ impl Keeper {
                     continue;
                 };
                 let purse = if day & 1 == 0 { even } else { odd };
+                // A clock that was wrong for long: what was spent on that day is not known any more, so nobody bids on it.
+                if i64::from(day) < self.oldest_day {
+                    continue;
+                }
                 // A clock that stood still for a day finds the purse of the day before yesterday, or none.
                 if purse.day() != day {
                     due.push((*of, day, Arc::clone(purse)));

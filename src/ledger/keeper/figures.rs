@@ -34,6 +34,8 @@ pub struct Figures {
     pub accounts: usize,
     /// Rows of the report.
     pub report_rows: usize,
+    /// How far the system's clock is ahead of the ledger's time; 0 while it is believed.
+    pub clock_ahead_ms: i64,
 }
 
 impl Keeper {
@@ -76,6 +78,7 @@ impl Keeper {
             notices_remembered: self.settled.len(),
             accounts: self.accounts.len(),
             report_rows: self.report.len(),
+            clock_ahead_ms: 0,
         }
     }
 }

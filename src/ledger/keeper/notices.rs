@@ -105,7 +105,7 @@ impl Keeper {
     fn take_notice(&mut self, kind: Kind, token: &Token, said: Said) -> (Outcome, i64) {
         let window = self.window(token.exchange);
         let valid = window.saturating_add(TOKEN_SECONDS);
-        if token.at.saturating_add(valid) < self.now {
+        if token.at.saturating_add(valid) < self.now || self.settled.has_forgotten(token.at) {
             return (Outcome::Expired, 0);
         }
         if token.test {
