@@ -56,7 +56,9 @@ pub use filter::{
     Shape, ShapeRefused,
 };
 pub use format::{SEGMENTS_MAX, VERSION_FILE_FORMAT};
-pub use graph::{Graph, GraphApproach, GraphProbe, IDS_PER_PERSON_MAX, PERSON_SOURCE, Person, SOURCES_MAX};
+pub use graph::{
+    Graph, GraphApproach, GraphProbe, IDS_PER_PERSON_MAX, PERSON_SOURCE, Person, SOURCES_MAX,
+};
 pub use inspect::{
     FilterInspection, GraphInspection, Inspection, SegmentSize, SourceSize, inspect,
 };

@@ -2,7 +2,7 @@
 //!
 //! A [`Timestamp`] is a point on the wall clock, for expiry, flights and history. Deadlines are
 //! `std::time::Instant`s and stay in `http`. Order never comes from either, but from versions and sequence numbers.
-//! Where money depends on the time it is a [`Guarded`] one.
+//! Where money or what is kept of people depends on the time it is a [`Guarded`] one.
 
 mod guarded;
 

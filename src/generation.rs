@@ -263,6 +263,16 @@ impl Generation {
         Some(live.graph.approach(probe))
     }
 
+    /// Whether no graph says whose id it is.
+    #[inline]
+    pub(crate) fn is_nobodys(&self, approach: Option<&GraphApproach>) -> bool {
+        match (&*self.graphs, approach) {
+            ([], _) => true,
+            ([_], Some(approach)) => approach.is_nobodys(),
+            _ => false,
+        }
+    }
+
     /// Whose id it is, by the first graph that knows it of those that may be read; and where in the first graph she is, if there.
     pub(crate) fn person_at(
         &self,

@@ -84,18 +84,23 @@ impl fmt::Debug for Pairs {
 /// Asks the processor to have a pair at hand soon.
 #[inline(always)]
 pub(crate) fn prefetch(pair: &Pair) {
+    let [first, .., last] = &pair.0;
+    prefetch_line(first);
+    prefetch_line(last);
+}
+
+/// Asks the processor to have the line of a pair at hand soon in which that word stands.
+#[inline(always)]
+pub(crate) fn prefetch_line(word: &AtomicU64) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let [first, .., last] = &pair.0;
-        for word in [first, last] {
-            // SAFETY: the instruction is a hint: it reads nothing into the program, and the address is a reference's; SSE,
-            // which it needs, is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) };
-        }
+        // SAFETY: the instruction is a hint: it reads nothing into the program, and the address is a reference's; SSE,
+        // which it needs, is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = pair;
+    let _ = word;
 }
 
 #[cfg(test)]

@@ -324,14 +324,26 @@ impl Rates {
         if from == to {
             return Some(price);
         }
+        Price::from_micros(self.scaled(price.micros, from, to, round)?)
+    }
+
+    /// An amount in another currency, in the units that it is in, rounded up.
+    pub fn convert_amount(&self, amount: i64, from: Currency, to: Currency) -> Option<i64> {
+        match from == to {
+            true => Some(amount),
+            false => self.scaled(amount, from, to, Round::Up),
+        }
+    }
+
+    fn scaled(&self, amount: i64, from: Currency, to: Currency, round: Round) -> Option<i64> {
         let from = i128::from(*self.per_base.get(&from)?);
         let to = i128::from(*self.per_base.get(&to)?);
-        let scaled = i128::from(price.micros).checked_mul(to)?;
-        let micros = match round {
+        let scaled = i128::from(amount).checked_mul(to)?;
+        let amount = match round {
             Round::Down => scaled / from,
             Round::Up => (scaled + from - 1) / from,
         };
-        Price::from_micros(i64::try_from(micros).ok()?)
+        i64::try_from(amount).ok()
     }
 }
 

@@ -39,8 +39,8 @@ use crate::clock::Timestamp;
 use crate::ids::{Name, SegmentRef, UserKey};
 
 use numbers::{Numbers, whole};
-pub(crate) use table::{Approached, Reader};
 use table::Table;
+pub(crate) use table::{Approached, Reader};
 
 pub use acts::Rejection;
 pub use feed::{FeedError, Page};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use prometheus::{IntGauge, Registry};
 use rustix::fs::StatVfs;
 
-use crate::clock::Timestamp;
+use crate::clock::{Guarded, Timestamp};
 use crate::config::{Billing, Config, Exchange, Exchanges};
 use crate::datasets::{Datasets, Live, OpenFailed, Settings};
 use crate::delivery::{Archive, Reports};
@@ -130,7 +130,7 @@ impl Service {
             begin_after: datasets.covers_most(),
             ..people::Terms::of(&config, keyer)
         };
-        let people = People::start(terms, known, storage, Timestamp::now, graph)?;
+        let people = People::start(terms, known, storage, Guarded::clock(), graph)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
             // A limit lowered since leaves more datasets than it allows, and each is counted.

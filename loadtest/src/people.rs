@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::args::{count, seconds};
+use crate::cli::args::{count, many, seconds};
 use crate::swap::Subject;
 use crate::swap::server::{NotServing, Server};
 
@@ -29,7 +29,7 @@ pub(crate) struct PeopleArgs {
     #[arg(long, value_name = "FILE")]
     kith: Option<PathBuf>,
     /// Updates that are each followed by a bid
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = many)]
     pairs: usize,
     /// How long calls of many rows are posted
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
@@ -47,6 +47,9 @@ pub(crate) struct PeopleArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// Of whom rows are, in turn.
+const PEOPLE: u64 = 1_000_000;
 
 /// Why it could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +154,7 @@ impl PeopleArgs {
         let begun = Instant::now();
         let times = std::sync::Mutex::new(Vec::new());
         let calls = AtomicU64::new(0);
-        each(self.writers, |own| {
+        each(self.writers, |_| {
             let writer = Writer::new(server.subject);
             let mut own_times = Vec::new();
             let mut body = String::new();
@@ -159,9 +162,9 @@ impl PeopleArgs {
                 let call = calls.fetch_add(1, Relaxed);
                 body.clear();
                 for row in 0..self.rows {
-                    let id = (call * self.rows as u64 + row as u64) % 1_000_000;
+                    let id = (call * self.rows as u64 + row as u64) % PEOPLE;
                     body.push_str(&format!(
-                        "{{\"source\":\"ifa\",\"id\":\"{id:08x}-0000-4000-8000-{own:012x}\",\"add\":[\"site/s{}\"],\"ttl\":\"1d\"}}\n",
+                        "{{\"source\":\"ifa\",\"id\":\"{id:08x}-0000-4000-8000-000000000000\",\"add\":[\"site/s{}\"],\"ttl\":\"1d\"}}\n",
                         id % 50
                     ));
                 }

@@ -65,6 +65,14 @@ pub struct GraphApproach {
     group: Option<usize>,
 }
 
+impl GraphApproach {
+    /// Whether it is known already that the key is nobody's.
+    #[inline]
+    pub fn is_nobodys(&self) -> bool {
+        self.group.is_none()
+    }
+}
+
 /// A person: her key and her ids.
 #[derive(Clone, Copy)]
 pub struct Person<'g> {
@@ -202,8 +210,7 @@ impl Graph {
     /// The second step: starts fetching the group that the key may be in.
     #[inline]
     pub fn approach(&self, probe: GraphProbe) -> GraphApproach {
-        let group = self.entries(probe).find(|entry| entry.is_of(probe.key.0));
-        let group = group.and_then(Entry::at);
+        let group = self.first_entry(probe).and_then(Entry::at);
         if let Some(at) = group {
             let at = self.groups.start.saturating_add(at);
             memory::prefetch(&self.memory, at);
@@ -232,6 +239,27 @@ impl Graph {
             probe: self.probe(person.key()),
             group: found.group,
         }
+    }
+
+    /// The first entry that may be a key's: as `entries` finds it, with fewer instructions, for nearly all keys are in none.
+    #[inline]
+    fn first_entry(&self, probe: GraphProbe) -> Option<Entry> {
+        let lines = self.table_bytes().get(probe.at..)?;
+        let (lines, _) = lines.as_chunks::<LINE>();
+        for line in lines.iter().take(STEPS_MAX) {
+            let (slots, _) = line.as_chunks();
+            for slot in slots {
+                let entry = Entry::read(*slot);
+                if entry.is_of(probe.key.0) {
+                    // One that is empty is of no key, whatever the key is.
+                    return Some(entry).filter(|entry| !entry.is_empty());
+                }
+                if entry.is_empty() {
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// The entries from a key's home on, up to the first that is empty.

@@ -176,8 +176,7 @@ impl Membership {
             let counts = self.lookups.get_mut(place).unwrap_or(&mut none);
             let mut holds = Some(0u64);
             let batches = self.batches.iter();
-            let own = batches
-                .flat_map(|batch| batch.bits().zip(batch.of(&batch.approaches, nth)));
+            let own = batches.flat_map(|batch| batch.bits().zip(batch.of(&batch.approaches, nth)));
             for (bit, approach) in own {
                 let member = &mut self.member;
                 let mut in_some = false;

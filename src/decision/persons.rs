@@ -206,6 +206,14 @@ impl Persons {
             let Some(of) = self.sought.get(at).copied() else {
                 continue;
             };
+            if of.said.is_nothing() && generation.is_nobodys(of.approach.as_ref()) {
+                // As nearly all are: nobody knows whose it is.
+                let group = u8::try_from(self.people.len()).unwrap_or(u8::MAX);
+                let _ = self.people.try_push(None);
+                let _ = self.keys.try_push(of.key);
+                let _ = self.groups.try_push(group);
+                continue;
+            }
             let standing = self.record.read_at(known, of.key, of.said);
             if standing.erased {
                 self.erased = self.erased.saturating_add(1);
@@ -252,7 +260,11 @@ impl Persons {
         may: &impl Fn(Purposes) -> bool,
     ) -> u8 {
         let key = person.map(|(key, _)| key);
-        if let Some(place) = self.people.iter().position(|of| *of == key && key.is_some()) {
+        if let Some(place) = self
+            .people
+            .iter()
+            .position(|of| *of == key && key.is_some())
+        {
             return u8::try_from(place).unwrap_or(u8::MAX);
         }
         let group = u8::try_from(self.people.len()).unwrap_or(u8::MAX);

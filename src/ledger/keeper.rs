@@ -202,6 +202,10 @@ pub struct Keeper {
     /// The number of the next account.
     next_account: u32,
     by_key: HashMap<(u32, Day), u32>,
+    /// By whose they are: what their accounts are in.
+    currencies: BTreeMap<u32, Currency>,
+    /// By advertiser, of the live plan: in which its days begin.
+    zones: HashMap<u32, jiff::tz::TimeZone>,
     /// By whose they are, and whether they are of days.
     open: HashMap<(u32, bool), Open>,
     /// By exchange and currency.
@@ -255,6 +259,8 @@ impl Keeper {
             oldest_day: i64::MIN,
             next_account: 0,
             by_key: HashMap::new(),
+            currencies: BTreeMap::new(),
+            zones: HashMap::new(),
             open: HashMap::new(),
             flows: BTreeMap::new(),
             pasts: HashMap::new(),

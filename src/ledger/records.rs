@@ -64,6 +64,8 @@ pub(super) enum Record {
     },
     /// An account: of whom, and of which day.
     Account { number: u32, of: u32, day: Day },
+    /// The accounts of somebody are in this currency; those before it were in another.
+    Currency { of: u32, currency: Currency },
     /// So much of an account may be used.
     Level { account: u32, nano: i64 },
     /// So much of an account is spent, where a journal begins anew.
@@ -160,6 +162,7 @@ pub(super) fn write(record: &Record, out: &mut Vec<u8>) {
             .number(*number)
             .number(*of)
             .signed((*day).into()),
+        Record::Currency { of, currency } => body.kind(20).number(*of).currency(*currency),
         Record::Level { account, nano } => body.kind(5).number(*account).signed(*nano),
         Record::Spent { account, nano } => body.kind(6).number(*account).signed(*nano),
         // What was written before there were segments is read still.
@@ -396,6 +399,10 @@ fn read_body(body: &[u8]) -> Option<Record> {
             of: from.u32()?,
             day: from.signed()?.try_into().ok()?,
         },
+        20 => Record::Currency {
+            of: from.u32()?,
+            currency: from.currency()?,
+        },
         5 => Record::Level {
             account: from.u32()?,
             nano: from.signed()?,
@@ -627,6 +634,10 @@ mod tests {
                 number: 0,
                 of: 1,
                 day: i32::MIN,
+            },
+            Record::Currency {
+                of: 1,
+                currency: crate::money::Currency::USD,
             },
             Record::Level {
                 account: 0,

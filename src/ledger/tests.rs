@@ -55,6 +55,11 @@ fn terms(mode: BudgetMode) -> Terms {
 /// A book of line items of one advertiser in Paris; what each is beside its name, and what the campaign `all` of all of them and the
 /// advertiser are.
 fn book(line_items: &[&str], campaign: &str, advertiser: &str) -> Arc<Book> {
+    book_in("USD", line_items, campaign, advertiser)
+}
+
+/// The same, in another currency.
+fn book_in(currency: &str, line_items: &[&str], campaign: &str, advertiser: &str) -> Arc<Book> {
     let items: Vec<String> = line_items
         .iter()
         .enumerate()
@@ -66,7 +71,7 @@ fn book(line_items: &[&str], campaign: &str, advertiser: &str) -> Arc<Book> {
         })
         .collect();
     let document = format!(
-        r#"{{"advertisers": [{{"id": "acme", "domain": "acme.example", "currency": "USD", "time_zone": "Europe/Paris"{advertiser}}}],
+        r#"{{"advertisers": [{{"id": "acme", "domain": "acme.example", "currency": "{currency}", "time_zone": "Europe/Paris"{advertiser}}}],
         "campaigns": [{{"id": "all", "advertiser": "acme"{campaign}}}],
         "creatives": [{{"id": "box", "advertiser": "acme", "type": "banner", "w": 300, "h": 250, "adm": "<p>"}}],
         "line_items": [{}]}}"#,
@@ -142,6 +147,14 @@ impl World {
             self.keeper.tick(self.now());
             self.write();
         }
+    }
+
+    /// Another book is live.
+    fn set(&mut self, book: &Arc<Book>) {
+        self.turn();
+        self.book = Arc::clone(book);
+        self.plan = self.keeper.plan(book, self.now());
+        self.write();
     }
 
     /// The process dies and is started again; everything that is not in the journal is gone.

@@ -214,6 +214,9 @@ pub struct People {
     shared: Arc<Shared>,
 }
 
+/// Tells the time. By it what is over is thrown away, so it must not leap for a moment: [`Guarded`](crate::clock::Guarded).
+pub(super) type Clock = Box<dyn FnMut() -> Timestamp + Send>;
+
 impl People {
     /// Starts the thread, which first brings back what was held: [`People::recovered`] says when, or why not. `clock` is asked on that
     /// thread, and `graph` which ids the live versions say are a person's.
@@ -221,7 +224,7 @@ impl People {
         terms: Terms,
         known: Arc<Known>,
         storage: Storage,
-        clock: fn() -> Timestamp,
+        clock: impl FnMut() -> Timestamp + Send + 'static,
         graph: GraphIds,
     ) -> Result<Self, PeopleError> {
         let (inbox, messages) = sync_channel(INBOX_MAX);
@@ -241,6 +244,7 @@ impl People {
         let (replayed, outcome) = (Arc::clone(&shared.replayed), Arc::clone(&shared.outcome));
         let begin = move || {
             let begun = Instant::now();
+            let clock = Box::new(clock);
             let office = Office::recover(terms, known, storage, clock, graph, &replayed);
             match office {
                 Ok(mut office) => {

@@ -21,7 +21,7 @@ use super::acts::{Act, Rejection};
 use super::checkpoint::{self, Author};
 use super::feed::{self, ERASED, ERASED_MAGIC, JOURNAL_MAGIC, Piece};
 use super::frames::{self, Fields};
-use super::handle::{Done, Figures, GraphIds, Message, PeopleError, Refused, Terms, lock};
+use super::handle::{Clock, Done, Figures, GraphIds, Message, PeopleError, Refused, Terms, lock};
 use super::register::Register;
 use super::rows::{Reading, Row, write_line};
 use crate::clock::Timestamp;
@@ -56,7 +56,7 @@ pub(super) struct Office {
     terms: Terms,
     register: Register,
     storage: Storage,
-    clock: fn() -> Timestamp,
+    clock: Clock,
     graph: GraphIds,
     erased: Log,
     log: Log,
@@ -82,7 +82,7 @@ impl Office {
         terms: Terms,
         known: Arc<Known>,
         storage: Storage,
-        clock: fn() -> Timestamp,
+        mut clock: Clock,
         graph: GraphIds,
         replayed: &AtomicU64,
     ) -> Result<Self, PeopleError> {

@@ -26,13 +26,10 @@ use std::sync::atomic::{
 
 use crate::clock::Timestamp;
 use crate::ids::UserKey;
-use crate::lines::{Pair, Pairs, prefetch};
+use crate::lines::{Pair, Pairs, prefetch_line};
 
-/// Tags in a bucket.
-const TAGS: usize = 7;
-/// Where a bucket's tags and values begin; its first word says whether it was ever too full.
-const TAGS_AT: usize = 1;
-const VALUES_AT: usize = 9;
+/// Words of a line: seven tags or values, and one before them.
+const LINE_WORDS: usize = 8;
 /// How often a key may be sent on. Each level has twice as many buckets as the one before, but for the second, which takes what a good
 /// spread leaves over.
 const LEVELS: usize = 16;
@@ -44,7 +41,7 @@ const REST_MS: i64 = 2_000;
 /// seconds.
 const TRIES: usize = 8;
 /// Words of a leaf, two of which are in a pair.
-const LEAF_WORDS: usize = 8;
+const LEAF_WORDS: usize = LINE_WORDS;
 const LEAVES_A_PAIR: usize = 2;
 /// Words of a leaf between its key and what is next.
 const BODY_WORDS: usize = 6;
@@ -180,11 +177,13 @@ impl Table {
     /// Has a key's bucket at hand soon.
     #[inline]
     pub(crate) fn prefetch(&self, key: UserKey) {
-        if let Some(pair) = self.bucket(0, key) {
-            prefetch(pair);
+        // The other line of the bucket is read only where the key is there.
+        if let Some(Pair([head, ..])) = self.bucket(0, key) {
+            prefetch_line(head);
         }
     }
 
+    #[inline(always)]
     fn bucket(&self, level: usize, key: UserKey) -> Option<&Pair> {
         let pairs = self.levels.get(level)?.get()?;
         let upper = (key.0 >> 64) as u64;
@@ -215,16 +214,31 @@ impl Table {
     /// A key's value; 0 where it has none.
     #[inline]
     fn value(&self, key: UserKey) -> u64 {
-        let Some((pair, place)) = self.find(key) else {
-            return 0;
-        };
-        let (tags, values) = halves(pair);
-        let value = values.get(place).map_or(0, |value| value.load(Acquire));
-        // Between the two loads it may have been taken away, and another key put in its place.
-        match tags.get(place) {
-            Some(word) if word.load(Acquire) == tag(key) => value,
-            Some(_) | None => 0,
+        let wanted = tag(key);
+        for level in 0..LEVELS {
+            let Some(pair) = self.bucket(level, key) else {
+                return 0;
+            };
+            // Most keys of requests come so far and no further: over arrays, whose length the compiler knows.
+            let Some(([head, tags @ ..], [_, values @ ..])) = lines(pair) else {
+                return 0;
+            };
+            for (tag, value) in tags.iter().zip(values) {
+                if tag.load(Acquire) == wanted {
+                    let value = value.load(Acquire);
+                    // Between the two loads it may have been taken away, and another key put in its place.
+                    return if tag.load(Acquire) == wanted {
+                        value
+                    } else {
+                        0
+                    };
+                }
+            }
+            if head.load(Acquire) == 0 {
+                return 0;
+            }
         }
+        0
     }
 
     /// The first of two steps of reading: what stands in the key's bucket. Has the first leaf at hand soon.
@@ -233,9 +247,9 @@ impl Table {
         let value = self.value(key);
         let at = value & LEAF;
         if at != 0
-            && let Some(pair) = self.leaves.get(leaf_place(at).0)
+            && let Some([head, ..]) = self.leaf(at)
         {
-            prefetch(pair);
+            prefetch_line(head);
         }
         Approached { value }
     }
@@ -345,6 +359,14 @@ pub(crate) struct Approached {
     value: u64,
 }
 
+impl Approached {
+    /// Whether nothing was said of the key.
+    #[inline]
+    pub(crate) fn is_nothing(self) -> bool {
+        self.value == 0
+    }
+}
+
 fn tag(key: UserKey) -> u64 {
     (key.0 as u64).max(1)
 }
@@ -357,10 +379,20 @@ fn check(key: UserKey) -> u64 {
     ((key.0 >> 64) as u64 & OWNER).max(1)
 }
 
+type Line = [AtomicU64; LINE_WORDS];
+
+/// A bucket's two lines, which are always there: whether it was ever too full, and the tags; a word that is not used, and the values.
+#[inline(always)]
+fn lines(pair: &Pair) -> Option<(&Line, &Line)> {
+    let (first, second) = (pair.0.first_chunk(), pair.0.last_chunk());
+    first.zip(second)
+}
+
 fn halves(pair: &Pair) -> (&[AtomicU64], &[AtomicU64]) {
-    let tags = pair.0.get(TAGS_AT..TAGS_AT.wrapping_add(TAGS));
-    let values = pair.0.get(VALUES_AT..VALUES_AT.wrapping_add(TAGS));
-    (tags.unwrap_or_default(), values.unwrap_or_default())
+    match lines(pair) {
+        Some(([_, tags @ ..], [_, values @ ..])) => (tags, values),
+        None => (&[], &[]),
+    }
 }
 
 /// There is no room for so much.

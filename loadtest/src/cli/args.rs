@@ -259,10 +259,17 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=100_000) => Ok(count),
-        _ => Err("not a number from 1 to 100000".to_owned()),
-    }
+    up_to(100_000, text)
+}
+
+/// A count of what takes a while each.
+pub(crate) fn many(text: &str) -> Result<usize, String> {
+    up_to(100_000_000, text)
+}
+
+fn up_to(most: usize, text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=most).contains(count));
+    count.ok_or_else(|| format!("not a number from 1 to {most}"))
 }
 
 fn header(text: &str) -> Result<String, String> {

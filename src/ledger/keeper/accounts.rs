@@ -4,6 +4,7 @@
 use super::*;
 use crate::campaigns::Pacing;
 use crate::ledger::plan::ALWAYS;
+use crate::ledger::token::Token;
 
 /// A lease holds at least this part of the limit.
 const LEASE_PARTS: i64 = 256;
@@ -40,6 +41,7 @@ impl Keeper {
             .map(|of| self.name(NameKind::Segment, &of.to_string()))
             .collect();
         self.paced.clear();
+        self.zones.clear();
         let lines: Box<[Line]> = book
             .line_items
             .iter()
@@ -105,6 +107,8 @@ impl Keeper {
                 Scope::Advertiser,
             ),
         ];
+        self.zones
+            .insert(scopes.advertiser, book.zone_of(line_item).clone());
         let largest = line_item.pricing.most().micros();
         let currency = currency_of(line_item, advertiser);
         let mut limits = arrayvec::ArrayVec::new();
@@ -114,7 +118,11 @@ impl Keeper {
         for (of, budget, own, scope) in levels {
             for (limit, is_day) in [(budget.day, true), (budget.total, false)] {
                 if let Some(limit) = limit {
-                    let nano = limit.nanos.min(NANOS_MAX);
+                    // What cannot be counted in another currency has nothing to spend.
+                    let nano = match self.is_counted_in(of, currency) {
+                        true => limit.nanos.min(NANOS_MAX),
+                        false => 0,
+                    };
                     let purses = self.purses(
                         of,
                         is_day,
@@ -168,6 +176,82 @@ impl Keeper {
         }
     }
 
+    /// The accounts that a billed bid is booked on: those that it was taken from, and those of whom it is that had no budget then,
+    /// so that one that is set later knows what was spent before.
+    pub(super) fn accounts_of(&mut self, token: &Token) -> Vec<u32> {
+        let mut all = token.accounts.to_vec();
+        let Scopes {
+            line_item,
+            campaign,
+            advertiser,
+        } = token.scopes;
+        let zone = self.zones.get(&advertiser);
+        let day = zone.and_then(|zone| day_in(zone, i64::from(token.at).saturating_mul(1_000)));
+        for of in [line_item, campaign, advertiser] {
+            for day in [Some(NO_DAY), day].into_iter().flatten() {
+                let mut taken = token.accounts.iter();
+                let has_its_own = taken.any(|number| {
+                    let account = self.accounts.get(number);
+                    account.is_some_and(|account| {
+                        account.of == of && (account.day == NO_DAY) == (day == NO_DAY)
+                    })
+                });
+                let is_own = || *self.currencies.get(&of).unwrap_or(&token.spends) == token.spends;
+                if of != u32::MAX && !has_its_own && is_own() {
+                    self.set_currency(of, token.spends);
+                    all.push(self.account(of, day));
+                }
+            }
+        }
+        all
+    }
+
+    fn set_currency(&mut self, of: u32, currency: Currency) {
+        if self.currencies.insert(of, currency) != Some(currency) {
+            self.write(&Record::Currency { of, currency });
+        }
+    }
+
+    /// Whether somebody's accounts are in this currency, or can be: what was spent in another is converted once, at the rate of
+    /// then, and what is open in it is counted as spent.
+    fn is_counted_in(&mut self, of: u32, currency: Currency) -> bool {
+        let before = *self.currencies.get(&of).unwrap_or(&currency);
+        if before != currency {
+            let own = self.by_key.iter().filter(|((whose, _), _)| *whose == of);
+            let own = own.map(|((_, day), number)| {
+                let used = self.accounts.get(number).map_or(0, Account::used);
+                let used = self.terms.rates.convert_amount(used, before, currency);
+                Some((*day, used?))
+            });
+            let Some(mut own) = own.collect::<Option<Vec<_>>>() else {
+                let whose = self.text(of);
+                tracing::error!(
+                    whose,
+                    %before,
+                    now = %currency,
+                    "a budget's currency has changed, and there is no rate to convert what was spent: nothing is bid on it until one is added under [currency]"
+                );
+                return false;
+            };
+            own.sort_unstable();
+            for (day, spent) in own {
+                let number = self.new_account(of, day);
+                self.write(&Record::Spent {
+                    account: number,
+                    nano: spent,
+                });
+                if let Some(account) = self.accounts.get_mut(&number) {
+                    account.spent = spent;
+                }
+            }
+            // Their purses are those of the accounts before.
+            self.open.remove(&(of, true));
+            self.open.remove(&(of, false));
+        }
+        self.set_currency(of, currency);
+        true
+    }
+
     /// The purses of a budget; opened where they are not.
     fn purses(
         &mut self,
@@ -218,6 +302,11 @@ impl Keeper {
         if let Some(number) = self.by_key.get(&(of, day)) {
             return *number;
         }
+        self.new_account(of, day)
+    }
+
+    /// Another one, in place of that which is there.
+    fn new_account(&mut self, of: u32, day: Day) -> u32 {
         let number = self.next_account;
         self.write(&Record::Account { number, of, day });
         self.add_account(number, of, day);
@@ -263,7 +352,10 @@ impl Keeper {
                 if account.used() != 0 {
                     *oldest_day = (*oldest_day).max(i64::from(account.day).saturating_add(1));
                 }
-                by_key.remove(&(account.of, account.day));
+                let key = (account.of, account.day);
+                if by_key.get(&key) == Some(number) {
+                    by_key.remove(&key);
+                }
             }
             !goes
         });

@@ -131,7 +131,7 @@ impl Keeper {
             reserved: token.nano,
             late,
             accounts: match books {
-                true => token.accounts.to_vec(),
+                true => self.accounts_of(token),
                 false => Vec::new(),
             },
             keys: match books {

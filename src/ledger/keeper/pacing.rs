@@ -208,10 +208,11 @@ impl Keeper {
                 Purses::Day(_) => {
                     let day = day_in(&open.zone, self.now_ms);
                     let purse = day.and_then(|day| open.purses.on(day));
-                    (
-                        purse.map(|purse| purse.account()),
-                        day_end(&open.zone, self.now_ms),
-                    )
+                    // On a flight's last day nothing can be spent any more when it is over.
+                    let flight_end = open.until_ms.filter(|end| *end > self.now_ms);
+                    let end = day_end(&open.zone, self.now_ms);
+                    let end = end.map(|end| flight_end.map_or(end, |own| end.min(own)));
+                    (purse.map(|purse| purse.account()), end)
                 }
             };
             let account = number.and_then(|number| self.accounts.get_mut(&number));

@@ -31,6 +31,9 @@ impl Keeper {
                 }
                 self.add_account(number, of, day);
             }
+            Record::Currency { of, currency } => {
+                self.currencies.insert(of, currency);
+            }
             Record::Level { account, nano } => match self.account_mut(account) {
                 Some(account) => account.level = nano,
                 None => return false,
@@ -106,6 +109,12 @@ impl Keeper {
                 number,
                 kind: *kind,
                 name: name.clone(),
+            });
+        }
+        for (of, currency) in &self.currencies {
+            put(Record::Currency {
+                of: *of,
+                currency: *currency,
             });
         }
         for (number, account) in &self.accounts {

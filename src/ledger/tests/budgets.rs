@@ -53,6 +53,80 @@ fn what_was_paid_less_than_bid_can_be_spent_again() {
     assert_eq!(world.bids(0, 1_000).len(), 25);
 }
 
+/// A budget that is set when something was spent already counts that, of the day and in all, also after a crash.
+#[test]
+fn a_budget_that_is_set_later_counts_what_was_spent_before() {
+    for (line_item, campaign, advertiser) in [
+        (r#", "budget": {"total": "0.25"}, "pacing": "asap""#, "", ""),
+        (r#", "budget": {"day": "0.25"}, "pacing": "asap""#, "", ""),
+        (
+            r#", "pacing": "asap""#,
+            r#", "budget": {"day": "0.25"}"#,
+            "",
+        ),
+        (
+            r#", "pacing": "asap""#,
+            "",
+            r#", "budget": {"total": "0.25"}"#,
+        ),
+    ] {
+        let mut world = World::new(BudgetMode::Strict, &book(&[""], "", ""));
+        let tokens = world.bids(0, 30);
+        assert_eq!(tokens.len(), 30);
+        for token in &tokens[..20] {
+            spent(&mut world, token);
+        }
+        world.crash();
+        world.set(&book(&[line_item], campaign, advertiser));
+        assert_eq!(world.bids(0, 1_000).len(), 30, "{line_item}{campaign}");
+        // Bids that were open then are booked on it as well.
+        spent(&mut world, &tokens[20]);
+        let budget = world.keeper.standings();
+        assert!(budget.iter().any(|of| of.spent == 21 * COST), "{budget:?}");
+        // Without it all is bid on; with it again nothing is forgotten.
+        world.set(&book(&[""], "", ""));
+        assert_eq!(world.bids(0, 10).len(), 10);
+        world.set(&book(&[line_item], campaign, advertiser));
+        assert_eq!(world.bids(0, 1_000).len(), 0);
+    }
+}
+
+/// What was spent in one currency is so much of another.
+#[test]
+fn a_budget_in_another_currency_counts_what_was_spent_before() {
+    let (in_usd, in_eur) = (book(&[FIFTY], "", ""), book_in("EUR", &[FIFTY], "", ""));
+    let mut without = World::new(BudgetMode::Strict, &in_usd);
+    let tokens = without.bids(0, 10);
+    tokens.iter().for_each(|token| {
+        spent(&mut without, token);
+    });
+    without.set(&in_eur);
+    assert_eq!(without.bids(0, 10).len(), 0, "there is no rate");
+    without.set(&in_usd);
+    assert_eq!(without.bids(0, 100).len(), 40);
+
+    let rates = Rates::new(Currency::USD, [("EUR".parse().expect("a currency"), 0.5)]);
+    let terms = Terms {
+        rates: Arc::new(rates.expect("rates")),
+        ..terms(BudgetMode::Strict)
+    };
+    let mut world = World::from(terms, &in_usd, records::MAGIC.to_vec(), NOON_MS);
+    let tokens = world.bids(0, 20);
+    for token in &tokens[..10] {
+        spent(&mut world, token);
+    }
+    world.set(&in_eur);
+    // Twenty dollars' worth of bids are ten euros' worth.
+    assert_eq!(world.bids(0, 100).len(), 40);
+    world.crash();
+    assert_eq!(world.keeper.standings()[0].spent, 10 * COST);
+    // What was bid in dollars is booked in dollars, and once.
+    spent(&mut world, &tokens[10]);
+    assert_eq!(world.keeper.standings()[0].spent, 10 * COST);
+    let dollars = world.keeper.figures().sums[&Currency::USD].spent;
+    assert_eq!(dollars, 11 * COST);
+}
+
 #[test]
 fn notices_come_in_any_order_and_book_once() {
     let mut world = World::new(BudgetMode::Strict, &book(&[FIFTY], "", ""));
