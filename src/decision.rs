@@ -309,18 +309,24 @@ fn decide_behind<'a>(
     let outcome = usable.and_then(|()| {
         // What is asked of memory is asked here, and answered while something else is done.
         let (mut is_read, mut is_counted) = (false, false);
+        let people = &*generation.frame.people;
         let own;
         let mut ids = known.unwrap_or_default();
         if let Ok(leave) = gate {
             is_read = membership.admit(generation, leave);
             is_counted = generation.plan.has_caps() && leave.may(Purposes::FREQUENCY);
-            if is_read || is_counted {
+            // Who opted out is left alone, also where nothing of her would be read.
+            if is_read || is_counted || !people.is_empty() {
+                let mut opted_out = false;
                 if known.is_none() {
                     let seen = |source: &str, outcome| recorder.id(source, outcome);
-                    own = ids_of(generation, exchange, request, leave, seen);
+                    let unused = |key| opted_out |= people.standing(key).opted_out;
+                    let unused = (!people.is_empty()).then_some(unused);
+                    own = ids_of(generation, exchange, request, leave, seen, unused);
                     ids = &own;
                 }
                 membership.persons.begin(generation, ids);
+                membership.persons.opted_out = opted_out;
             }
             is_counted &= known.is_none();
             if is_read {
@@ -336,19 +342,21 @@ fn decide_behind<'a>(
         membership.persons.approach(generation);
         membership.approach(generation);
         blocks.begin(request, &exchange.seat, &book.terms);
-        if let Ok(leave) = gate
-            && membership.persons.is_sought()
-        {
+        if let Ok(leave) = gate {
             let persons = &mut membership.persons;
+            let is_more = persons.is_sought();
             persons.gather(generation, |purposes| leave.may(purposes), now);
-            if is_counted {
-                allowances.counts_under(&generation.plan, persons.counted(ids));
-            }
             if persons.opted_out {
                 gate = Err(Closed::OptedOut);
                 facts = facts::facts(request, gate, book, name, now, arena);
-            } else if is_read {
-                membership.probe_more(generation);
+            } else if is_more {
+                if is_counted {
+                    allowances.counts_under(&generation.plan, persons.counted(ids));
+                }
+                match is_read {
+                    true => membership.probe_more(generation),
+                    false => persons.clear(),
+                }
             }
         }
         recorder.persons(&membership.persons);
@@ -410,6 +418,7 @@ fn ids_of<'a>(
     request: &Request<'a>,
     leave: privacy::Open,
     seen: impl FnMut(&'a str, IdOutcome),
+    unused: Option<impl FnMut(UserKey)>,
 ) -> identity::Ids {
     let frame = &generation.frame;
     let (source, policy) = (&exchange.id_source, &exchange.ids);
@@ -421,6 +430,7 @@ fn ids_of<'a>(
         frame.ids_max,
         &frame.keyer,
         seen,
+        unused,
     )
 }
 

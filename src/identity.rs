@@ -123,6 +123,7 @@ pub enum IdOutcome {
 pub type Ids = ArrayVec<UserKey, IDS_MAX>;
 
 /// Collects the ids of a request, at most `ids_max` and [`IDS_MAX`]. `seen` is told of each and what became of it, in order; it is how an explanation is made.
+/// `unused`, where there is one, is told the keys of those that are not used, for they may be of somebody who opted out.
 pub fn collect<'a>(
     _leave: Open,
     request: &Request<'a>,
@@ -131,13 +132,25 @@ pub fn collect<'a>(
     ids_max: usize,
     keyer: &Keyer,
     mut seen: impl FnMut(&'a str, IdOutcome),
+    mut unused: Option<impl FnMut(UserKey)>,
 ) -> Ids {
     let mut ids = Ids::new();
     let mut add = |source: &'a str, id: &str, refused: Option<IdOutcome>| {
+        if let (Some(unused), Some(why)) = (&mut unused, refused)
+            && why != IdOutcome::ReservedSource
+            && let Ok(key) = keyer.user_key(source, id)
+        {
+            unused(key);
+        }
         let outcome = refused.unwrap_or_else(|| match keyer.user_key(source, id) {
             Err(refused) => IdOutcome::Refused(refused),
             Ok(key) if ids.contains(&key) => IdOutcome::Repeated,
-            Ok(_) if ids.len() >= ids_max.min(IDS_MAX) => IdOutcome::OverLimit,
+            Ok(key) if ids.len() >= ids_max.min(IDS_MAX) => {
+                if let Some(unused) = &mut unused {
+                    unused(key);
+                }
+                IdOutcome::OverLimit
+            }
             Ok(key) => {
                 ids.push(key);
                 IdOutcome::Used(key)
@@ -233,6 +246,7 @@ mod tests {
             |source, outcome| {
                 seen.push((source.to_owned(), outcome));
             },
+            None::<fn(UserKey)>,
         );
         (ids, seen)
     }

@@ -42,7 +42,14 @@ pub fn seen<'a>(
     leave: Open,
     arena: &'a Bump,
 ) -> (Ids, Seen<'a>) {
-    let ids = ids_of(generation, exchange, request, leave, |_, _| {});
+    let ids = ids_of(
+        generation,
+        exchange,
+        request,
+        leave,
+        |_, _| {},
+        None::<fn(UserKey)>,
+    );
     let may = leave.may(Purposes::PROFILE);
     let reads = |attribute| may && generation.book.reads(attribute);
     let (user, geo) = (&request.user, &request.device.geo);

@@ -224,6 +224,14 @@ impl Membership {
         if self.persons.has_adds() {
             self.put_into_what_was_added(generation);
         }
+        if self.persons.is_cut {
+            // What is known of the ids that were left out is not known of her now.
+            self.in_doubt = true;
+            let slots = u32::try_from(generation.book.segments.len()).unwrap_or(u32::MAX);
+            for slot in (0..slots).filter(|slot| !self.member.contains(*slot)) {
+                self.unreadable.insert(slot);
+            }
+        }
     }
 
     /// Who was put into some segment of a dataset is in it, for filters that it confirms.

@@ -5,7 +5,8 @@
 //! group's ids has in a version. The person of a request is the union of the groups.
 //!
 //! An erased id is left out, as if it had not come; where one of a group opted out, or its person, the whole request is of somebody who
-//! does not want to be known.
+//! does not want to be known. For that all links and graphs are asked, also those that may not be read otherwise: consent that is
+//! missing must not undo an objection.
 //!
 //! Cost: where nothing is known of anybody, one load. Else the bucket and the place in the graph of each id, and for each person her
 //! group and the buckets of her and of those of her ids that did not come with the request. All of these are loads from memory, asked for
@@ -75,6 +76,8 @@ pub struct Persons {
     pub(super) erased: u32,
     /// Whether the person does not want to be known.
     pub(super) opted_out: bool,
+    /// Whether she has more ids than are looked up.
+    pub(super) is_cut: bool,
     heard: Vec<Heard>,
     /// Of the key that is read.
     record: Record,
@@ -133,11 +136,21 @@ impl Persons {
         &self.keys
     }
 
-    /// The keys under which contacts are counted: those of the persons first, by which their other ids count too.
-    pub(super) fn counted<'p>(&'p self, ids: &'p [UserKey]) -> impl Iterator<Item = UserKey> + 'p {
-        let people = self.people.iter().flatten().copied();
-        let came = ids.iter().copied();
-        people.chain(came.filter(|id| self.erased == 0 || self.keys.contains(id)))
+    /// The keys under which contacts are counted: those of the persons first, then the ids that came, then their others, which may have been
+    /// counted before it was known whose they are.
+    pub fn counted<'p>(&'p self, came: &'p [UserKey]) -> impl Iterator<Item = UserKey> + 'p {
+        let people = self.people.iter().flatten();
+        let used = came
+            .iter()
+            .filter(|id| self.erased == 0 || self.keys.contains(id));
+        let is_other = |id: &&UserKey| !came.contains(id) && !self.people.contains(&Some(**id));
+        let others = self.keys.iter().filter(is_other);
+        people.chain(used).chain(others).copied()
+    }
+
+    /// How many of the ids were erased.
+    pub fn erased(&self) -> u32 {
+        self.erased
     }
 
     /// What was said of them, and counts.
@@ -199,9 +212,23 @@ impl Persons {
         if self.sought.is_empty() {
             return;
         }
-        let known = &*generation.frame.people;
         self.record.now = u32::try_from(now.unix_seconds()).unwrap_or(0);
-        self.keys.clear();
+        let mut graphs = generation.graphs.iter();
+        let sees_all = may(Purposes::PROFILE) && graphs.all(|live| may(live.purposes));
+        if !sees_all && !generation.frame.people.is_empty() {
+            self.walk(generation, &|_| true);
+        }
+        if !self.opted_out {
+            self.walk(generation, &may);
+            self.resolve(generation);
+        }
+        self.sought.clear();
+    }
+
+    /// Finds the persons behind what is sought, and what is said of all their ids.
+    fn walk(&mut self, generation: &Generation, may: &impl Fn(Purposes) -> bool) {
+        let known = &*generation.frame.people;
+        self.forget();
         for at in 0..self.sought.len() {
             let Some(of) = self.sought.get(at).copied() else {
                 continue;
@@ -215,41 +242,46 @@ impl Persons {
                 continue;
             }
             let standing = self.record.read_at(known, of.key, of.said);
+            // Also of one that was erased: that was asked for besides, not instead.
+            self.opted_out |= standing.opted_out;
             if standing.erased {
                 self.erased = self.erased.saturating_add(1);
                 continue;
             }
-            self.opted_out |= standing.opted_out;
             let linked = self.record.person.filter(|_| may(Purposes::PROFILE));
             let person = match linked {
                 Some(person) => Some((person, None)),
-                None => generation.person_at(of.key, of.approach, &may),
+                None => generation.person_at(of.key, of.approach, may),
             };
-            let group = self.group_of(generation, person, &may);
+            let group = self.group_of(generation, person, may);
             self.add(of.key, group);
         }
-        self.sought.clear();
         for place in 0..self.people.len() {
             let person = self.people.get(place).copied().flatten();
             if let Some(person) = person {
-                self.expand(known, person, place, &may);
+                self.expand(known, person, place, may);
             }
         }
-        self.resolve(generation);
     }
 
     pub(super) fn clear(&mut self) {
+        self.forget();
+        self.sought.clear();
+        self.opted_out = false;
+    }
+
+    /// All that was found so far, but that somebody opted out.
+    fn forget(&mut self) {
         self.keys.clear();
         self.groups.clear();
         self.people.clear();
-        self.sought.clear();
         self.others.clear();
         self.opinions.clear();
         self.heard.clear();
         self.out = 0;
         self.has_adds = false;
         self.erased = 0;
-        self.opted_out = false;
+        self.is_cut = false;
     }
 
     /// The group of a person, or one more. Of a new one her bucket and those of her ids are asked for.
@@ -274,7 +306,7 @@ impl Persons {
             known.prefetch(person);
             let (others, sought) = (&mut self.others, &self.sought);
             generation.ids_at(person, approach, may, |id, _| {
-                if others.len() < IDS_MAX && !sought.iter().any(|of| of.key == id) {
+                if !sought.iter().any(|of| of.key == id) {
                     known.prefetch(id);
                     others.push((group, id));
                 }
@@ -285,7 +317,11 @@ impl Persons {
 
     /// Takes a key into a group, with what was just read of it.
     fn add(&mut self, key: UserKey, group: u8) {
-        if self.keys.contains(&key) || self.keys.try_push(key).is_err() {
+        if self.keys.contains(&key) {
+            return;
+        }
+        if self.keys.try_push(key).is_err() {
+            self.is_cut = true;
             return;
         }
         let _ = self.groups.try_push(group);
@@ -346,8 +382,8 @@ impl Persons {
         }
         let standing = self.record.read(known, id);
         let is_elsewhere = self.record.person.is_some_and(|of| of != person);
+        self.opted_out |= standing.opted_out && !is_elsewhere;
         if !standing.erased && !is_elsewhere {
-            self.opted_out |= standing.opted_out;
             self.add(id, group);
         }
     }

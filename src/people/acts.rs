@@ -62,7 +62,7 @@ pub enum Rejection {
     TooManyChanges,
     /// There is no room.
     #[error(
-        "there is no room for more: raise people.ids, or upload versions with an as_of, which cover what they have read"
+        "there is no room for updates and links of more ids: send this again when some are over, or covered by versions with an as_of, or raise people.ids"
     )]
     Full,
     /// A person has so many ids.

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Known;
-use super::acts::{Act, Rejection};
+use super::acts::{Act, Link, Rejection};
 use super::checkpoint::{self, Author};
 use super::feed::{self, ERASED, ERASED_MAGIC, JOURNAL_MAGIC, Piece};
 use super::frames::{self, Fields};
@@ -238,6 +238,7 @@ impl Office {
         let mut lines = Vec::new();
         let mut body = Vec::new();
         let mut marked = Vec::new();
+        let mut reached = Vec::new();
         let mut answers = Vec::new();
         for (rows, reply) in &calls {
             let mut done = Done::default();
@@ -261,12 +262,27 @@ impl Office {
                             let sequence = self.enter(row, &at, second, &mut lines);
                             done.sequence = sequence;
                             done.accepted = done.accepted.saturating_add(1);
+                            if let Act::Link(link) = act
+                                && let Some(row) = self.reached(row, link, second)
+                            {
+                                marks = true;
+                                reached.push(row);
+                            }
                         }
                         Err(why) => done.rejected.push((place, why)),
                     },
                 }
             }
             answers.push((reply, done, writes, marks));
+        }
+        for row in &reached {
+            if let Act::OptOut { keys } = &row.act {
+                for key in keys {
+                    body.push(1);
+                    body.extend(key.0.to_le_bytes());
+                }
+            }
+            marked.push(row);
         }
         let erased = self.mark(&body, &marked, &at, second, now, &mut lines);
         let written = self.write(lines) && !was_stuck;
@@ -306,15 +322,23 @@ impl Office {
     }
 
     fn check(&self, act: &Act, now: i64) -> Result<(), Rejection> {
-        let ids_of = |person| {
-            let ids = (self.graph)(person).into_iter();
-            let ids = ids.filter_map(|(id, source)| {
-                // A source that has no number has no live link.
-                Some((id, self.known.sources.number(&source)?))
-            });
-            ids.collect()
-        };
-        self.register.check(act, &ids_of, now)
+        self.register.check(act, &|of| self.ids_of(of), now)
+    }
+
+    /// A person's ids, by what the live versions say.
+    fn ids_of(&self, person: UserKey) -> Vec<(UserKey, u32)> {
+        let ids = (self.graph)(person).into_iter();
+        let ids = ids.filter_map(|(id, source)| {
+            // A source that has no number has no live link.
+            Some((id, self.known.sources.number(&source)?))
+        });
+        ids.collect()
+    }
+
+    /// A row by which those opt out whom a link has just made one with somebody who did.
+    fn reached(&self, row: &Row, link: &Link, now: i64) -> Option<Row> {
+        let keys = self.register.reached(link, &|of| self.ids_of(of), now);
+        (!keys.is_empty()).then(|| Reading::opt_out_with(row, keys))
     }
 
     /// Enters a row under the next number, which is returned.

@@ -23,6 +23,8 @@ use crate::ids::UserKey;
 
 /// Most opinions of one id.
 pub(super) const OPINIONS_MAX: usize = 64;
+/// And so many more that only suppress: whoever has many is not to be pursued for that.
+pub(super) const SUPPRESSIONS_MAX: usize = 64;
 /// Who gives no sequence number of his own.
 pub(super) const NOBODY: u32 = 0;
 
@@ -72,6 +74,8 @@ pub(super) struct Held {
     pub(super) link: Option<Linked>,
     /// Of a person: whose links say so.
     pub(super) members: Vec<UserKey>,
+    /// Whether it is counted as one of which there is a mark and nothing else.
+    is_bare: bool,
 }
 
 impl Held {
@@ -82,7 +86,15 @@ impl Held {
             opinions: Vec::new(),
             link: None,
             members: Vec::new(),
+            is_bare: false,
         }
+    }
+
+    fn is_mark(&self) -> bool {
+        self.opinions.is_empty()
+            && self.link.is_none()
+            && self.members.is_empty()
+            && self.standing != Standing::default()
     }
 
     fn is_nothing(&self) -> bool {
@@ -152,6 +164,8 @@ pub(super) struct Register {
     dirty: Vec<u32>,
     writer: Writer,
     counts: Counts,
+    /// Keys of which there is a mark and nothing else.
+    bare: usize,
     sequence: u64,
     floors: BTreeMap<u32, Floor>,
     turned: Option<i64>,
@@ -172,6 +186,7 @@ impl Register {
             dirty: Vec::new(),
             writer: Writer::default(),
             counts: Counts::default(),
+            bare: 0,
             sequence: 0,
             floors: BTreeMap::new(),
             turned: None,
@@ -203,6 +218,11 @@ impl Register {
     /// Keys of which something is held.
     pub(super) fn keys(&self) -> usize {
         self.index.len()
+    }
+
+    /// Of these, those with more than a mark, as of the last time that all was told: who opted out or was erased takes nobody's room.
+    fn in_use(&self) -> usize {
+        self.index.len().saturating_sub(self.bare)
     }
 
     pub(super) fn floors(&self) -> &BTreeMap<u32, Floor> {
@@ -254,6 +274,10 @@ impl Register {
             all.find(move |of| of.number == number && of.writer == writer)
         };
         let changed = update.changes.iter().map(|(number, _)| *number);
+        let most = match update.suppresses {
+            true => OPINIONS_MAX.saturating_add(SUPPRESSIONS_MAX),
+            false => OPINIONS_MAX,
+        };
         let mut numbers = changed.chain(update.sets.iter().copied());
         let floor = self.floors.get(&writer).map_or(0, |floor| floor.floor);
         if floor > 0 && seq <= floor {
@@ -266,7 +290,7 @@ impl Register {
             };
         }
         let fresh = numbers.filter(|number| of(*number).is_none()).count();
-        if opinions.len().saturating_add(fresh) > OPINIONS_MAX {
+        if opinions.len().saturating_add(fresh) > most {
             return Err(Rejection::TooManyChanges);
         }
         self.has_room(held.is_none(), update.suppresses)
@@ -277,7 +301,7 @@ impl Register {
             true => all,
             false => all.saturating_sub(all / 10),
         };
-        let keys = self.index.len().saturating_add(usize::from(for_key));
+        let keys = self.in_use().saturating_add(usize::from(for_key));
         // Each that waits to be told may take some.
         let leaves = self.writer.room(&self.known.table);
         let leaves = leaves.saturating_sub(self.dirty.len().saturating_mul(4));
@@ -318,6 +342,31 @@ impl Register {
             return Err(Rejection::SourceFull);
         }
         self.has_room(true, false)
+    }
+
+    /// Who opts out by a link that was just made: all who are one person now, where one of them did, or she herself. For good: the
+    /// link may end.
+    pub(super) fn reached(&self, link: &Link, ids_of: IdsOf<'_>, now: i64) -> Vec<UserKey> {
+        let is_hers = |id: &UserKey| {
+            let linked = self.linked(*id, now);
+            linked.is_none_or(|of| of.person == link.person)
+        };
+        let mut all = vec![link.key, link.person];
+        let live = self.held(link.person).map(|held| held.members.as_slice());
+        all.extend(live.unwrap_or_default().iter().filter(|id| is_hers(id)));
+        let by_version = ids_of(link.person).into_iter().map(|(id, _)| id);
+        all.extend(by_version.filter(is_hers));
+        let is_joined = self
+            .linked(link.key, now)
+            .is_some_and(|of| of.person == link.person);
+        let opted_out = |key: &UserKey| self.standing(*key).opted_out;
+        if !is_joined || !all.iter().any(opted_out) {
+            return Vec::new();
+        }
+        all.retain(|key| !opted_out(key));
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The link of an id that is not over.
@@ -560,9 +609,18 @@ impl Register {
         };
         let key = held.key;
         let is_nothing = held.is_nothing();
+        let (was_bare, is_bare) = (held.is_bare, held.is_mark());
         // A place that is free already is nobody's.
         if self.index.get(&key) == Some(&place) {
             self.writer.set(&self.known.table, key, &said, now)?;
+            if let Some(held) = self.slab.get_mut(place as usize) {
+                held.is_bare = is_bare;
+            }
+            self.bare = match (was_bare, is_bare) {
+                (false, true) => self.bare.saturating_add(1),
+                (true, false) => self.bare.saturating_sub(1),
+                _ => self.bare,
+            };
             if is_nothing {
                 self.index.remove(&key);
                 self.free.push(place);

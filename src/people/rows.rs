@@ -367,6 +367,20 @@ impl Reading {
         Row { act, tail }
     }
 
+    /// A row by which these keys opt out, because that link is with somebody who did.
+    pub(super) fn opt_out_with(link: &Row, keys: Vec<UserKey>) -> Row {
+        let linked: Line<'_> = serde_json::from_slice(&link.tail).unwrap_or_default();
+        let line = Line {
+            source: linked.source,
+            id: linked.id,
+            opt_out: true,
+            ..Line::default()
+        };
+        let tail = line.tail();
+        let act = Act::OptOut { keys };
+        Row { act, tail }
+    }
+
     /// Reads a line of the journal: its number, when it was received, and what is to be done; nothing where that stands elsewhere.
     pub(super) fn journalled(
         &self,

@@ -10,9 +10,13 @@ use super::{AdminState, Problem};
 use crate::campaigns::nearest::nearest;
 use crate::clock::Timestamp;
 use crate::config::Role;
+use crate::decision::persons_behind;
 use crate::delivery::{self, Unanswered, WithinADay, decimal};
 use crate::generation::Generation;
 use crate::ledger::{Dimension, Exposure, Ledger, Query, Scopes, Standing, Switch};
+
+/// Under so many keys one contact is counted: as many as a bid's are.
+const CONTACT_KEYS_MAX: usize = 16;
 
 /// The ledger, or 404 where none runs.
 fn books(asked: &Asked<'_>) -> Result<Ledger, Problem> {
@@ -305,16 +309,19 @@ pub(super) async fn exposures(asked: &mut Asked<'_>) -> Result<Answer, Problem> 
         let generation = state.datasets.live().load();
         let now = (state.now)();
         let (mut all, mut rejected) = (Vec::new(), Vec::new());
+        let mut accepted = 0usize;
         for (number, line) in (1u64..).zip(text.split('\n')) {
             if line.trim().is_empty() {
                 continue;
             }
             match exposure(line, &generation, now) {
-                Ok(exposure) => all.push(exposure),
+                Ok(exposure) => {
+                    accepted = accepted.saturating_add(1);
+                    all.extend(counted(&generation, &exposure, now));
+                }
                 Err(reason) => rejected.push(json!({"line": number, "reason": reason})),
             }
         }
-        let accepted = all.len();
         match accepted == 0 || ledger.exposures(all) {
             true => Ok(json!({"accepted": accepted, "rejected": rejected})),
             false => Err(gone()),
@@ -324,12 +331,27 @@ pub(super) async fn exposures(asked: &mut Asked<'_>) -> Result<Answer, Problem> 
     Ok(json_answer(StatusCode::OK, &told))
 }
 
+/// A contact of an id, under all keys that contacts of its person are counted under.
+fn counted(generation: &Generation, of: &Exposure, now: Timestamp) -> Vec<Exposure> {
+    let came = [of.key];
+    let persons = persons_behind(generation, &came, now);
+    let keys = persons.counted(&came).take(CONTACT_KEYS_MAX);
+    keys.map(|key| Exposure { key, ..*of }).collect()
+}
+
 fn exposure(line: &str, generation: &Generation, now: Timestamp) -> Result<Exposure, String> {
     let row: ExposureRow = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let keyer = &generation.frame.keyer;
     let key = keyer
         .user_key(&row.source, &row.id)
         .map_err(|error| error.to_string())?;
+    let persons = persons_behind(generation, &[key], now);
+    if persons.erased() > 0 {
+        return Err("this id was erased, and nothing is held of it any more".to_owned());
+    }
+    if persons.has_opted_out() {
+        return Err("this id opted out: nothing is counted for it".to_owned());
+    }
     let at = row.at.unwrap_or(now);
     if at > now {
         return Err("`at` is in the future".to_owned());

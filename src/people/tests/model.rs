@@ -58,8 +58,18 @@ impl Model {
         self.said.push(said);
     }
 
-    pub(super) fn linked(&mut self, id: usize, person: Option<usize>, until: i64) {
+    pub(super) fn linked(&mut self, id: usize, person: Option<usize>, until: i64, now: i64) {
         self.links.push(Linked { id, person, until });
+        // Who is linked to somebody who opted out has opted out, on either side, and for good.
+        let Some(person) = person else { return };
+        let hers = |other: &usize| self.person_of(*other, now) == Some(person);
+        let group: Vec<usize> = (0..IDS).filter(hers).collect();
+        let is_out = self.opted_out_people.contains(&person)
+            || group.iter().any(|id| self.opted_out.contains(id));
+        if is_out {
+            self.opted_out_people.insert(person);
+            self.opted_out.extend(group);
+        }
     }
 
     pub(super) fn erase(&mut self, id: usize) {
@@ -149,8 +159,8 @@ impl Model {
 
     /// Whether whoever has these ids may be known at all.
     pub(super) fn may_be_known(&self, ids: &[usize], now: i64) -> bool {
-        let own = ids.iter().filter(|id| !self.erased.contains(id));
-        !own.clone().any(|id| {
+        // Also of an id that was erased besides.
+        !ids.iter().any(|id| {
             let person = self.person_of(*id, now);
             let others =
                 (0..IDS).filter(|other| person.is_some() && self.person_of(*other, now) == person);

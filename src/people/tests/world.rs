@@ -372,6 +372,12 @@ impl World {
         write_line(&row.tail, sequence, &self.time().to_string(), &mut line);
         frames::write(&line, &mut self.journal);
         self.register.apply(&row.act, sequence, second);
+        if let Act::Link(link) = &row.act {
+            let keys = self.register.reached(link, &|_| Vec::new(), second);
+            if !keys.is_empty() {
+                self.row(&Reading::opt_out_with(row, keys))?;
+            }
+        }
         self.publish();
         Ok(sequence)
     }
@@ -443,7 +449,7 @@ impl World {
                     let Step::Link { person, .. } = step else {
                         return;
                     };
-                    model.linked(*id, *person, self.now + i64::from(*ttl));
+                    model.linked(*id, *person, self.now + i64::from(*ttl), self.now);
                 }
             }
             Step::Erase(id) => {
