@@ -29,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -57,8 +57,18 @@ fn leaves_for(ids: usize) -> usize {
     ids.saturating_add(ids / 2).saturating_add(1 << 14)
 }
 
-/// Most different segments, writers or sources, by default.
-const NAMES_MAX: usize = 1 << 20;
+/// Most different segments, writers or sources.
+const NAMES_MAX: usize = 1 << 22;
+/// Of them, most that rows may bring up in one dataset: who may write to one must not use up those of all.
+const ROW_SEGMENTS_MAX: u32 = 1 << 17;
+const ROW_WRITERS_MAX: u32 = 1 << 16;
+
+/// Names that rows have brought up in one dataset.
+#[derive(Debug, Clone, Copy, Default)]
+struct Brought {
+    segments: u32,
+    writers: u32,
+}
 
 /// What everybody may read of people: shared by bid threads and by the one thread that changes it.
 #[derive(Debug)]
@@ -70,6 +80,8 @@ pub struct Known {
     datasets: RwLock<Vec<u32>>,
     writers: Numbers,
     sources: Numbers,
+    /// By the dataset's number.
+    brought: Mutex<HashMap<u32, Brought>>,
     times: Times,
     /// The last row that is durable and visible.
     sequence: AtomicU64,
@@ -99,6 +111,7 @@ impl Known {
             datasets: RwLock::default(),
             writers,
             sources: Numbers::new(NAMES_MAX),
+            brought: Mutex::default(),
             times: Times::default(),
             sequence: AtomicU64::new(0),
             covered: Mutex::default(),
@@ -158,6 +171,31 @@ impl Known {
     /// The number of a segment, for all time of this process; nothing where there are too many.
     pub(crate) fn segment_number(&self, segment: &SegmentRef) -> Option<u32> {
         self.number_of_name(&segment.to_string())
+    }
+
+    /// The number of a segment that a row names; nothing where rows have brought up too many of its dataset.
+    fn number_for_row(&self, segment: &SegmentRef) -> Option<u32> {
+        let name = segment.to_string();
+        if self.segments.find(&name).is_none() {
+            let dataset = self.dataset_number(&segment.dataset)?;
+            self.bring(dataset, |of| (&mut of.segments, ROW_SEGMENTS_MAX))?;
+        }
+        self.number_of_name(&name)
+    }
+
+    /// The number of a writer that a row of this dataset names.
+    fn writer_for_row(&self, writer: &str, dataset: u32) -> Option<u32> {
+        if self.writers.find(writer).is_none() {
+            self.bring(dataset, |of| (&mut of.writers, ROW_WRITERS_MAX))?;
+        }
+        self.writers.number(writer)
+    }
+
+    fn bring(&self, dataset: u32, of: impl FnOnce(&mut Brought) -> (&mut u32, u32)) -> Option<()> {
+        let mut all = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, most) = of(all.entry(dataset).or_default());
+        *count = count.checked_add(1).filter(|count| *count <= most)?;
+        Some(())
     }
 
     /// The number of a dataset as a whole.

@@ -65,6 +65,10 @@ fn is_zero(number: &u64) -> bool {
 impl Dataset {
     /// Notes up to where all versions that are kept have read.
     pub(super) fn forget(&mut self) {
+        // What waits or is held covers nothing: without a live version all that was heard counts.
+        if self.live.is_none() {
+            return;
+        }
         let all = self.versions.values();
         let least = all.map(|version| version.covers.unwrap_or(0)).min();
         self.forgotten = self.forgotten.max(least.unwrap_or(0));

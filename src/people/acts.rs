@@ -1,5 +1,6 @@
 //! What may be done about people, and why it may be refused.
 
+use super::Known;
 use crate::ids::UserKey;
 
 /// What is to be done, by keys and numbers.
@@ -33,6 +34,15 @@ pub(super) struct Update {
     pub(super) order: Option<(u32, u64)>,
     /// It only takes people out of reach: it is still taken when others are refused.
     pub(super) suppresses: bool,
+}
+
+impl Update {
+    /// The numbers of the datasets that it is about; one of them may come several times.
+    pub(super) fn datasets(&self, known: &Known) -> impl Iterator<Item = u32> {
+        let changed = self.changes.iter();
+        let changed = changed.map(|(number, _)| known.dataset_of(*number));
+        changed.chain(self.sets.iter().copied())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -97,7 +97,8 @@ impl Author {
         let mut bytes = Vec::new();
         self.names(known, &mut bytes);
         let mut body = vec![FLOORS];
-        for (writer, floor) in register.floors() {
+        for ((dataset, writer), floor) in register.floors() {
+            body.extend(dataset.to_le_bytes());
             body.extend(writer.to_le_bytes());
             body.extend(floor.highest.to_le_bytes());
             body.extend(floor.turned.to_le_bytes());
@@ -206,15 +207,16 @@ fn frame(
             }
         }
         FLOORS => {
-            let [_, writers, _] = &*numbers;
+            let [segments, writers, _] = &*numbers;
             while !fields.is_empty() {
+                let dataset = usize::try_from(fields.u32()?).ok()?;
                 let writer = usize::try_from(fields.u32()?).ok()?;
                 let floor = Floor {
                     highest: fields.u64()?,
                     turned: fields.u64()?,
                     floor: fields.u64()?,
                 };
-                register.set_floor(*writers.get(writer)?, floor);
+                register.set_floor(*segments.get(dataset)?, *writers.get(writer)?, floor);
             }
         }
         TIMES => {

@@ -44,6 +44,11 @@ impl Numbers {
         Some(number)
     }
 
+    /// The number of a name that has one.
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        self.names().by_name.get(name).copied()
+    }
+
     /// The name of a number.
     pub(crate) fn name(&self, number: u32) -> Option<Arc<str>> {
         let number = usize::try_from(number).ok()?;

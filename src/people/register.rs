@@ -167,7 +167,8 @@ pub(super) struct Register {
     /// Keys of which there is a mark and nothing else.
     bare: usize,
     sequence: u64,
-    floors: BTreeMap<u32, Floor>,
+    /// By dataset and writer: who may write to one must not push another's rows of a namesake out of order.
+    floors: BTreeMap<(u32, u32), Floor>,
     turned: Option<i64>,
     swept: usize,
     /// The earliest opinion of the last sweep, and of the one under way.
@@ -225,12 +226,12 @@ impl Register {
         self.index.len().saturating_sub(self.bare)
     }
 
-    pub(super) fn floors(&self) -> &BTreeMap<u32, Floor> {
+    pub(super) fn floors(&self) -> &BTreeMap<(u32, u32), Floor> {
         &self.floors
     }
 
-    pub(super) fn set_floor(&mut self, writer: u32, floor: Floor) {
-        self.floors.insert(writer, floor);
+    pub(super) fn set_floor(&mut self, dataset: u32, writer: u32, floor: Floor) {
+        self.floors.insert((dataset, writer), floor);
     }
 
     /// Places that may hold something.
@@ -279,7 +280,11 @@ impl Register {
             false => OPINIONS_MAX,
         };
         let mut numbers = changed.chain(update.sets.iter().copied());
-        let floor = self.floors.get(&writer).map_or(0, |floor| floor.floor);
+        let floors = update.datasets(&self.known).filter_map(|dataset| {
+            let floor = self.floors.get(&(dataset, writer))?;
+            Some(floor.floor)
+        });
+        let floor = floors.max().unwrap_or(0);
         if floor > 0 && seq <= floor {
             // What is known already does no harm, however often it comes.
             let is_known = numbers.all(|number| of(number).is_some_and(|of| of.seq >= seq));
@@ -427,11 +432,13 @@ impl Register {
             return;
         }
         let (writer, seq) = update.order.unwrap_or((NOBODY, sequence));
-        if update.order.is_some() {
-            let floor = self.floors.entry(writer).or_default();
-            floor.highest = floor.highest.max(seq);
-        }
         let known = Arc::clone(&self.known);
+        if update.order.is_some() {
+            for dataset in update.datasets(&known) {
+                let floor = self.floors.entry((dataset, writer)).or_default();
+                floor.highest = floor.highest.max(seq);
+            }
+        }
         let expires = until(at, update.ttl);
         let Some(held) = self.entry(update.key) else {
             return;
@@ -672,7 +679,8 @@ impl Register {
             let dataset = known.dataset_of(of.number);
             let is_covered = covered.get(&dataset).is_some_and(|to| of.rank <= *to);
             let is_over = i64::from(of.expires) <= now || is_covered;
-            let floor = floors.get(&of.writer).map_or(0, |floor| floor.floor);
+            let floor = floors.get(&(dataset, of.writer));
+            let floor = floor.map_or(0, |floor| floor.floor);
             !is_over || of.writer != NOBODY && of.seq > floor
         });
         let gone = before.saturating_sub(held.opinions.len());

@@ -67,7 +67,7 @@ pub enum Unread {
     TooManyNames,
     /// Too many different ones.
     #[error(
-        "there are too many different names already (people.names); is an id in the segment's or the writer's name?"
+        "rows have named too many different segments or writers of this dataset already; is an id in the segment's or the writer's name?"
     )]
     NoNumber,
     /// A number without anybody whose it is.
@@ -223,19 +223,21 @@ impl Reading {
             seq,
             ..Line::default()
         };
-        let update = self.update_of(&line, known, may)?;
+        let update = self.update_of(&line, known, Some(may))?;
         Ok(Row {
             act: Act::Update(update),
             tail: line.tail(),
         })
     }
 
+    /// What a line says. `may`: for which datasets it may; where there is none it was taken before, and is taken again.
     fn update_of(
         &self,
         line: &Line<'_>,
         known: &Known,
-        may: &dyn Fn(&Name) -> bool,
+        may: Option<&dyn Fn(&Name) -> bool>,
     ) -> Result<Update, Unread> {
+        let is_covered = |name: &Name| may.is_none_or(|may| may(name));
         let key = self.keyer.user_key(&line.source, &line.id)?;
         let in_sets = line.set.values().map(Vec::len).sum::<usize>();
         let named = in_sets + line.add.len() + line.remove.len() + line.set.len();
@@ -249,11 +251,15 @@ impl Reading {
         let mut changes: Vec<(u32, bool)> = Vec::new();
         let mut change = |text: &str, add: bool| {
             let segment: SegmentRef = text.parse().map_err(|_| Unread::Segment(text.to_owned()))?;
-            if !may(&segment.dataset) {
+            if !is_covered(&segment.dataset) {
                 return Err(Unread::NotCovered(segment.dataset));
             }
             suppresses &= self.suppression.contains(&segment.dataset) == add;
-            let number = known.segment_number(&segment).ok_or(Unread::NoNumber)?;
+            let number = match may.is_some() {
+                true => known.number_for_row(&segment),
+                false => known.segment_number(&segment),
+            };
+            let number = number.ok_or(Unread::NoNumber)?;
             match changes.iter().find(|(known, _)| *known == number) {
                 Some((_, before)) if *before != add => Err(Unread::Both(text.to_owned())),
                 Some(_) => Ok(()),
@@ -274,7 +280,7 @@ impl Reading {
             let name: Name = dataset
                 .parse()
                 .map_err(|_| Unread::Dataset(dataset.to_string()))?;
-            if !may(&name) {
+            if !is_covered(&name) {
                 return Err(Unread::NotCovered(name));
             }
             for segment in segments {
@@ -282,9 +288,15 @@ impl Reading {
             }
             sets.push(known.dataset_number(&name).ok_or(Unread::NoNumber)?);
         }
+        let first = changes.iter().map(|(number, _)| known.dataset_of(*number));
+        let dataset = first.chain(sets.iter().copied()).next();
         let writer = |name: &str| {
             let _: Name = name.parse().map_err(|_| Unread::Writer(name.to_owned()))?;
-            known.writers.number(name).ok_or(Unread::NoNumber)
+            let number = match may.is_some() {
+                true => dataset.and_then(|dataset| known.writer_for_row(name, dataset)),
+                false => known.writers.number(name),
+            };
+            number.ok_or(Unread::NoNumber)
         };
         let order = match (&line.writer, line.seq) {
             (Some(name), Some(seq)) => Some((writer(name)?, seq)),
@@ -391,7 +403,7 @@ impl Reading {
         let act = match &line {
             line if line.erase || line.opt_out => None,
             line if line.link || line.unlink => Some(self.link_of(line, known)?),
-            line => Some(Act::Update(self.update_of(line, known, &|_| true)?)),
+            line => Some(Act::Update(self.update_of(line, known, None)?)),
         };
         Ok((sequence, at, act))
     }
