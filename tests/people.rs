@@ -174,10 +174,12 @@ impl std::ops::Deref for Kith {
 }
 
 impl Kith {
+    /// `more`: limits, and tables after them.
     fn start(dir: &Path, more: &str) -> Self {
+        let (limits, more) = more.split_at(more.find('[').unwrap_or(more.len()));
         let toml = format!(
             "[bid]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[data]\ndir = {:?}\n\
-             [limits]\nqueue_target_ms = 20000\n[exchanges.demo]\ndefault_tmax_ms = 60000\n[guards]\nenabled = false\n{more}",
+             [limits]\nqueue_target_ms = 20000\n{limits}[exchanges.demo]\ndefault_tmax_ms = 60000\n[guards]\nenabled = false\n{more}",
             dir.display().to_string()
         );
         let config = Config::from_toml(&toml, "test").expect("a configuration");
@@ -593,6 +595,204 @@ fn all_ids_of_a_person_go_together() {
             .contains("erased"),
         "{answer}"
     );
+}
+
+/// An objection stands whatever the request lets us know, beside an erasure, after the link it came over, and by ids that are not used.
+#[test]
+fn an_opt_out_is_undone_by_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let more = "ids_per_request = 2\n[datasets.site]\npurposes = [1]\n";
+    let kith = Kith::start(dir.path(), more);
+    kith.campaigns(&[]);
+    kith.csv(
+        "site/versions/1",
+        "source,id,segments\nifa,a,cart\nifa,b,cart\nifa,c,cart\nifa,d,cart\nbuyeruid,x,cart\n",
+    );
+    let link = |id: &str, person: Option<&str>, ttl: &str| match person {
+        Some(person) => with(id, json!({"person": person, "ttl": ttl})),
+        None => crate::id(id),
+    };
+    let opt_out = |id: &str| {
+        let (status, answer) = kith.call("POST", "/v1/optouts", &crate::id(id).to_string());
+        assert_eq!(status, 200, "{answer}");
+    };
+    for id in ["a", "b", "c", "d"] {
+        assert!(kith.is_wanted(id), "{id}");
+    }
+    // Whoever is linked to her opted out as well, and stays so when the link ends; on either side.
+    kith.rows("/v1/links", &[link("a", Some("p1"), "30d")]);
+    opt_out("a");
+    kith.rows("/v1/links", &[link("b", Some("p1"), "1s")]);
+    assert!(!kith.is_wanted("b"));
+    kith.rows(
+        "/v1/links",
+        &[link("b", Some("p2"), "30d"), link("a", None, "")],
+    );
+    assert!(!kith.is_wanted("b") && !kith.is_wanted("a"));
+    kith.rows("/v1/links", &[link("c", Some("p2"), "30d")]);
+    kith.rows("/v1/links", &[link("c", None, "")]);
+    assert!(!kith.is_wanted("c"), "over the one who was linked to her");
+    // Erased besides, and beside an id that is nobody's.
+    assert!(!kith.bids(&[("buyeruid", "x")]).is_empty());
+    assert_eq!(
+        kith.call("DELETE", "/v1/users/ifa/a?person=true", "").0,
+        200
+    );
+    assert_eq!(kith.bids(&[("buyeruid", "x"), ("ifa", "a")]), [""; 0]);
+    // The third id of a request that may have two.
+    opt_out("d");
+    kith.rows(
+        "/v1/links",
+        &[json!({"source": "crm.example", "id": "k", "person": "p9"})],
+    );
+    let (status, _) = kith.call(
+        "POST",
+        "/v1/optouts",
+        r#"{"source": "crm.example", "id": "k"}"#,
+    );
+    assert_eq!(status, 200);
+    let three = [("buyeruid", "x"), ("ifa", "new"), ("crm.example", "k")];
+    assert_eq!(kith.bids(&three), [""; 0]);
+    assert!(!kith.bids(&three[..2]).is_empty());
+    kith.stop();
+    let kith = Kith::start(dir.path(), more);
+    assert!(!kith.is_wanted("b") && !kith.is_wanted("c") && !kith.is_wanted("d"));
+    assert_eq!(kith.bids(&[("buyeruid", "x"), ("ifa", "a")]), [""; 0]);
+}
+
+/// A TC string of version 2 that grants vendor 7 these purposes, bit 23 being the first, by consent (core segment, vendors as bits).
+fn tc_string(purposes: u64) -> String {
+    let mut bits: Vec<bool> = Vec::new();
+    let mut put = |value: u64, count: u32| {
+        bits.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+    };
+    let head = [
+        (2, 6),
+        (17_000_000_000, 36),
+        (17_000_000_000, 36),
+        (10, 12),
+        (1, 12),
+        (1, 6),
+        (4, 6),
+    ];
+    let terms = [
+        (13, 6),
+        (100, 12),
+        (5, 6),
+        (1, 1),
+        (0, 1),
+        (0, 12),
+        (purposes, 24),
+        (0, 24),
+        (0, 1),
+    ];
+    let end = [(5, 6), (17, 6), (7, 16), (0, 1), (1, 7), (0, 29)];
+    for (value, count) in head.into_iter().chain(terms).chain(end) {
+        put(value, count);
+    }
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let character = |six: &[bool]| {
+        let filled = six.iter().copied().chain(std::iter::repeat(false)).take(6);
+        let value = filled.fold(0usize, |value, bit| value << 1 | usize::from(bit));
+        char::from(alphabet[value])
+    };
+    bits.chunks(6).map(character).collect()
+}
+
+/// Links are read for some purposes only, and an opt-out over them for all: less consent is not more targeting.
+#[test]
+fn less_consent_undoes_no_objection() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(
+        dir.path(),
+        "[datasets.site]\npurposes = [1]\n[privacy]\nvendor_id = 7\n",
+    );
+    kith.campaigns(&[]);
+    kith.csv("site/versions/1", CART);
+    let is_wanted = |id: &str, purposes: u64| {
+        let request = json!({"id": "r", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}], "device": {"ifa": id},
+            "user": {"consent": tc_string(purposes)}, "regs": {"gdpr": 1}});
+        let url = format!("http://{}/bid/demo", kith.bid);
+        let answer = kith.agent.post(&url).send(&request.to_string());
+        answer.expect("an answer").status() == 200
+    };
+    let (all, first) = (0xff_ffff, 1 << 23);
+    assert!(is_wanted("a", all) && is_wanted("a", first) && !is_wanted("a", 0));
+    kith.rows(
+        "/v1/links",
+        &["a", "b"].map(|of| with(of, json!({"person": "p1"}))),
+    );
+    let told = json!({"source": "person", "id": "p1"});
+    let (status, answer) = kith.call("POST", "/v1/optouts", &told.to_string());
+    assert_eq!(status, 200, "{answer}");
+    kith.rows("/v1/links", &[with("new", json!({"person": "p1"}))]);
+    for id in ["a", "b", "new"] {
+        assert!(!is_wanted(id, all) && !is_wanted(id, first), "{id}");
+    }
+}
+
+/// What was shown to one of her ids, on whatever channel and before anybody knew that it is hers, counts for all.
+#[test]
+fn contacts_of_all_her_ids_count() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    let capped = json!({"id": "capped", "creatives": ["box"], "price": {"cpm": "9", "currency": "USD"},
+        "targeting": "country is null", "caps": [{"count": 1, "per": "24h"}]});
+    kith.campaigns(&[capped]);
+    let shown = |id: &str| -> (u16, Value) {
+        let row = with(id, json!({"line_item": "capped"}));
+        kith.call("POST", "/v1/exposures", &row.to_string())
+    };
+    let link = |id: &str| with(id, json!({"person": "p1"}));
+    assert_eq!(shown("tv").1["accepted"], 1);
+    assert!(!kith.is_wanted("tv") && kith.is_wanted("stranger"));
+    kith.rows("/v1/links", &[link("tv"), link("phone"), link("laptop")]);
+    assert!(!kith.is_wanted("phone"), "before they were linked");
+    let other = |id: &str| with(id, json!({"person": "p2"}));
+    kith.rows("/v1/links", &[other("one"), other("two")]);
+    assert_eq!(shown("one").1["accepted"], 1);
+    assert!(!kith.is_wanted("two"), "by what another channel says");
+    for (path, id, word) in [("/v1/optouts", "left", "opted out"), ("", "gone", "erased")] {
+        let done = match path {
+            "" => kith.call("DELETE", &format!("/v1/users/ifa/{id}"), ""),
+            path => kith.call("POST", path, &crate::id(id).to_string()),
+        };
+        assert_eq!(done.0, 200);
+        let (_, answer) = shown(id);
+        let reason = answer["rejected"][0]["reason"].to_string();
+        assert!(reason.contains(word), "{answer}");
+    }
+}
+
+/// A version that waits covers nothing while none is live.
+#[test]
+fn a_version_that_waits_covers_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kith = Kith::start(dir.path(), "");
+    let free = json!({"id": "free", "creatives": ["box"], "price": {"cpm": "1", "currency": "USD"},
+        "targeting": "segments none of ['shop/buyers'] and segments one of ['site/cart']"});
+    kith.campaigns(&[free]);
+    kith.csv("site/versions/1", CART);
+    let sequence = kith.updates(&[with("a", json!({"add": ["shop/buyers"]}))]);
+    assert_eq!(kith.bids(&[("ifa", "a")]), ["cart"]);
+    let path = format!("/v1/datasets/shop/versions/1?activate=false&as_of=seq:{sequence}");
+    let (status, answer) = kith
+        .send(
+            "PUT",
+            &path,
+            "text/csv",
+            "source,id,segments\nifa,z,buyers\n",
+        )
+        .expect("an answer");
+    assert_eq!(status, 201, "{answer}");
+    thread::sleep(Duration::from_millis(700));
+    assert_eq!(kith.bids(&[("ifa", "a")]), ["cart"], "it is only staged");
+    assert_eq!(
+        kith.call("POST", "/v1/datasets/shop/activate", r#"{"version": 1}"#)
+            .0,
+        200
+    );
+    assert_eq!(kith.bids(&[("ifa", "a")]).len(), 1);
 }
 
 /// Segment jobs read what came, from where they were, and nothing of whom was erased since.

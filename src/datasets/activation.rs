@@ -466,6 +466,7 @@ impl Datasets {
                     Some(AsOf::Time(time)) => since_epoch(time),
                     Some(AsOf::Position(_)) | None => 0,
                 },
+                covers: version.covers.unwrap_or(0).max(dataset.forgotten),
                 uploaded_seconds: since_epoch(version.uploaded_at),
                 ids: version.rows.ids,
                 bytes: open.map_or(version.bytes, |open| open.bytes()),

@@ -18,6 +18,7 @@ type Gauges = GenericGaugeVec<AtomicU64>;
 pub(super) struct Measures {
     version: Gauges,
     as_of: Gauges,
+    covers: Gauges,
     uploaded: Gauges,
     held: Gauges,
     damaged: Gauges,
@@ -102,6 +103,7 @@ impl Outcome {
 pub(super) struct Served {
     pub(super) version: u64,
     pub(super) as_of_seconds: u64,
+    pub(super) covers: u64,
     pub(super) uploaded_seconds: u64,
     pub(super) ids: u64,
     pub(super) bytes: u64,
@@ -133,6 +135,10 @@ impl Measures {
             as_of: gauges(
                 "kith_dataset_as_of_seconds",
                 "Unix time up to which the live version's input had been read; 0 when it does not say.",
+            )?,
+            covers: gauges(
+                "kith_dataset_covers_sequence",
+                "Row of people's journal up to which the live version's input had been read: updates up to it do not count beside it.",
             )?,
             uploaded: gauges(
                 "kith_dataset_uploaded_seconds",
@@ -220,7 +226,13 @@ impl Measures {
         for gauges in [&self.damaged, &self.verified] {
             gauges.with_label_values(&[dataset]);
         }
-        let all = [&self.version, &self.as_of, &self.uploaded, &self.held];
+        let all = [
+            &self.version,
+            &self.as_of,
+            &self.covers,
+            &self.uploaded,
+            &self.held,
+        ];
         for gauges in all.into_iter().chain([
             &self.pinned,
             &self.ids,
@@ -301,7 +313,13 @@ impl Measures {
 
     /// Nothing is live any more.
     pub(super) fn withdrawn(&self, name: &Name) {
-        let all = [&self.version, &self.as_of, &self.uploaded, &self.ids];
+        let all = [
+            &self.version,
+            &self.as_of,
+            &self.covers,
+            &self.uploaded,
+            &self.ids,
+        ];
         for gauges in all.into_iter().chain([&self.bytes, &self.changed_ids]) {
             gauges.with_label_values(&[name.as_str()]).set(0);
         }
@@ -325,6 +343,7 @@ impl Measures {
         self.as_of
             .with_label_values(dataset)
             .set(served.as_of_seconds);
+        self.covers.with_label_values(dataset).set(served.covers);
         self.uploaded
             .with_label_values(dataset)
             .set(served.uploaded_seconds);

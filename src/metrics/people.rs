@@ -69,12 +69,16 @@ pub fn register(registry: &Registry, people: &People) -> Result<(), prometheus::
     };
     registry.register(Box::new(AskedCounts::new(
         "kith_people_rows_total",
-        "Rows of updates, links, opt-outs and erasures by what became of them; of those that could be read.",
+        "Rows of updates, links, opt-outs and erasures by what became of them.",
         "result",
         vec![
             ("accepted", count(|of| of.accepted)),
             ("rejected", count(|of| of.rejected)),
             ("refused_link", count(|of| of.refused_links)),
+            ("unreadable", {
+                let from = people.clone();
+                Box::new(move || from.unread() as f64)
+            }),
         ],
     )?))
 }

@@ -202,6 +202,8 @@ struct Shared {
     storage: Storage,
     writes: Arc<AtomicBool>,
     figures: Arc<Mutex<Figures>>,
+    /// Rows that could not be read, or name what the caller may not write to.
+    unread: AtomicU64,
     /// Rows replayed so far.
     replayed: Arc<AtomicU64>,
     outcome: Arc<OnceLock<Result<(), PeopleError>>>,
@@ -236,6 +238,7 @@ impl People {
             storage: storage.clone(),
             writes: Arc::new(AtomicBool::new(true)),
             figures: Arc::default(),
+            unread: AtomicU64::new(0),
             replayed: Arc::default(),
             outcome: Arc::default(),
             thread: Mutex::default(),
@@ -285,6 +288,16 @@ impl People {
             .get()
             .map(Result::as_ref)
             .map(|of| of.map(|_| ()))
+    }
+
+    /// Counts a row that could not be read.
+    pub fn count_unread(&self) {
+        self.shared.unread.fetch_add(1, Relaxed);
+    }
+
+    /// Rows that could not be read.
+    pub fn unread(&self) -> u64 {
+        self.shared.unread.load(Relaxed)
     }
 
     /// Rows replayed so far.

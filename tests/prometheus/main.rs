@@ -47,6 +47,7 @@ const PROMISED: [&str; 21] = [
     "unreadable_fields_total",
     "dataset_version",
     "dataset_as_of_seconds",
+    "dataset_covers_sequence",
     "dataset_ids",
     "dataset_changed_ids",
     "compactions_total",

@@ -29,10 +29,15 @@ const LISTED_MAX: usize = 1_000;
 const PAGE_ROWS: usize = 10_000;
 const PAGE_ROWS_MAX: usize = 100_000;
 
-/// Who keeps people, or 404.
-fn people(asked: &Asked<'_>) -> Result<People, Problem> {
+/// Who keeps people, or 404; 503 while it is not known what was held.
+pub(super) fn people(asked: &Asked<'_>) -> Result<People, Problem> {
     let people = asked.shared.state.people.clone();
-    people.ok_or_else(|| Problem::new(404, "no_people", "this service keeps no people"))
+    let people =
+        people.ok_or_else(|| Problem::new(404, "no_people", "this service keeps no people"))?;
+    match people.recovered() {
+        Some(Ok(())) => Ok(people),
+        _ => Err(refused(Refused::Starting)),
+    }
 }
 
 fn refused(refused: Refused) -> Problem {
@@ -172,6 +177,7 @@ impl Taker {
             return;
         }
         if line.len() > LINE_BYTES_MAX {
+            self.people.count_unread();
             return self.reject(self.number, "the line is longer than 64 KiB".to_owned());
         }
         let may = |dataset: &Name| self.caller.may(Role::Upload, dataset).is_ok();
@@ -180,7 +186,10 @@ impl Taker {
                 self.ready.push(row);
                 self.lines.push(self.number);
             }
-            Err(why) => self.reject(self.number, why.to_string()),
+            Err(why) => {
+                self.people.count_unread();
+                self.reject(self.number, why.to_string());
+            }
         }
     }
 
@@ -255,6 +264,10 @@ impl Write for Taker {
 pub(super) async fn opt_outs(asked: &mut Asked<'_>) -> Result<Answer, Problem> {
     asked.caller.may_everywhere(Role::Upload)?;
     let people = people(asked)?;
+    if !matches!(Coding::of(&asked.head.headers)?, Coding::Identity) {
+        let detail = "opt-outs are taken as they are, not compressed";
+        return Err(Problem::new(415, "encoding", detail));
+    }
     let text = super::switches::lines(asked).await?;
     let takes = "{\"source\": …, \"id\": …}, a list of such, or one a line";
     let bad = |line: usize, error: &dyn std::fmt::Display| {
@@ -262,7 +275,10 @@ pub(super) async fn opt_outs(asked: &mut Asked<'_>) -> Result<Answer, Problem> {
         Problem::new(422, "body", detail)
     };
     let mut ids: Vec<PostedId> = Vec::new();
-    if text.trim_start().starts_with('[') {
+    if let Ok(one) = serde_json::from_str(&text) {
+        // One that is written over several lines, perhaps.
+        ids.push(one);
+    } else if text.trim_start().starts_with('[') {
         ids = serde_json::from_str(&text).map_err(|error| bad(error.line(), &error))?;
     } else {
         for (line, text) in (1..)

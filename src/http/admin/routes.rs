@@ -103,6 +103,9 @@ async fn route(shared: &Arc<Shared>, head: &Parts, body: &mut Incoming) -> Resul
         ["v1", "users", source, id] => match *method {
             Method::GET => {
                 asked.caller.may_everywhere(Role::Read)?;
+                if asked.shared.state.people.is_some() {
+                    people::people(&asked)?;
+                }
                 let (source, id) = ((*source).to_owned(), (*id).to_owned());
                 let shown = switches::blocking(&asked, move |state| -> Result<Value, Problem> {
                     Ok((state.lenses.user)(&source, &id))
