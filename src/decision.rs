@@ -421,17 +421,12 @@ fn ids_of<'a>(
     unused: Option<impl FnMut(UserKey)>,
 ) -> identity::Ids {
     let frame = &generation.frame;
-    let (source, policy) = (&exchange.id_source, &exchange.ids);
-    identity::collect(
-        leave,
-        request,
-        source,
-        policy,
-        frame.ids_max,
-        &frame.keyer,
-        seen,
-        unused,
-    )
+    let terms = identity::Terms {
+        source: &exchange.id_source,
+        policy: &exchange.ids,
+        ids_max: frame.ids_max,
+    };
+    identity::collect(leave, request, terms, &frame.keyer, seen, unused)
 }
 
 /// Whether the request as a whole can be bid on, and in which currency.

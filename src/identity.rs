@@ -122,18 +122,32 @@ pub enum IdOutcome {
 /// The ids of a request that are to be looked up.
 pub type Ids = ArrayVec<UserKey, IDS_MAX>;
 
-/// Collects the ids of a request, at most `ids_max` and [`IDS_MAX`]. `seen` is told of each and what became of it, in order; it is how an explanation is made.
+/// By what the ids of an exchange's requests are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The namespace of its own ids.
+    pub source: &'a str,
+    /// What is refused.
+    pub policy: &'a Policy,
+    /// Most ids of a request; never more than [`IDS_MAX`].
+    pub ids_max: usize,
+}
+
+/// Collects the ids of a request, by these terms. `seen` is told of each and what became of it, in order; it is how an explanation is made.
 /// `unused`, where there is one, is told the keys of those that are not used, for they may be of somebody who opted out.
 pub fn collect<'a>(
     _leave: Open,
     request: &Request<'a>,
-    exchange_source: &'a str,
-    policy: &Policy,
-    ids_max: usize,
+    terms: Terms<'a>,
     keyer: &Keyer,
     mut seen: impl FnMut(&'a str, IdOutcome),
     mut unused: Option<impl FnMut(UserKey)>,
 ) -> Ids {
+    let Terms {
+        source: exchange_source,
+        policy,
+        ids_max,
+    } = terms;
     let mut ids = Ids::new();
     let mut add = |source: &'a str, id: &str, refused: Option<IdOutcome>| {
         if let (Some(unused), Some(why)) = (&mut unused, refused)
@@ -239,9 +253,11 @@ mod tests {
         let ids = collect(
             leave,
             request,
-            "exchange:demo",
-            policy,
-            IDS_MAX,
+            Terms {
+                source: "exchange:demo",
+                policy,
+                ids_max: IDS_MAX,
+            },
             &keyer(),
             |source, outcome| {
                 seen.push((source.to_owned(), outcome));
