@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::{IntGauge, Registry};
 use rustix::fs::StatVfs;
@@ -130,7 +130,7 @@ impl Service {
             begin_after: datasets.covers_most(),
             ..people::Terms::of(&config, keyer)
         };
-        let people = People::start(terms, known, storage, Guarded::clock(), graph)?;
+        let people = People::start(terms, known, storage, guarded_clock(), graph)?;
         let threads = Arc::new(BidThreads::new(
             Arc::clone(&exchanges),
             // A limit lowered since leaves more datasets than it allows, and each is counted.
@@ -200,7 +200,7 @@ impl Service {
 
     /// Stops politely: not ready, no new connections, requests under way answered, then everything else.
     pub fn drain(self) {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         self.draining.store(true, Relaxed);
         let report = self.bid.drain(self.drain_timeout);
         tracing::info!(?report, "bid listener drained");
@@ -419,6 +419,12 @@ fn starting(people: &People) -> String {
             people.replayed()
         ),
     }
+}
+
+/// A clock that tells the system's time, but for leaps that do not last.
+fn guarded_clock() -> impl FnMut() -> Timestamp + Send + 'static {
+    let mut guarded = Guarded::new(Timestamp::now(), Instant::now());
+    move || guarded.read(Timestamp::now(), Instant::now())
 }
 
 /// Compacts deltas and the like, behind everybody else, until the datasets are dropped.

@@ -2,6 +2,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test may wait")]
 
+#[path = "people/disks.rs"]
+mod disks;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;

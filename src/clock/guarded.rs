@@ -47,12 +47,6 @@ impl Guarded {
         }
     }
 
-    /// A clock that tells the system's time, guarded.
-    pub fn clock() -> impl FnMut() -> Timestamp + Send + 'static {
-        let mut guarded = Self::new(Timestamp::now(), Instant::now());
-        move || guarded.read(Timestamp::now(), Instant::now())
-    }
-
     /// The time, the wall clock showing this at that moment.
     pub fn read(&mut self, wall: Timestamp, now: Instant) -> Timestamp {
         let steady = self.at(now);

@@ -84,7 +84,7 @@ pub struct Operator {
     /// Changes that ended after their window.
     pub overran: usize,
     /// Updates that were posted.
-    updates: u64,
+    pub(super) updates: u64,
     /// How long the longest change took, staging and making of the rows included.
     longest: Duration,
 }

@@ -26,6 +26,8 @@ pub struct Report {
     pub window_seconds: f64,
     /// Changes of the live version under load.
     pub swaps: Swaps,
+    /// Updates of people that were acknowledged, where it is they that stand for swaps.
+    pub updates: u64,
     /// What became of every request, pauses included.
     pub verdict: Verdict,
     /// Windows without swaps.
@@ -144,6 +146,7 @@ impl Report {
             rate: scenario.rate,
             window_seconds: scenario.window.as_secs_f64(),
             swaps: Swaps::new(operator),
+            updates: operator.updates,
             verdict: judge(&operator.changes, noted),
             quiet: Windows::new(tallies(Kind::Quiet), inside(Kind::Quiet)),
             swapping: Windows::new(tallies(Kind::Swapping), inside(Kind::Swapping)),
@@ -158,10 +161,14 @@ impl Report {
         }
     }
 
-    /// Whether there were swaps and every answer was right.
+    /// Whether there were swaps, or updates where it is they, and every answer was right.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.verdict.all_right() && self.swaps.total > 0
+        let changes = match self.swapped {
+            Swapped::Updates => self.updates > 0,
+            Swapped::Uploads | Swapped::Full | Swapped::Deltas => self.swaps.total > 0,
+        };
+        self.verdict.all_right() && changes
     }
 
     /// For people.
@@ -185,6 +192,9 @@ impl Report {
                 swaps.rolled_back
             ),
         );
+        if self.swapped == Swapped::Updates {
+            line("updates", format!("{} acknowledged", self.updates));
+        }
         line(
             "took",
             format!(
