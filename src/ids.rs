@@ -400,6 +400,22 @@ const PLACEHOLDERS: [&str; 8] = [
 ];
 const PLACEHOLDER_BYTES_MAX: usize = 9;
 
+/// A source and an id in the normal form whose key [`Keyer::user_key`] gives.
+///
+/// # Errors
+/// Where it gives none, but for what stands inside of them.
+pub fn normal_form(source: &str, id: &str) -> Result<(String, String), IdRefused> {
+    let (source, id) = (trimmed(source), trimmed(id));
+    check_source(source)?;
+    check_id(id)?;
+    let source = source.to_ascii_lowercase();
+    let id = match folds_case(source.as_bytes(), id) {
+        true => id.to_ascii_lowercase(),
+        false => id.to_owned(),
+    };
+    Ok((source, id))
+}
+
 /// How a macro begins and ends that nobody has filled in. Single braces are none: some ids are GUIDs in them.
 const MACROS: [(&str, &str); 4] = [("${", "}"), ("{{", "}}"), ("%%", "%%"), ("[", "]")];
 

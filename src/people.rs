@@ -20,6 +20,7 @@ mod checkpoint;
 mod feed;
 mod frames;
 mod handle;
+mod marks;
 mod numbers;
 mod office;
 mod register;

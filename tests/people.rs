@@ -984,6 +984,7 @@ impl Process {
                     "people",
                     "people/journal",
                     "people/erased",
+                    "people/erased.copy",
                     "people/checkpoint",
                     "incoming",
                 ]

@@ -13,7 +13,7 @@ use super::register::{Floor, Held, Linked, Opinion, Register};
 use crate::ids::UserKey;
 
 /// How a checkpoint's file begins.
-pub(super) const MAGIC: &[u8; 8] = b"KITHPCP1";
+pub(super) const MAGIC: &[u8; 8] = b"KITHPCP2";
 
 /// What a frame holds, by its first byte.
 const HEAD: u8 = 0;
@@ -38,10 +38,11 @@ pub(super) struct Author {
 
 impl Author {
     /// What a file begins with.
-    pub(super) fn begin(sequence: u64) -> Vec<u8> {
+    pub(super) fn begin(sequence: u64, marks_bytes: u64) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut body = vec![HEAD];
         body.extend(sequence.to_le_bytes());
+        body.extend(marks_bytes.to_le_bytes());
         frames::write(&body, &mut bytes);
         bytes
     }
@@ -54,19 +55,17 @@ impl Author {
         count: usize,
     ) -> (Vec<u8>, bool) {
         let end = self.next.saturating_add(count).min(register.places());
-        let mut body = vec![PEOPLE];
-        for place in self.next..end {
-            if let Some(held) = register.at(place) {
-                write_held(held, &mut body);
-            }
-        }
-        self.next = end;
         let mut bytes = Vec::new();
         // Names are numbered before they are used, and so known by now.
         self.names(known, &mut bytes);
-        if body.len() > 1 {
-            frames::write(&body, &mut bytes);
+        let mut body = Parts::new(&[PEOPLE], &mut bytes);
+        for place in self.next..end {
+            if let Some(held) = register.at(place) {
+                body.put(|body| write_held(held, body));
+            }
         }
+        body.end();
+        self.next = end;
         (bytes, end >= register.places())
     }
 
@@ -77,18 +76,18 @@ impl Author {
             (SOURCES, &known.sources),
         ];
         for ((kind, numbers), named) in kinds.into_iter().zip(&mut self.named) {
-            let mut body = vec![NAMES, kind];
+            let mut body = Parts::new(&[NAMES, kind], bytes);
             while let Some((number, name)) = u32::try_from(*named)
                 .ok()
                 .and_then(|number| Some((number, numbers.name(number)?)))
             {
-                body.extend(number.to_le_bytes());
-                text(&name, &mut body);
+                body.put(|body| {
+                    body.extend(number.to_le_bytes());
+                    text(&name, body);
+                });
                 *named = named.saturating_add(1);
             }
-            if body.len() > 2 {
-                frames::write(&body, bytes);
-            }
+            body.end();
         }
     }
 
@@ -96,22 +95,57 @@ impl Author {
     pub(super) fn end(&mut self, register: &Register, known: &Known) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.names(known, &mut bytes);
-        let mut body = vec![FLOORS];
+        let mut body = Parts::new(&[FLOORS], &mut bytes);
         for ((dataset, writer), floor) in register.floors() {
-            body.extend(dataset.to_le_bytes());
-            body.extend(writer.to_le_bytes());
-            body.extend(floor.highest.to_le_bytes());
-            body.extend(floor.turned.to_le_bytes());
-            body.extend(floor.floor.to_le_bytes());
+            body.put(|body| {
+                body.extend(dataset.to_le_bytes());
+                body.extend(writer.to_le_bytes());
+                body.extend(floor.highest.to_le_bytes());
+                body.extend(floor.turned.to_le_bytes());
+                body.extend(floor.floor.to_le_bytes());
+            });
         }
-        frames::write(&body, &mut bytes);
-        let mut body = vec![TIMES];
+        body.end();
+        let mut body = Parts::new(&[TIMES], &mut bytes);
         for (second, first) in known.times().all() {
-            body.extend(second.to_le_bytes());
-            body.extend(first.to_le_bytes());
+            body.put(|body| {
+                body.extend(second.to_le_bytes());
+                body.extend(first.to_le_bytes());
+            });
         }
-        frames::write(&body, &mut bytes);
+        body.end();
         bytes
+    }
+}
+
+/// Things of one kind, in as many frames as they take: none is longer than what is read.
+struct Parts<'b> {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    into: &'b mut Vec<u8>,
+}
+
+impl<'b> Parts<'b> {
+    fn new(head: &[u8], into: &'b mut Vec<u8>) -> Self {
+        Self {
+            head: head.to_vec(),
+            body: head.to_vec(),
+            into,
+        }
+    }
+
+    fn put(&mut self, one: impl FnOnce(&mut Vec<u8>)) {
+        one(&mut self.body);
+        if self.body.len() >= frames::PART_BYTES {
+            frames::write(&self.body, self.into);
+            self.body.clone_from(&self.head);
+        }
+    }
+
+    fn end(self) {
+        if self.body.len() > self.head.len() {
+            frames::write(&self.body, self.into);
+        }
     }
 }
 
@@ -143,26 +177,44 @@ fn write_held(held: &Held, body: &mut Vec<u8>) {
     }
 }
 
-/// Reads a checkpoint into the register; its sequence number.
-pub(super) fn read(from: impl Read, register: &mut Register, known: &Known) -> Result<u64, Unread> {
-    let mut sequence = None;
+/// What a checkpoint says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Head {
+    /// Rows up to here are in it.
+    pub(super) sequence: u64,
+    /// How long the log of erasures and opt-outs was.
+    pub(super) marks_bytes: u64,
+}
+
+/// Reads a checkpoint into the register.
+pub(super) fn read(
+    from: impl Read,
+    register: &mut Register,
+    known: &Known,
+) -> Result<Head, Unread> {
+    let mut head = None;
     let mut numbers: [Vec<u32>; 3] = Default::default();
     let end = frames::read(from, MAGIC, |body| {
-        frame(body, &mut sequence, &mut numbers, register, known).is_some()
+        frame(body, &mut head, &mut numbers, register, known).is_some()
     })?;
-    sequence.ok_or(Unread::Senseless { at: end })
+    head.ok_or(Unread::Senseless { at: end })
 }
 
 fn frame(
     body: &[u8],
-    sequence: &mut Option<u64>,
+    head: &mut Option<Head>,
     numbers: &mut [Vec<u32>; 3],
     register: &mut Register,
     known: &Known,
 ) -> Option<()> {
     let mut fields = Fields(body);
     match fields.u8()? {
-        HEAD => *sequence = Some(fields.u64()?),
+        HEAD => {
+            *head = Some(Head {
+                sequence: fields.u64()?,
+                marks_bytes: fields.u64()?,
+            });
+        }
         NAMES => {
             let kind = fields.u8()?;
             let own = numbers.get_mut(usize::from(kind))?;

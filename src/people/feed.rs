@@ -20,13 +20,10 @@ use crate::clock::Timestamp;
 use crate::ids::Keyer;
 use crate::storage::{Storage, open_to_read};
 
-/// The log of erasures and opt-outs, in the data directory.
-pub(super) const ERASED: &str = "people/erased";
-/// The checkpoint.
+/// The checkpoint, in the data directory.
 pub(super) const CHECKPOINT: &str = "people/checkpoint";
 const JOURNAL: &str = "people/journal";
 const FEED: &str = "people/feed";
-pub(super) const ERASED_MAGIC: &[u8; 8] = b"KITHPER1";
 pub(super) const JOURNAL_MAGIC: &[u8; 8] = b"KITHPJL1";
 /// Longest page, about.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -52,6 +49,14 @@ pub enum FeedError {
     Gone {
         /// The last that is gone.
         gone: u64,
+    },
+    /// Nobody can have read so far.
+    #[error(
+        "the journal's last row is {last}: what you go on after is not of this journal, which was perhaps brought back from a backup; begin with a full read of your sources, then go on after {last}"
+    )]
+    Ahead {
+        /// The last row.
+        last: u64,
     },
     /// A file.
     #[error("the journal could not be read: {0}")]
@@ -171,6 +176,9 @@ pub(super) fn page(
     for piece in journals(dir)? {
         all.insert(piece.first, (piece, false));
     }
+    if after > visible {
+        return Err(FeedError::Ahead { last: visible });
+    }
     let wanted = after.saturating_add(1);
     if wanted > visible {
         return Ok(page);
@@ -185,12 +193,14 @@ pub(super) fn page(
         let gone = first.saturating_sub(1);
         return Err(FeedError::Gone { gone });
     };
+    let mut is_cut = false;
     let mut line_of = |line: &[u8]| -> bool {
         let Some(sequence) = sequence_of(line) else {
             return true;
         };
         let is_enough = page.rows >= rows_max || page.lines.len() >= PAGE_BYTES_MAX;
         if sequence > visible || is_enough && sequence > after {
+            is_cut = true;
             return false;
         }
         if sequence > after {
@@ -211,6 +221,13 @@ pub(super) fn page(
         if !goes_on {
             break;
         }
+    }
+    if !is_cut && page.last < visible {
+        let told = format!(
+            "rows {} to {visible} should be there and are not: a file under people/journal or people/feed is damaged",
+            page.last.saturating_add(1)
+        );
+        return Err(io::Error::other(told).into());
     }
     Ok(page)
 }

@@ -12,8 +12,30 @@ const HEAD_BYTES: usize = 12;
 /// Longest body.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// Appends a frame.
+/// Parts are cut about so long, each a frame.
+pub(super) const PART_BYTES: usize = 1 << 20;
+
+/// Appends lines, in frames of some of them, so that none is longer than what is read. A line itself must not be.
+pub(super) fn write_lines(mut lines: &[u8], part_bytes: usize, into: &mut Vec<u8>) {
+    while !lines.is_empty() {
+        let last = lines
+            .get(..part_bytes)
+            .and_then(|part| memchr::memrchr(b'\n', part));
+        let next = || memchr::memchr(b'\n', lines);
+        let end = match lines.len() <= part_bytes {
+            true => None,
+            false => last.or_else(next),
+        };
+        let end = end.map_or(lines.len(), |end| end.saturating_add(1));
+        let (part, rest) = lines.split_at_checked(end).unwrap_or((lines, &[]));
+        write(part, into);
+        lines = rest;
+    }
+}
+
+/// Appends a frame, of at most [`BODY_BYTES_MAX`].
 pub(super) fn write(body: &[u8], into: &mut Vec<u8>) {
+    debug_assert!((1..=BODY_BYTES_MAX).contains(&body.len()), "{}", body.len());
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
     into.extend_from_slice(&MARK);
     into.extend_from_slice(&length);
@@ -163,6 +185,35 @@ impl<'a> Fields<'a> {
 )]
 mod tests {
     use super::*;
+
+    /// Whatever is written is read: the same lines, in frames that are not longer than they may be.
+    #[test]
+    fn lines_are_cut_into_frames_that_are_read() {
+        for part in [1, 2, 3, 7, 8, 9, 64] {
+            for lines in [
+                "",
+                "a\n",
+                "a\nbc\n\nlonger than seven\n",
+                "1234567\n12345678\n123456\n",
+                "no end",
+            ] {
+                let mut file = MAGIC.to_vec();
+                write_lines(lines.as_bytes(), part, &mut file);
+                let (end, found) = bodies(&file).expect("whole");
+                assert_eq!(
+                    (end, found.concat()),
+                    (file.len() as u64, lines.as_bytes().to_vec())
+                );
+                for body in &found {
+                    let inner = body.strip_suffix(b"\n").unwrap_or(body);
+                    assert!(
+                        body.len() <= part || !inner.contains(&b'\n'),
+                        "{part}: {body:?}"
+                    );
+                }
+            }
+        }
+    }
 
     const MAGIC: &[u8; 8] = b"FRAMETST";
 

@@ -21,6 +21,8 @@ use crate::storage::{Storage, StorageError};
 const INBOX_MAX: usize = 1_024;
 /// Rows that may wait; suppression, erasure and opt-out may have as many again.
 const WAITING_MAX: usize = 200_000;
+/// And bytes of them; twice as many of suppression, erasure and opt-outs.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// What people are kept by.
 #[derive(Debug, Clone)]
@@ -198,6 +200,7 @@ struct Shared {
     known: Arc<Known>,
     inbox: SyncSender<Message>,
     waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
     reading: Reading,
     storage: Storage,
     writes: Arc<AtomicBool>,
@@ -234,6 +237,7 @@ impl People {
             known: Arc::clone(&known),
             inbox,
             waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
             reading: terms.reading.clone(),
             storage: storage.clone(),
             writes: Arc::new(AtomicBool::new(true)),
@@ -346,15 +350,26 @@ impl People {
         if shared.outcome.get().is_none() {
             return Err(Refused::Starting);
         }
-        if shared.waiting.fetch_add(count, SeqCst) > most {
+        let bytes: usize = rows.iter().map(Ready::bytes).sum();
+        let bytes_most = match most > WAITING_MAX {
+            true => WAITING_BYTES_MAX.saturating_mul(2),
+            false => WAITING_BYTES_MAX,
+        };
+        let waiting = shared.waiting.fetch_add(count, SeqCst);
+        let waiting_bytes = shared.waiting_bytes.fetch_add(bytes, SeqCst);
+        let goes = || {
             shared.waiting.fetch_sub(count, SeqCst);
+            shared.waiting_bytes.fetch_sub(bytes, SeqCst);
+        };
+        if waiting > most || waiting_bytes > bytes_most {
+            goes();
             return Err(Refused::Busy);
         }
         let (reply, answer) = sync_channel(1);
         let rows = rows.into_iter().map(|Ready(row)| row).collect();
         let sent = shared.inbox.send(Message::Rows { rows, reply });
         let answer = sent.ok().and_then(|()| answer.recv().ok());
-        shared.waiting.fetch_sub(count, SeqCst);
+        goes();
         answer.unwrap_or(Err(Refused::Stopped))
     }
 
@@ -444,6 +459,13 @@ impl Drop for Shared {
 /// A row that was read and may be taken.
 #[derive(Debug)]
 pub(crate) struct Ready(Row);
+
+impl Ready {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use super::Known;
 use super::acts::{Act, Link, Rejection};
 use super::checkpoint::{self, Author};
-use super::feed::{self, ERASED, ERASED_MAGIC, JOURNAL_MAGIC, Piece};
-use super::frames::{self, Fields};
+use super::feed::{self, JOURNAL_MAGIC, Piece};
+use super::frames;
 use super::handle::{Clock, Done, Figures, GraphIds, Message, PeopleError, Refused, Terms, lock};
+use super::marks::{self, Marks};
 use super::register::Register;
-use super::rows::{Reading, Row, write_line};
+use super::rows::{Reading, Row, owner, write_line};
 use crate::clock::Timestamp;
 use crate::ids::UserKey;
 use crate::storage::{Log, Storage, StorageError, StorageWriter, open_to_read};
@@ -38,8 +39,10 @@ const TURN_ROWS_MAX: usize = 50_000;
 const SLICE: usize = 4_096;
 /// A journal's file is closed when it is longer.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Room on disk that is kept for erasures, beyond the last: of 33 bytes each, a million.
-const ERASURE_RESERVE_BYTES: u64 = 32 << 20;
+/// And bytes of them.
+const TURN_BYTES_MAX: usize = 16 << 20;
+/// How long a file is left alone that could not be compressed.
+const COMPRESS_AGAIN: Duration = Duration::from_secs(60);
 
 /// Rows, and who waits for them.
 type Call = (Vec<Row>, SyncSender<Result<Done, Refused>>);
@@ -58,7 +61,7 @@ pub(super) struct Office {
     storage: Storage,
     clock: Clock,
     graph: GraphIds,
-    erased: Log,
+    marks: Marks,
     log: Log,
     /// The hour in which the journal's file was begun that is written on.
     hour: i64,
@@ -74,7 +77,9 @@ pub(super) struct Office {
     checkpointed: u64,
     since: u64,
     ticked: Option<Instant>,
-    compressing: Option<JoinHandle<()>>,
+    compressing: Option<JoinHandle<bool>>,
+    /// When it may be tried again.
+    compress_after: Option<Instant>,
 }
 
 impl Office {
@@ -88,22 +93,27 @@ impl Office {
     ) -> Result<Self, PeopleError> {
         let dir = storage.dir().to_owned();
         let mut register = Register::new(Arc::clone(&known), terms.room);
-        let erased_to = read(&dir.join(ERASED), |file| {
-            frames::read(file, ERASED_MAGIC, |body| {
-                marks(body, &mut register).is_some()
-            })
-        })?;
+        let marks = Marks::recover(&storage, terms.reading.keyer.key_id(), &mut register)?;
         let checkpoint = dir.join(feed::CHECKPOINT);
         let checkpointed = read(&checkpoint, |file| {
             checkpoint::read(file, &mut register, &known)
         })?;
-        let checkpointed = checkpointed.unwrap_or(0);
+        let checkpoint::Head {
+            sequence: checkpointed,
+            marks_bytes,
+        } = checkpointed.unwrap_or_default();
+        marks.vouched(marks_bytes, &dir)?;
         register.came_to(checkpointed);
         let files = feed::journals(&dir)?;
         let mut end = 0;
         for (place, piece) in files.iter().enumerate() {
             let is_last = place.saturating_add(1) == files.len();
             let path = dir.join(&piece.path);
+            let next = files.get(place.saturating_add(1));
+            if next.is_some_and(|next| next.first.saturating_sub(1) <= checkpointed) {
+                // The checkpoint has all of it.
+                continue;
+            }
             let found = read(&path, |file| {
                 frames::read(
                     std::io::BufReader::with_capacity(1 << 18, file),
@@ -132,11 +142,6 @@ impl Office {
             return Err(PeopleError::Room);
         }
         known.sequence.store(register.sequence(), Relaxed);
-        let mut erased = storage.open_log(Path::new(ERASED), erased_to.unwrap_or(0))?;
-        if erased.length() == 0 {
-            erased.append(ERASED_MAGIC.to_vec())?;
-        }
-        let _ = erased.reserve(ERASURE_RESERVE_BYTES);
         let next = register.sequence().saturating_add(1);
         let hour = now.unix_seconds().div_euclid(3600);
         let fresh = || (feed::journal_file(next, hour), hour);
@@ -151,7 +156,7 @@ impl Office {
         Ok(Self {
             known,
             register,
-            erased,
+            marks,
             log,
             hour,
             unwritten: Vec::new(),
@@ -164,6 +169,7 @@ impl Office {
             since,
             ticked: None,
             compressing: None,
+            compress_after: None,
             terms,
             storage,
             clock,
@@ -179,13 +185,15 @@ impl Office {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let mut rows = 0usize;
+            let (mut rows, mut bytes) = (0usize, 0usize);
             for message in messages.try_iter() {
                 if let Message::Rows { rows: own, .. } = &message {
                     rows = rows.saturating_add(own.len());
+                    let own = own.iter().map(Row::bytes);
+                    bytes = bytes.saturating_add(own.sum());
                 }
                 batch.push(message);
-                if rows >= TURN_ROWS_MAX {
+                if rows >= TURN_ROWS_MAX || bytes >= TURN_BYTES_MAX {
                     break;
                 }
             }
@@ -242,17 +250,13 @@ impl Office {
         let mut answers = Vec::new();
         for (rows, reply) in &calls {
             let mut done = Done::default();
-            let (mut writes, mut marks) = (false, false);
+            let (mut writes, mut is_marked) = (false, false);
             for (place, row) in rows.iter().enumerate() {
                 match &row.act {
-                    Act::Erase { keys } | Act::OptOut { keys } => {
-                        marks = true;
+                    Act::Erase { .. } | Act::OptOut { .. } => {
+                        is_marked = true;
                         done.accepted = done.accepted.saturating_add(1);
-                        let kind = u8::from(matches!(row.act, Act::OptOut { .. }));
-                        for key in keys {
-                            body.push(kind);
-                            body.extend(key.0.to_le_bytes());
-                        }
+                        marks::put(&row.act, &mut body);
                         marked.push(row);
                     }
                     _ if was_stuck => writes = true,
@@ -265,7 +269,7 @@ impl Office {
                             if let Act::Link(link) = act
                                 && let Some(row) = self.reached(row, link, second)
                             {
-                                marks = true;
+                                is_marked = true;
                                 reached.push(row);
                             }
                         }
@@ -273,15 +277,10 @@ impl Office {
                     },
                 }
             }
-            answers.push((reply, done, writes, marks));
+            answers.push((reply, done, writes, is_marked));
         }
         for row in &reached {
-            if let Act::OptOut { keys } = &row.act {
-                for key in keys {
-                    body.push(1);
-                    body.extend(key.0.to_le_bytes());
-                }
-            }
+            marks::put(&row.act, &mut body);
             marked.push(row);
         }
         let erased = self.mark(&body, &marked, &at, second, now, &mut lines);
@@ -293,9 +292,10 @@ impl Office {
         if visible {
             self.known.sequence.store(self.register.sequence(), Relaxed);
         }
-        let sequence = self.register.sequence();
-        for (reply, mut done, writes, marks) in answers {
-            let failed = marks && !erased || writes && !(written && visible);
+        // The position of the journal: what is not in it has none yet that anybody could go by.
+        let sequence = self.known.sequence();
+        for (reply, mut done, writes, is_marked) in answers {
+            let failed = is_marked && !erased || writes && !(written && visible);
             if done.sequence == 0 {
                 done.sequence = sequence;
             }
@@ -363,17 +363,12 @@ impl Office {
         if marked.is_empty() {
             return true;
         }
-        let mut bytes = Vec::new();
-        for part in body.chunks(MARK_BYTES.saturating_mul(100_000)) {
-            frames::write(part, &mut bytes);
-        }
         if !body.is_empty()
-            && let Err(error) = self.erased.append(bytes)
+            && let Err(error) = self.marks.append(body)
         {
             tracing::error!(%error, "erasures and opt-outs cannot be written");
             return false;
         }
-        let _ = self.erased.reserve(ERASURE_RESERVE_BYTES);
         let mut told = true;
         for row in marked {
             self.enter(row, at, second, lines);
@@ -386,9 +381,7 @@ impl Office {
 
     /// Has the journal written; whether all of it is.
     fn write(&mut self, lines: Vec<u8>) -> bool {
-        if !lines.is_empty() {
-            frames::write(&lines, &mut self.unwritten);
-        }
+        frames::write_lines(&lines, frames::PART_BYTES, &mut self.unwritten);
         if self.unwritten.is_empty() {
             return true;
         }
@@ -474,14 +467,14 @@ impl Office {
         if self.writing.is_some() || !self.unwritten.is_empty() {
             return;
         }
-        let sequence = self.register.sequence();
+        let (sequence, marked) = (self.register.sequence(), self.marks.length());
         let begun = self.storage.create().and_then(|mut out| {
-            std::io::Write::write_all(&mut out, &Author::begin(sequence)).map_err(|source| {
-                StorageError::Io {
+            std::io::Write::write_all(&mut out, &Author::begin(sequence, marked)).map_err(
+                |source| StorageError::Io {
                     path: feed::CHECKPOINT.to_owned(),
                     source,
-                }
-            })?;
+                },
+            )?;
             Ok(out)
         });
         match begun {
@@ -534,8 +527,10 @@ impl Office {
         {
             return;
         }
-        if let Some(thread) = self.compressing.take() {
-            let _ = thread.join();
+        if let Some(thread) = self.compressing.take()
+            && !thread.join().unwrap_or(false)
+        {
+            self.compress_after = Instant::now().checked_add(COMPRESS_AGAIN);
         }
         let oldest = now.unix_seconds().saturating_sub(self.terms.retention);
         let dir = self.storage.dir().to_owned();
@@ -546,20 +541,25 @@ impl Office {
             return;
         };
         let is_old = |piece: &Piece| piece.hour.saturating_add(1).saturating_mul(3600) <= oldest;
+        let may_compress = self
+            .compress_after
+            .is_none_or(|after| Instant::now() >= after);
         let closed = files.iter().zip(files.iter().skip(1));
         for (piece, next) in closed {
             let is_in_checkpoint = next.first.saturating_sub(1) <= self.checkpointed;
             let is_compressed = compressed.iter().any(|of| of.first == piece.first);
             if is_in_checkpoint && (is_old(piece) || is_compressed) {
                 let _ = self.storage.remove(&piece.path);
-            } else if !is_compressed && !is_old(piece) {
+            } else if !is_compressed && !is_old(piece) && may_compress {
                 let (storage, piece) = (self.storage.clone(), piece.clone());
                 let (known, keyer) = (Arc::clone(&self.known), self.terms.reading.keyer.clone());
                 let compress = move || {
                     crate::priority::give_way();
-                    if let Err(error) = feed::compress(&storage, &piece, &known, &keyer) {
-                        tracing::warn!(%error, "an hour of the people journal could not be compressed");
+                    let done = feed::compress(&storage, &piece, &known, &keyer);
+                    if let Err(error) = &done {
+                        tracing::warn!(%error, "an hour of the people journal could not be compressed; it is tried again in a minute");
                     }
+                    done.is_ok()
                 };
                 let thread = std::thread::Builder::new().name("kith-feed".to_owned());
                 self.compressing = thread.spawn(compress).ok();
@@ -570,24 +570,6 @@ impl Office {
             let _ = self.storage.remove(&old.path);
         }
     }
-}
-
-/// Bytes of one mark: which, and of whom.
-const MARK_BYTES: usize = 17;
-
-/// Enters what was erased and opted out.
-pub(super) fn marks(body: &[u8], register: &mut Register) -> Option<()> {
-    let mut fields = Fields(body);
-    while !fields.is_empty() {
-        let (kind, key) = (fields.u8()?, UserKey(fields.u128()?));
-        let keys = vec![key];
-        match kind {
-            0 => register.apply(&Act::Erase { keys }, 0, 0),
-            1 => register.apply(&Act::OptOut { keys }, 0, 0),
-            _ => return None,
-        }
-    }
-    Some(())
 }
 
 /// Enters a frame of the journal, but for rows that a checkpoint has; how many.
@@ -605,15 +587,30 @@ pub(super) fn replay(
     {
         let (sequence, at, act) = reading.journalled(line, known).ok()?;
         known.times.note(at.unix_seconds(), sequence);
+        let act_is_elsewhere = act.is_none();
         if sequence > checkpointed
             && let Some(act) = act
         {
             register.apply(&act, sequence, at.unix_seconds());
         }
+        if act_is_elsewhere && !is_marked(line, reading, register) {
+            return None;
+        }
         register.came_to(sequence);
         rows = rows.saturating_add(1);
     }
     Some(rows)
+}
+
+/// Whether the log of erasures and opt-outs has what a line of the journal says.
+fn is_marked(line: &[u8], reading: &Reading, register: &Register) -> bool {
+    owner(line, &reading.keyer).is_some_and(|(key, erases)| {
+        let standing = register.standing(key);
+        match erases {
+            true => standing.erased,
+            false => standing.opted_out,
+        }
+    })
 }
 
 /// Reads a file, where it is there.

@@ -250,7 +250,7 @@ impl Register {
         self.at(usize::try_from(*self.index.get(&key)?).ok()?)
     }
 
-    fn standing(&self, key: UserKey) -> Standing {
+    pub(super) fn standing(&self, key: UserKey) -> Standing {
         self.held(key).map_or(Standing::default(), |of| of.standing)
     }
 

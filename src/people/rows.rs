@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Known;
 use super::acts::{Act, Link, Update};
 use crate::clock::Timestamp;
-use crate::ids::{IdRefused, Keyer, Name, SegmentRef, UserKey};
+use crate::ids::{IdRefused, Keyer, Name, SegmentRef, UserKey, normal_form};
 
 /// Longest line that is read, in bytes.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
@@ -85,6 +85,16 @@ pub(super) struct Row {
     /// What the journal keeps of it, but for what stands before: its number and when it was received.
     pub(super) tail: Vec<u8>,
 }
+
+impl Row {
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.tail.len() + ROW_BYTES
+    }
+}
+
+/// What a row takes beside its line.
+const ROW_BYTES: usize = 256;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,9 +222,10 @@ impl Reading {
             seq,
         } = posted;
         let ttl_seconds = self.ttl(ttl.as_deref())?;
+        let (source, id) = normal_form(&source, &id)?;
         let line = Line {
-            source,
-            id,
+            source: source.into(),
+            id: id.into(),
             add,
             remove,
             set,
@@ -316,16 +327,19 @@ impl Reading {
     /// Reads a line of `POST /v1/links`.
     pub(super) fn link(&self, line: &[u8], known: &Known) -> Result<Row, Unread> {
         let posted: PostedLink<'_> = json(line)?;
+        let (source, id) = normal_form(&posted.source, &posted.id)?;
+        let person = posted.person.map(|person| normal_form("person", &person));
+        let person = person.transpose()?.map(|(_, person)| person.into());
         let line = Line {
-            ttl_seconds: match posted.person.is_some() {
+            ttl_seconds: match person.is_some() {
                 true => self.ttl_or(posted.ttl.as_deref(), self.ttl_max)?,
                 false => 0,
             },
-            source: posted.source,
-            id: posted.id,
-            link: posted.person.is_some(),
-            unlink: posted.person.is_none(),
-            person: posted.person,
+            source: source.into(),
+            id: id.into(),
+            link: person.is_some(),
+            unlink: person.is_none(),
+            person,
             ..Line::default()
         };
         let act = self.link_of(&line, known)?;
@@ -355,9 +369,11 @@ impl Reading {
 
     /// A row that erases these keys, asked for by that id.
     pub(super) fn erase(id: &PostedId, keys: Vec<UserKey>) -> Row {
+        // An id that has no normal form has no key either, and does not come here.
+        let (source, id) = normal_form(&id.source, &id.id).unwrap_or_default();
         let line = Line {
-            source: id.source.trim().into(),
-            id: id.id.trim().into(),
+            source: source.into(),
+            id: id.into(),
             erase: true,
             ..Line::default()
         };
@@ -368,9 +384,11 @@ impl Reading {
 
     /// A row by which these keys opt out, asked for by that id.
     pub(super) fn opt_out(id: &PostedId, keys: Vec<UserKey>) -> Row {
+        // An id that has no normal form has no key either, and does not come here.
+        let (source, id) = normal_form(&id.source, &id.id).unwrap_or_default();
         let line = Line {
-            source: id.source.trim().into(),
-            id: id.id.trim().into(),
+            source: source.into(),
+            id: id.into(),
             opt_out: true,
             ..Line::default()
         };

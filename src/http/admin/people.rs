@@ -23,6 +23,8 @@ use crate::people::{
 
 /// Rows that are handed over at once.
 const ROWS_AT_ONCE: usize = 4_096;
+/// Or so many bytes of them.
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Refused rows that are listed.
 const LISTED_MAX: usize = 1_000;
 /// Rows in an answer of the journal where nothing is said, and at most.
@@ -69,6 +71,7 @@ pub(super) async fn rows(asked: &mut Asked<'_>, kind: Kind) -> Result<Answer, Pr
         line: Vec::new(),
         number: 0,
         ready: Vec::new(),
+        ready_bytes: 0,
         lines: Vec::new(),
         done: Taken::default(),
         refused: None,
@@ -105,6 +108,7 @@ struct Taker {
     line: Vec<u8>,
     number: u64,
     ready: Vec<Ready>,
+    ready_bytes: usize,
     /// The line of each that is ready.
     lines: Vec<u64>,
     done: Taken,
@@ -183,6 +187,7 @@ impl Taker {
         let may = |dataset: &Name| self.caller.may(Role::Upload, dataset).is_ok();
         match self.people.read_row(self.kind, line, &may) {
             Ok(row) => {
+                self.ready_bytes += row.bytes();
                 self.ready.push(row);
                 self.lines.push(self.number);
             }
@@ -203,6 +208,7 @@ impl Taker {
 
     /// Waits until what is ready is durable and visible.
     fn hand_over(&mut self) {
+        self.ready_bytes = 0;
         let (rows, lines) = (
             std::mem::take(&mut self.ready),
             std::mem::take(&mut self.lines),
@@ -241,7 +247,7 @@ impl Write for Taker {
                 line.clear();
                 self.line = line;
             }
-            if self.ready.len() >= ROWS_AT_ONCE {
+            if self.ready.len() >= ROWS_AT_ONCE || self.ready_bytes >= BYTES_AT_ONCE {
                 self.hand_over();
             }
             if self.refused.is_some() {
@@ -392,6 +398,9 @@ pub(super) async fn journal(asked: &Asked<'_>) -> Result<Answer, Problem> {
         people.feed(after, limit).map_err(|error| match error {
             FeedError::Gone { gone } => {
                 Problem::new(410, "gone", error.to_string()).with("gone", gone)
+            }
+            FeedError::Ahead { last } => {
+                Problem::new(409, "ahead", error.to_string()).with("last", last)
             }
             FeedError::Io(_) => Problem::new(503, "storage", error.to_string()),
         })

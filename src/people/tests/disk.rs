@@ -158,6 +158,78 @@ fn a_damaged_journal_is_no_start() {
     assert_eq!((told, sequence), (Ok(()), 2));
 }
 
+/// Rows as wide as they may be, more at once than a frame holds, with more names than one holds: all of them are there after a start, from
+/// the journal and from a checkpoint, and are read on.
+#[test]
+fn wide_rows_are_read_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = "[people]\ncheckpoint_bytes = \"64 KiB\"\n";
+    let people = start(dir.path(), &Arc::default(), noon, config);
+    let wide = |n: usize| {
+        let named = (0..60).map(|at| format!("\"{:a<64}/{:b<64}\"", n % 200, format!("{n}-{at}")));
+        let named: Vec<String> = named.collect();
+        format!(
+            r#"{{"source":" ifa ","id":"   wide-{n}  ","add":[{}]}}"#,
+            named.join(",")
+        )
+    };
+    let rows = (0..1_200).map(wide).collect::<Vec<_>>().join("\n");
+    let (done, unread) = people
+        .take_lines(Kind::Updates, rows.as_bytes())
+        .expect("taken");
+    assert_eq!((done.accepted, unread), (1_200, 0));
+    assert!(rows.len() > 8 << 20);
+    let checkpoint = dir.path().join("people/checkpoint");
+    until(|| checkpoint.exists());
+    drop(people);
+    for with_checkpoint in [true, false] {
+        if !with_checkpoint {
+            std::fs::remove_file(&checkpoint).expect("removed");
+        }
+        let people = start(dir.path(), &Arc::default(), noon, "");
+        for n in [0, 1, 600, 1_199] {
+            assert_eq!(holds(&people, &format!("wide-{n}")), (60, false), "{n}");
+        }
+        let mut after = 0;
+        while after < 1_200 {
+            let page = people.feed(after, 500).expect("readable");
+            let text = String::from_utf8(page.lines).expect("text");
+            let begins = format!("{{\"sequence\":{},", after + 1);
+            let first = text.lines().next().unwrap_or_default();
+            let normal = format!(r#""source":"ifa","id":"wide-{after}","#);
+            assert!(
+                first.starts_with(&begins) && first.contains(&normal),
+                "{first:.200}"
+            );
+            assert!(page.last > after);
+            after = page.last;
+        }
+        assert_eq!(people.feed(1_200, 5).expect("the end").rows, 0);
+        let told = people.feed(1_201, 5).expect_err("ahead").to_string();
+        assert!(told.contains("last row is 1200"), "{told}");
+    }
+}
+
+/// What a checkpoint has vouched for must be there, or nobody is bid for.
+#[test]
+fn without_its_opt_outs_it_does_not_get_ready() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let people = start(dir.path(), &Arc::default(), later, "");
+    assert_eq!((add(&people, "a"), erase(&people, "b")), (Ok(1), Ok(1)));
+    drop(people);
+    // Said in the journal, and not there.
+    for name in ["erased", "erased.copy"] {
+        std::fs::remove_file(dir.path().join("people").join(name)).expect("removed");
+    }
+    let storage = Storage::start(dir.path()).expect("storage");
+    let terms = Terms::of(&Config::default(), keyer());
+    let known = Arc::new(Known::with_room(1_000).expect("memory"));
+    let people = People::start(terms, known, storage, later, Box::new(|_| Vec::new()));
+    let people = people.expect("a thread");
+    until(|| people.recovered().is_some());
+    assert!(people.recovered().expect("an end").is_err());
+}
+
 static HOUR: AtomicI64 = AtomicI64::new(0);
 
 fn later() -> Timestamp {

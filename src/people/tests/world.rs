@@ -17,10 +17,10 @@ use crate::ids::{Keyer, Kind, SecretKey, UserKey};
 use crate::people::Known;
 use crate::people::acts::{Act, Rejection};
 use crate::people::checkpoint::{self, Author};
-use crate::people::frames;
-use crate::people::office::{marks, replay};
+use crate::people::office::replay;
 use crate::people::register::{Register, Room};
 use crate::people::rows::{PostedId, Reading, Row, write_line};
+use crate::people::{frames, marks};
 use crate::privacy::{Closed, Purposes};
 
 pub(super) const IDS: usize = 4;
@@ -357,13 +357,9 @@ impl World {
     fn row(&mut self, row: &Row) -> Result<u64, Rejection> {
         let second = self.time().unix_seconds();
         self.register.check(&row.act, &|_| Vec::new(), second)?;
-        if let Act::Erase { keys } | Act::OptOut { keys } = &row.act {
-            let kind = u8::from(matches!(row.act, Act::OptOut { .. }));
+        if matches!(row.act, Act::Erase { .. } | Act::OptOut { .. }) {
             let mut body = Vec::new();
-            for key in keys {
-                body.push(kind);
-                body.extend(key.0.to_le_bytes());
-            }
+            marks::put(&row.act, &mut body);
             frames::write(&body, &mut self.erased);
         }
         let sequence = self.register.sequence() + 1;
@@ -587,11 +583,12 @@ impl World {
         let magic = *b"SIMULATE";
         let begun = |bytes: &[u8]| [&magic[..], bytes].concat();
         let read = frames::read(&begun(&self.erased)[..], &magic, |body| {
-            marks(body, &mut register).is_some()
+            marks::enter(body, &mut register).is_some()
         });
         read.expect("whole");
         let checkpointed = self.checkpoint.as_ref().map_or(0, |bytes| {
-            checkpoint::read(&bytes[..], &mut register, &known).expect("whole")
+            let head = checkpoint::read(&bytes[..], &mut register, &known);
+            head.expect("whole").sequence
         });
         register.came_to(checkpointed);
         let read = frames::read(&begun(&self.journal)[..], &magic, |body| {
@@ -607,10 +604,12 @@ impl World {
 
     /// A slice of a checkpoint; begins one, or ends it.
     fn write_checkpoint(&mut self) {
-        let (mut bytes, mut author) = self
-            .writing
-            .take()
-            .unwrap_or_else(|| (Author::begin(self.register.sequence()), Author::default()));
+        let (mut bytes, mut author) = self.writing.take().unwrap_or_else(|| {
+            (
+                Author::begin(self.register.sequence(), 0),
+                Author::default(),
+            )
+        });
         let (slice, is_last) = author.slice(&self.register, &self.known, 2);
         bytes.extend(slice);
         if is_last {
