@@ -17,8 +17,10 @@ use std::time::Duration;
 
 /// The niceness of threads that answer: below bids, but a probe of a saturated bidder is still heard in time.
 pub(crate) const ANSWERING: i32 = 2;
+/// The niceness of the thread that takes updates of people.
+pub(crate) const TAKING: i32 = 5;
 /// The niceness of decoding, building and verifying where nothing is idle; bid threads and the storage thread have 0.
-const WORKING: i32 = 10;
+pub(crate) const WORKING: i32 = 10;
 /// The niceness of what nobody waits for, where there is no idle class.
 const HOUSEKEEPING: i32 = 19;
 

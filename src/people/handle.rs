@@ -251,6 +251,7 @@ impl People {
         let (replayed, outcome) = (Arc::clone(&shared.replayed), Arc::clone(&shared.outcome));
         let begin = move || {
             let begun = Instant::now();
+            crate::priority::lower(crate::priority::TAKING);
             let clock = Box::new(clock);
             let office = Office::recover(terms, known, storage, clock, graph, &replayed);
             match office {

@@ -20,6 +20,7 @@ use crate::ids::{Name, UserKey};
 use crate::people::{
     Done, FeedError, Kind, LINE_BYTES_MAX, People, PostedId, Ready, Refused, Rejection,
 };
+use crate::priority;
 
 /// Rows that are handed over at once.
 const ROWS_AT_ONCE: usize = 4_096;
@@ -80,6 +81,8 @@ pub(super) async fn rows(asked: &mut Asked<'_>, kind: Kind) -> Result<Answer, Pr
     let (done, when_done) = oneshot::channel();
     let thread = std::thread::Builder::new().name("kith-rows".to_owned());
     let spawned = thread.spawn(move || {
+        // Thousands of rows take some milliseconds to read. Not of the idle class: where nothing is idle it would wait with a lock in hand.
+        priority::lower(priority::WORKING);
         let _ = done.send(taker.take_all(reader, coding, &longest));
     });
     spawned.map_err(|e| Problem::new(503, "threads", format!("no thread for the rows: {e}")))?;
