@@ -561,7 +561,8 @@ mod tests {
         fn clock() -> Timestamp {
             Timestamp::from_unix_seconds(ten().unix_seconds() + SINCE.load(SeqCst))
         }
-        let ledger = Ledger::start(terms, storage.clone(), clock).expect("a ledger");
+        let ledger = Ledger::start_believing(terms, storage.clone(), clock, Duration::ZERO)
+            .expect("a ledger");
         let book = Arc::new(crate::campaigns::compile(DOCUMENT).expect("a document"));
         let (plan, mut desk) = (ledger.plan(&book), ledger.desk());
         bid(&mut desk, &plan, &book);
@@ -701,7 +702,8 @@ mod tests {
             for exchange in &mut terms.exchanges {
                 exchange.window = window;
             }
-            let ledger = Ledger::start(terms, storage.clone(), clock).expect("a ledger");
+            let ledger = Ledger::start_believing(terms, storage.clone(), clock, Duration::ZERO)
+                .expect("a ledger");
             let book = Arc::new(crate::campaigns::compile(DOCUMENT).expect("a document"));
             Self {
                 archive: Archive::new(ledger.clone(), storage, window),

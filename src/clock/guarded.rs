@@ -22,6 +22,8 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// The wall clock, held against the steady one at each reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Guarded {
+    /// How long a step must last.
+    lasting: Duration,
     told: Timestamp,
     /// What the wall clock showed when it was believed last, and when that was.
     agreed: (Timestamp, Instant),
@@ -39,7 +41,13 @@ struct Doubted {
 impl Guarded {
     /// Believes what the wall clock shows at the start.
     pub const fn new(wall: Timestamp, now: Instant) -> Self {
+        Self::after(LASTING, wall, now)
+    }
+
+    /// The same, which believes steps that have lasted so long.
+    pub const fn after(lasting: Duration, wall: Timestamp, now: Instant) -> Self {
         Self {
+            lasting,
             told: wall,
             agreed: (wall, now),
             doubted: None,
@@ -62,7 +70,7 @@ impl Guarded {
             since: now,
             ahead_ms,
         });
-        if now.saturating_duration_since(doubted.since) >= LASTING {
+        if now.saturating_duration_since(doubted.since) >= self.lasting {
             self.doubted = None;
             self.believed = Some(now);
             self.agreed = (wall, now);
@@ -84,7 +92,8 @@ impl Guarded {
 
     /// Whether both clocks agree, and everybody has had time to see so.
     pub fn is_sure(&self, now: Instant) -> bool {
-        let is_settled = |believed| now.saturating_duration_since(believed) >= SETTLING;
+        let settling = SETTLING.min(self.lasting);
+        let is_settled = |believed| now.saturating_duration_since(believed) >= settling;
         self.doubted.is_none() && self.believed.is_none_or(is_settled)
     }
 

@@ -25,7 +25,7 @@ use super::settled::Kind;
 use super::switches::Switch;
 use super::token::Token;
 use crate::campaigns::Book;
-use crate::clock::{Guarded, Timestamp};
+use crate::clock::{Guarded, LASTING, Timestamp};
 use crate::ids::UserKey;
 use crate::storage::{Log, Storage, StorageError, open_to_read};
 
@@ -145,13 +145,23 @@ impl Ledger {
         storage: Storage,
         clock: fn() -> Timestamp,
     ) -> Result<Self, LedgerError> {
+        Self::start_believing(terms, storage, clock, LASTING)
+    }
+
+    /// The same, which believes steps of the clock that have lasted so long.
+    pub(crate) fn start_believing(
+        terms: Terms,
+        storage: Storage,
+        clock: fn() -> Timestamp,
+        lasting: Duration,
+    ) -> Result<Self, LedgerError> {
         let longest = u64::try_from(terms.journal_bytes).unwrap_or(u64::MAX);
         let mut keeper = Keeper::new(terms)?;
         let path = Path::new(JOURNAL);
         let length = recover(&mut keeper, &storage.dir().join(path))?;
         keeper.files_are_before(0);
         let [a, b, c, d, ..] = random()?;
-        let time = Guarded::new(clock(), Instant::now());
+        let time = Guarded::after(lasting, clock(), Instant::now());
         let now = time.at(Instant::now());
         keeper.begin(now, random()?, u32::from_be_bytes([a, b, c, d]));
         let mut log = storage.open_log(path, length)?;
