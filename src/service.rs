@@ -151,8 +151,8 @@ impl Service {
         let of = ledger.clone();
         registry.register(Box::new(Asked::new(
             "kith_ledger_clock_ahead_seconds",
-            "How far the system's clock has leapt ahead of the ledger's time; 0 while it is believed. Else nothing is bid.",
-            move || of.figures().clock_ahead_ms as f64 / 1e3,
+            "How far the system's clock has leapt from the ledger's time, forwards or backwards; 0 while it is believed. Else nothing is bid.",
+            move || of.figures().clock_ahead_ms.unsigned_abs() as f64 / 1e3,
         )?))?;
         metrics::register_people(&registry, &people)?;
         let ready = Arc::new(AtomicBool::new(false));
