@@ -10,6 +10,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -1075,17 +1077,21 @@ fn copy_all(from: &Path, to: &Path) {
 struct Acknowledged {
     wanted: Vec<String>,
     gone: Vec<String>,
+    /// Whether what is answered from here on does not count.
+    is_lost: Arc<AtomicBool>,
 }
 
 impl Acknowledged {
     /// Sends some of everything, until nobody answers.
     fn send(&mut self, client: &Client, round: &str) {
+        let is_lost = Arc::clone(&self.is_lost);
         let post = |path: &str, body: &str| {
             let answer = client.send("POST", path, "application/json", body);
-            answer.is_some_and(|(status, text)| {
+            let is_taken = answer.is_some_and(|(status, text)| {
                 status == 200 && text.contains("\"rejected\":[]")
                     || text.contains("\"accepted\":1,")
-            })
+            });
+            is_taken && !is_lost.load(SeqCst)
         };
         for n in 0..8 {
             // Enough for a checkpoint now and then.
@@ -1116,7 +1122,7 @@ impl Acknowledged {
                 "application/json",
                 "",
             ) {
-                Some((200, _)) => self.gone.push(erased),
+                Some((200, _)) if !self.is_lost.load(SeqCst) => self.gone.push(erased),
                 _ => return,
             }
             if !post("/v1/optouts", &id(&names[51]).to_string()) {
@@ -1128,7 +1134,10 @@ impl Acknowledged {
 
     fn check(&self, client: &Client, when: &str) {
         for id in &self.wanted {
-            assert!(client.is_wanted(id), "{when}: {id} is lost");
+            if !client.is_wanted(id) {
+                let (_, held) = client.call("GET", &format!("/v1/users/ifa/{id}"), "");
+                panic!("{when}: {id} is lost: {held}");
+            }
         }
         for id in &self.gone {
             assert!(!client.is_wanted(id), "{when}: {id} is back");

@@ -714,7 +714,8 @@ mod tests {
                 let (table, stop) = (Arc::clone(&table), Arc::clone(&stop));
                 std::thread::spawn(move || {
                     let mut reads = 0u64;
-                    while !stop.load(Relaxed) {
+                    // Once at least, however late it gets to run.
+                    loop {
                         for n in 0..30 {
                             let mut heard = Heard::default();
                             let standing = table.read(key(n), &mut heard).expect("always there");
@@ -725,6 +726,9 @@ mod tests {
                             let rank = heard.changes[0].rank;
                             assert!(heard.changes.iter().all(|change| change.rank == rank));
                             reads += 1;
+                        }
+                        if stop.load(Relaxed) {
+                            break;
                         }
                     }
                     reads

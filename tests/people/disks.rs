@@ -1,7 +1,9 @@
 //! Disks that lose power, are slow, or may not be written on any more. Wants root, a loop device and ext4: `scripts/long-tests disks`.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,11 +64,25 @@ impl Disk {
         run("umount", &[text(&self.mounted())]);
     }
 
-    /// What was not synced is lost from here on, and nothing is written any more: the ioctl EXT4_IOC_SHUTDOWN, without a flush of the log.
-    fn lose_power(&self) {
+    /// What is not synced is lost after `wait`, and nothing is written any more: the ioctl EXT4_IOC_SHUTDOWN, without a flush of the log.
+    /// What is acknowledged while that is under way does not count: a sync that it overtakes may be told that all is well.
+    fn lose_power(&self, wait: Duration, is_lost: &AtomicBool) {
         let script = "import fcntl, os, struct, sys\n\
-            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
-        run("python3", &["-c", script, text(&self.mounted())]);
+            of = os.open(sys.argv[1], os.O_RDONLY)\n\
+            print('ready', flush=True)\n\
+            sys.stdin.readline()\n\
+            fcntl.ioctl(of, 0x8004587d, struct.pack('I', 2))";
+        let mut command = Command::new("python3");
+        let command = command.args(["-c", script, text(&self.mounted())]);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = command.spawn().expect("python3 runs");
+        let mut told = BufReader::new(python.stdout.take().expect("its output"));
+        let _ = told.read_line(&mut String::new()).expect("ready");
+        thread::sleep(wait);
+        is_lost.store(true, SeqCst);
+        let mut go = python.stdin.take().expect("its input");
+        go.write_all(b"\n").expect("heard");
+        assert!(python.wait().expect("it ends").success());
     }
 
     /// The file system finds an error in itself, and may only be read from here on.
@@ -109,10 +125,11 @@ fn power_loss_loses_nothing_acknowledged() {
         let (process, client) = Process::run(&disk.data(), None).expect("it runs");
         // From before anything was sent to after all of it.
         let wait = Duration::from_millis(5 + 37 * round % 400);
+        let is_lost = Arc::clone(&sent.is_lost);
+        is_lost.store(false, SeqCst);
         thread::scope(|scope| {
             scope.spawn(|| {
-                thread::sleep(wait);
-                disk.lose_power();
+                disk.lose_power(wait, &is_lost);
             });
             for part in 0..6 {
                 sent.send(&client, &format!("{round}-{part}"));
