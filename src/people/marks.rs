@@ -174,17 +174,12 @@ fn wrong(dir: &Path, path: &str, reason: &str) -> PeopleError {
     }
 }
 
-/// What is whole of a file; nothing of one that is empty. One that is not there is an error, unless neither is.
+/// What is whole of a file; nothing of one that is not there, or that a crash cut before it named its key.
 fn found(dir: &Path, path: &str, key: KeyId) -> Result<Vec<u8>, PeopleError> {
     let mut bytes = match std::fs::read(dir.join(path)) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let is_there = |path: &str| dir.join(path).exists();
-            return match FILES.iter().any(|path| is_there(path)) {
-                true => Err(wrong(dir, path, "it is gone")),
-                false => Ok(Vec::new()),
-            };
-        }
+        // Its copy has all of it, or the checkpoint misses it, or there never was anything.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(wrong(dir, path, &error.to_string())),
     };
     let mut other = None;
@@ -215,7 +210,7 @@ fn found(dir: &Path, path: &str, key: KeyId) -> Result<Vec<u8>, PeopleError> {
             "its end was not written whole, and is cut off"
         );
     }
-    bytes.truncate(whole);
+    bytes.truncate(if whole > MAGIC.len() { whole } else { 0 });
     Ok(bytes)
 }
 
@@ -279,6 +274,35 @@ mod tests {
         let keys = keys.map(UserKey).collect();
         put(&Act::OptOut { keys }, &mut body);
         marks.append(&body).expect("written");
+    }
+
+    /// Killed at any moment of the very first start, it starts the next time, and keeps what it is told from then on.
+    #[test]
+    fn a_first_start_that_was_cut_short_is_begun_again() {
+        let whole = tempfile::tempdir().expect("a folder");
+        drop(start(whole.path(), KEY_ID).expect("new"));
+        let bytes = std::fs::read(whole.path().join(FILES[0])).expect("there");
+        let mut states = vec![(Some(0), None), (Some(0), Some(0))];
+        states.extend((0..=bytes.len()).map(|length| (Some(length), Some(0))));
+        states.extend((0..=bytes.len()).map(|length| (Some(bytes.len()), Some(length))));
+        states.push((None, Some(0)));
+        for state in states {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (first, copy) = state;
+            for (path, length) in FILES.iter().zip([first, copy]) {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+                if let Some(length) = length {
+                    std::fs::write(path, &bytes[..length]).expect("written");
+                }
+            }
+            let (mut marks, none) = start(dir.path(), KEY_ID).expect("begun");
+            assert_eq!(none, [0u128; 0], "{state:?}");
+            opt_out(&mut marks, 1..3);
+            drop(marks);
+            let (_, found) = start(dir.path(), KEY_ID).expect("again");
+            assert_eq!(found, [1, 2], "{state:?}");
+        }
     }
 
     #[test]
