@@ -54,18 +54,16 @@ impl Register {
         ids_of: IdsOf<'_>,
         now: i64,
     ) -> Vec<UserKey> {
-        let is_hers = |id: &UserKey| {
-            let linked = self.linked(*id, now);
-            linked.is_none_or(|of| of.person == link.person)
-        };
+        let is_hers = |of: Linked| of.person == link.person;
         let mut all = vec![link.key, link.person];
+        // Members whose link is over stand there until they are swept.
         let live = self.held(link.person).map(|held| held.members.as_slice());
-        all.extend(live.unwrap_or_default().iter().filter(|id| is_hers(id)));
+        let lasting = |id: &&UserKey| self.linked(**id, now).is_some_and(is_hers);
+        all.extend(live.unwrap_or_default().iter().filter(lasting));
+        // What a version says holds where no live link says otherwise.
         let by_version = ids_of(link.person).into_iter().map(|(id, _)| id);
-        all.extend(by_version.filter(is_hers));
-        let is_joined = self
-            .linked(link.key, now)
-            .is_some_and(|of| of.person == link.person);
+        all.extend(by_version.filter(|id| self.linked(*id, now).is_none_or(is_hers)));
+        let is_joined = self.linked(link.key, now).is_some_and(is_hers);
         let opted_out = |key: &UserKey| self.standing(*key).opted_out;
         if !is_joined || !all.iter().any(opted_out) {
             return Vec::new();
